@@ -1,0 +1,136 @@
+"""The manifest of a series: which data files are committed, each with its checksum.
+
+Replacing the manifest is the commit. Data files are named after their generation and content and never
+rewritten, so a kill before the commit leaves only files nobody refers to, and a kill after it leaves
+superseded ones; both are swept when the lake is next opened, and neither reads as corruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aione_lab.errors import LakeCorruption
+from aione_lab.lake.parts import Columns, Layout, encode
+from aione_lab.lake.storage import DATA_FILE, MANIFEST, Series, Storage
+
+VERSION = 1
+
+
+class Part(BaseModel):
+    """One committed data file: rows of one month, sorted, disjoint in time from every other part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    file: Annotated[str, Field(pattern=r"^month=\d{4}-\d{2}/" + DATA_FILE.pattern + "$")]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(gt=0)]
+    rows: Annotated[int, Field(gt=0)]
+    first_ms: int
+    last_ms: int
+
+    @property
+    def month(self) -> str:
+        """``2025-05``."""
+        return self.file[6:13]
+
+
+class Manifest(BaseModel):
+    """Committed parts of one series in the order of time; ``generation`` counts its commits."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = VERSION
+    generation: Annotated[int, Field(ge=0)] = 0
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """Rows of all parts."""
+        return sum(part.rows for part in self.parts)
+
+    def encode(self) -> bytes:
+        """JSON with a checksum of its own, the same bytes for the same content."""
+        body = self.model_dump(mode="json")
+        return json.dumps({"sha256": _digest(body), "manifest": body}, indent=1, sort_keys=True).encode()
+
+    @classmethod
+    def decode(cls, content: bytes, name: str) -> Manifest:
+        """Inverse of ``encode``; LakeCorruption naming the file for anything else."""
+        try:
+            document = json.loads(content)
+            if set(document) != {"sha256", "manifest"} or _digest(document["manifest"]) != document["sha256"]:
+                raise ValueError("its checksum does not match")
+            manifest = cls.model_validate_json(json.dumps(document["manifest"]))
+        except (ValueError, TypeError, RecursionError) as error:
+            why = "unknown fields or values" if isinstance(error, ValidationError) else str(error)
+            raise LakeCorruption(f"{name}: the manifest is damaged ({why}); Lake.rebuild_manifest restores it") from None
+        if manifest.version != VERSION:
+            raise LakeCorruption(f"{name}: manifest version {manifest.version}, this program reads {VERSION}")
+        return manifest
+
+
+def _digest(body: object) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def build_part(month: str, generation: int, columns: Columns, layout: Layout) -> tuple[Part, bytes]:
+    """A new data file of a month: its manifest entry and its bytes, named after generation and content."""
+    content = encode(columns, layout)
+    name = f"{generation:08d}-{hashlib.sha256(content).hexdigest()[:32]}.parquet"
+    return describe(f"month={month}/{name}", content, columns), content
+
+
+def describe(file: str, content: bytes, columns: Columns) -> Part:
+    """Manifest entry of a data file."""
+    stamps = columns["timestamp"]
+    return Part(
+        file=file,
+        sha256=hashlib.sha256(content).hexdigest(),
+        size=len(content),
+        rows=len(stamps),
+        first_ms=int(stamps[0]),
+        last_ms=int(stamps[-1]),
+    )
+
+
+def load_manifest(storage: Storage, series: Series) -> Manifest | None:
+    """The manifest of a series, None when the series does not exist.
+
+    Raises LakeCorruption when it is damaged, or missing although data files are there.
+    """
+    name = f"{series.folder}/{MANIFEST}"
+    shown = str(storage.path(name))
+    for _ in range(2):  # a series may come into being between looking for its manifest and for its files
+        try:
+            return Manifest.decode(storage.read(name), shown)
+        except (FileNotFoundError, NotADirectoryError):
+            if not storage.data_files(series):
+                return None
+        except OSError as error:
+            raise LakeCorruption(f"{shown}: cannot be read ({error.strerror})") from None
+    raise LakeCorruption(f"{shown}: the manifest is missing; Lake.rebuild_manifest restores it")
+
+
+def save_manifest(storage: Storage, series: Series, manifest: Manifest) -> None:
+    """Commit: the series is what this manifest says from here on."""
+    storage.write(f"{series.folder}/{MANIFEST}", manifest.encode())
+
+
+def leftovers(storage: Storage, series: Series, manifest: Manifest | None) -> list[str]:
+    """Files of crashed writers in a series, relative to its folder.
+
+    A data file is a leftover when the manifest does not name it and it is not newer than the commit
+    that may have been under way. Later generations mean that the manifest is older than the data
+    (restored from a copy): those are left for ``Lake.verify`` to report.
+    """
+    found = storage.temporaries(series)
+    if manifest is not None:
+        named = {part.file for part in manifest.parts}
+        for file in storage.data_files(series):
+            if file not in named and int(file[14:22]) <= manifest.generation + 1:
+                found.append(file)
+    return found

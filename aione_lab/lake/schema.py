@@ -1,0 +1,225 @@
+"""What a candle frame is: the strict check of user frames and the lenient screen of foreign rows."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.errors import InputError
+from aione_lab.lake.stamps import (
+    FINER_THAN_MS,
+    UNREADABLE,
+    mend_stamps,
+    plausible,
+    read_stamps,
+    stamp_source,
+    stamp_text,
+    utc_index,
+)
+from aione_lab.units import LATEST_MS, interval_ms
+
+PRICES = ("open", "high", "low", "close")
+REQUIRED_COLUMNS = (*PRICES, "volume")
+OPTIONAL_COLUMNS = ("quote_volume", "trades", "taker_buy_volume")
+CANDLE_COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+"""Columns of a candle frame beside its index ``timestamp``; all float64, the optional ones NaN where unknown."""
+
+FUNDING_COLUMNS = ("funding_rate",)
+"""Columns of a funding frame beside its index ``timestamp``: the rate of one payment, as a fraction."""
+
+
+class Screened(NamedTuple):
+    """Result of a lenient screen; ``good.attrs["stamps_fixed"]`` counts the stamp faults mended, by name."""
+
+    good: pd.DataFrame
+    refused: pd.DataFrame
+
+
+def check_candles(frame: pd.DataFrame, interval: str, argument: str = "candles") -> pd.DataFrame:
+    """Strict check of a candle frame; returns it in the lake's shape.
+
+    ``frame`` has a UTC DatetimeIndex, or a column ``timestamp`` (int64 ms or UTC datetimes), and the
+    columns open, high, low, close, volume (base units); quote_volume, trades and taker_buy_volume
+    where known, NaN where not. Other columns are dropped. Gaps are allowed.
+
+    Returns a frame of ``CANDLE_COLUMNS`` (float64) on an index of unit ms; the input is not changed.
+    Raises InputError, one line with the first offending row, for: an empty frame, missing columns,
+    naive or non-UTC times, stamps outside 2009–2100, off the grid, unsorted or repeated, prices that
+    are NaN, infinite or not positive, NaN or negative volume, high below or low above open or close.
+    """
+    step = interval_ms(interval)
+    _need_columns(frame, REQUIRED_COLUMNS, argument)
+    if not len(frame):
+        raise InputError.of(argument, "empty frame", "must hold at least one candle")
+    ms = read_stamps(stamp_source(frame, argument), f"{argument}.timestamp")
+    _check_stamps(ms, step, interval, argument)
+    values = {name: _floats(frame, name, argument) for name in CANDLE_COLUMNS if name in frame.columns}
+    _check_values(values, ms, argument)
+    if tuple(frame.columns) == CANDLE_COLUMNS and _is_lake_index(frame.index):
+        if all(dtype == np.float64 for dtype in frame.dtypes):
+            return frame.copy(deep=False)
+    return candle_frame(ms, values)
+
+
+def candle_frame(ms: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:
+    """A candle frame of int64 ms and float64 columns; optional columns that are not given are NaN."""
+    columns = {name: values[name] if name in values else np.full(len(ms), np.nan) for name in CANDLE_COLUMNS}
+    return pd.DataFrame(columns, index=utc_index(ms))
+
+
+def screen_candles(frame: pd.DataFrame, interval: str, now_ms: int | None = None) -> Screened:
+    """Lenient screen of foreign rows: keeps the good ones, names a reason for every other one.
+
+    Takes what ``check_candles`` takes, unsorted, with numbers as text if need be. Known stamp faults
+    are mended (see ``mend_stamps``) and counted in ``good.attrs["stamps_fixed"]``. Of rows with the same
+    stamp the last one given is kept. With ``now_ms`` a candle that has not ended by then is refused.
+
+    Returns ``(good, refused)``: a sorted candle frame, and a frame of ``timestamp`` (int64 as it was
+    given) and ``reason``, one row for each row refused. Raises InputError only for what concerns the
+    whole frame: missing columns, naive or non-UTC times, an unknown interval.
+    """
+    step = interval_ms(interval)
+    _need_columns(frame, REQUIRED_COLUMNS, "candles")
+    given = read_stamps(stamp_source(frame, "candles"), "candles.timestamp")
+    ms, fixed = mend_stamps(given, step, LATEST_MS if now_ms is None else now_ms)
+    values = {
+        name: pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        for name in CANDLE_COLUMNS
+        if name in frame.columns
+    }
+    reasons = np.full(len(ms), "", dtype=object)
+
+    def refuse(bad: np.ndarray, reason: str) -> None:
+        reasons[bad & (reasons == "")] = reason
+
+    refuse(ms == UNREADABLE, "timestamp is not a time")
+    refuse(ms == FINER_THAN_MS, "timestamp has a fraction of a millisecond")
+    refuse(~plausible(ms), "timestamp is outside 2009-2100")
+    refuse(ms % step != 0, f"timestamp is off the {interval} grid")
+    if now_ms is not None:
+        refuse(ms + step > now_ms, "candle is not finished")
+    for name, bad, rule in _value_faults(values):
+        refuse(bad, f"{name} {rule}")
+    good = np.flatnonzero(reasons == "")
+    order = good[np.argsort(ms[good], kind="stable")]
+    if len(order):
+        last = np.append(ms[order][1:] != ms[order][:-1], True)
+        reasons[order[~last]] = "same timestamp as a later row, which is kept"
+        order = order[last]
+    out = candle_frame(ms[order], {name: column[order] for name, column in values.items()})
+    out.attrs["stamps_fixed"] = fixed
+    bad_rows = np.flatnonzero(reasons != "")
+    return Screened(out, pd.DataFrame({"timestamp": given[bad_rows], "reason": reasons[bad_rows]}))
+
+
+def check_funding(frame: pd.DataFrame | pd.Series, argument: str = "funding") -> pd.DataFrame:
+    """Strict check of funding rates; stamps a few ms off the hour are kept as they are.
+
+    ``frame`` has a UTC DatetimeIndex or a column ``timestamp``, and a column ``funding_rate`` (a fraction:
+    0.0001 is one basis point); a Series of rates on a UTC index will do. Returns a frame of
+    ``FUNDING_COLUMNS``. Raises InputError for stamps unsorted, repeated, naive or implausible, and for
+    rates that are NaN, infinite or not between -1 and 1.
+    """
+    if isinstance(frame, pd.Series):
+        frame = frame.to_frame("funding_rate")
+    _need_columns(frame, FUNDING_COLUMNS, argument)
+    ms = read_stamps(stamp_source(frame, argument), f"{argument}.timestamp")
+    _check_stamps(ms, 1, "ms", argument)
+    rate = _floats(frame, "funding_rate", argument)
+    bad = ~(np.abs(rate) < 1.0)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError.of(f"{argument}.funding_rate", float(rate[row]), _where(ms, row, "must be a fraction in (-1, 1)"))
+    return pd.DataFrame({"funding_rate": rate}, index=utc_index(ms))
+
+
+def _need_columns(frame: pd.DataFrame, needed: tuple[str, ...], argument: str) -> None:
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError.of(argument, type(frame).__name__, "must be a pandas DataFrame")
+    missing = [name for name in needed if name not in frame.columns]
+    if missing:
+        raise InputError.of(argument, list(frame.columns), f"missing column(s) {', '.join(missing)}")
+    twice = [name for name in (*CANDLE_COLUMNS, *FUNDING_COLUMNS, "timestamp") if list(frame.columns).count(name) > 1]
+    if twice:
+        raise InputError.of(argument, list(frame.columns), f"column {twice[0]} is there more than once")
+
+
+def _is_lake_index(index: pd.Index) -> bool:
+    return (
+        isinstance(index, pd.DatetimeIndex)
+        and index.unit == "ms"
+        and str(index.tz) == "UTC"
+        and index.name == "timestamp"
+    )
+
+
+def _floats(frame: pd.DataFrame, name: str, argument: str) -> np.ndarray:
+    try:
+        return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError):
+        raise InputError.of(f"{argument}.{name}", str(frame[name].dtype), "must be numbers") from None
+
+
+def _where(ms: np.ndarray, row: int, rule: str) -> str:
+    return f"row {row} ({stamp_text(int(ms[row]))}): {rule}"
+
+
+def _check_stamps(ms: np.ndarray, step: int, interval: str, argument: str) -> None:
+    """Refuse the first stamp that is implausible, off the grid, repeated or out of order."""
+    name = f"{argument}.timestamp"
+    bad = ~plausible(ms)
+    if bad.any():
+        row = int(np.argmax(bad))
+        if ms[row] == FINER_THAN_MS:
+            raise InputError.of(name, "a fraction of a millisecond", f"row {row}: must be whole UTC milliseconds")
+        shown = "NaT" if ms[row] == UNREADABLE else int(ms[row])
+        raise InputError.of(name, shown, f"row {row}: must be UTC milliseconds between 2009 and 2100")
+    bad = ms // step * step != ms
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise InputError.of(name, stamp_text(int(ms[row])), f"row {row}: must lie on the grid of {interval}")
+    bad = ms[1:] <= ms[:-1]
+    if bad.any():
+        row = int(np.argmax(bad)) + 1
+        fault = "is repeated" if ms[row] == ms[row - 1] else "is earlier than the row before it"
+        raise InputError.of(name, stamp_text(int(ms[row])), f"row {row} {fault}: times must rise, each once")
+
+
+def _check_values(values: dict[str, np.ndarray], ms: np.ndarray, argument: str) -> None:
+    """Refuse the first bad number; the whole-column tests keep the good case at a few ms a symbol-year."""
+    prices_fine = all(values[name].min() > 0.0 and values[name].max() < np.inf for name in PRICES)
+    open_, high, low, close = (values[name] for name in PRICES)
+    if (
+        prices_fine
+        and 0.0 <= values["volume"].min()
+        and values["volume"].max() < np.inf
+        and not ((high < open_) | (high < close) | (low > open_) | (low > close)).any()
+        and not any(_unusable_optional(values[name]).any() for name in OPTIONAL_COLUMNS if name in values)
+    ):
+        return
+    first: tuple[int, str, str] | None = None
+    for name, bad, rule in _value_faults(values):
+        if bad.any() and (first is None or int(np.argmax(bad)) < first[0]):
+            first = (int(np.argmax(bad)), name, rule)
+    if first is not None:
+        row, name, rule = first
+        raise InputError.of(f"{argument}.{name}", float(values[name][row]), _where(ms, row, rule))
+
+
+def _unusable_optional(column: np.ndarray) -> np.ndarray:
+    return (column < 0.0) | np.isinf(column)
+
+
+def _value_faults(values: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray, str]]:
+    """(column, mask of bad rows, the rule they break) for every rule on a candle's numbers."""
+    faults = [(name, ~((values[name] > 0.0) & (values[name] < np.inf)), "must be finite and above zero") for name in PRICES]
+    faults.append(("volume", ~((values["volume"] >= 0.0) & (values["volume"] < np.inf)), "must be finite and not negative"))
+    open_, high, low, close = (values[name] for name in PRICES)
+    faults.append(("high", (high < open_) | (high < close), "must not be below open or close"))
+    faults.append(("low", (low > open_) | (low > close), "must not be above open or close"))
+    for name in OPTIONAL_COLUMNS:
+        if name in values:
+            faults.append((name, _unusable_optional(values[name]), "must be NaN (unknown) or finite and not negative"))
+    return faults

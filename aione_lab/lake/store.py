@@ -1,0 +1,404 @@
+"""The lake: candles and funding rates in month files of Parquet, appended atomically, read checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from aione_lab.errors import InputError, LakeCorruption, LakeError
+from aione_lab.lake import maintenance, parts
+from aione_lab.lake.manifest import Manifest, Part, build_part, load_manifest, save_manifest
+from aione_lab.lake.parts import CANDLES, FUNDING, Columns, Layout
+from aione_lab.lake.resample import resample
+from aione_lab.lake.schema import CANDLE_COLUMNS, candle_frame, check_candles, check_funding
+from aione_lab.lake.stamps import utc_index
+from aione_lab.lake.storage import Series, Storage
+from aione_lab.units import to_ms
+
+if TYPE_CHECKING:
+    from aione_lab.lake.audit import AuditReport
+    from aione_lab.lake.maintenance import Rebuilt, Verified
+
+SWALLOW = 8
+"""A new part swallows the parts before it that hold less than this many times its rows (see ``Lake.append``)."""
+
+_READ_ATTEMPTS = 50  # a reader meets at most one commit per attempt
+_SETTLED_NS = 100_000_000  # a file younger than this could change again without a new time stamp
+
+
+class Appended(NamedTuple):
+    """What an append did: rows not known before, known and equal, known with other values."""
+
+    rows_new: int
+    rows_same: int
+    rows_revised: int
+
+
+class Lake:
+    """Candles and funding rates under one folder.
+
+    ``root`` is made with the first append. Opening sweeps what crashed writers left behind, never the
+    files of a living one. ``lock_timeout`` (seconds) bounds how long a write waits for another writer of
+    the same symbol. Reading takes no lock.
+
+    Files: ``candles/interval=1m/symbol=BTCUSDT/month=2025-05/<generation>-<hash>.parquet`` and
+    ``funding/symbol=BTCUSDT/month=…``, a ``_manifest.json`` beside the months. DuckDB and
+    ``pyarrow.dataset`` read them as hive partitions; ``Lake.files`` names exactly the committed ones.
+
+    Every read checks the sha256 of the files it uses, once per file and ``Lake`` object as long as the
+    file's size, inode and times stay the same; a damaged file raises LakeCorruption with its name.
+    """
+
+    def __init__(self, root: str | os.PathLike[str] = "data_lake", *, lock_timeout: float = 30.0) -> None:
+        if not lock_timeout >= 0:
+            raise InputError.of("lock_timeout", lock_timeout, "must be seconds, zero or more")
+        self._storage = Storage(root)
+        self._lock_timeout = float(lock_timeout)
+        self._checked: dict[str, tuple[tuple[int, ...], str]] = {}
+        maintenance.sweep(self._storage)
+
+    @property
+    def root(self) -> str:
+        """Folder of the lake."""
+        return str(self._storage.root)
+
+    def __repr__(self) -> str:
+        return f"Lake({self.root!r})"
+
+    # ---- writing -------------------------------------------------------------------------------
+
+    def append(self, symbol: str, interval: str, frame: pd.DataFrame) -> Appended:
+        """Merge candles into the lake, all of them or none.
+
+        ``frame`` passes ``check_candles`` (screen foreign rows with ``screen_candles`` first); an empty
+        frame changes nothing. A later write wins over an earlier one: a candle that is there already
+        with other values counts as revised. Known quote_volume, trades and taker_buy_volume are never
+        replaced by NaN.
+
+        Rows after the last of their month become a small file of their own that swallows the files
+        before it as long as they hold less than 8 times its rows: appending one candle at a time costs a
+        bounded number of rewrites, and a month stays at a handful of files.
+
+        Raises InputError for bad rows, LakeError when the symbol's lock stays held, LakeCorruption when a
+        file it must merge with is damaged.
+        """
+        series = Series.of(symbol, interval)
+        if isinstance(frame, pd.DataFrame) and not len(frame):
+            return Appended(0, 0, 0)
+        return self._append(series, _candle_columns(check_candles(frame, interval, "frame")), CANDLES)
+
+    def append_funding(self, symbol: str, frame: pd.DataFrame | pd.Series) -> Appended:
+        """Merge funding rates (see ``check_funding``) into the lake, all of them or none.
+
+        Stamps are kept to the millisecond; two of them nearest to the same minute are one payment,
+        and the later write wins.
+        """
+        series = Series.of(symbol, None)
+        if isinstance(frame, (pd.DataFrame, pd.Series)) and not len(frame):
+            return Appended(0, 0, 0)
+        good = check_funding(frame, "frame")
+        columns: Columns = {"timestamp": good.index.asi8, "funding_rate": good["funding_rate"].to_numpy()}
+        keys = FUNDING.keys(columns["timestamp"])
+        last = np.append(keys[1:] != keys[:-1], True)
+        return self._append(series, parts.select(columns, last), FUNDING)
+
+    def compact(self, symbol: str, interval: str) -> int:
+        """Merge the files of each month into one; returns how many months were rewritten."""
+        series = Series.of(symbol, interval)
+        with self._storage.lock(series.symbol, self._lock_timeout):
+            manifest = self._need(series)
+            months: dict[str, list[Part]] = {}
+            for part in manifest.parts:
+                months.setdefault(part.month, []).append(part)
+            pending = {
+                month: [(parts.concatenate([self._read_part(series, p, CANDLES.columns) for p in old], CANDLES.columns))]
+                for month, old in months.items()
+                if len(old) > 1
+            }
+            self._commit(series, manifest, {month: ([], new) for month, new in pending.items()}, CANDLES)
+            return len(pending)
+
+    def resample(self, symbol: str, source: str = "1m", target: str = "5m") -> Appended:
+        """Store the ``target`` candles that the ``source`` candles of the lake add up to (complete ones only)."""
+        return self.append(symbol, target, resample(self.candles(symbol, source), source, target))
+
+    def _append(self, series: Series, columns: Columns, layout: Layout) -> Appended:
+        counts = np.zeros(3, dtype=np.int64)
+        with self._storage.lock(series.symbol, self._lock_timeout):
+            manifest = load_manifest(self._storage, series)
+            if manifest is None:
+                manifest = Manifest()
+                save_manifest(self._storage, series, manifest)  # data without a manifest means: lost, not: new
+            changes: dict[str, tuple[list[Part], list[Columns]]] = {}
+            for month, rows in _months(layout.keys(columns["timestamp"])):
+                new = parts.select(columns, rows)
+                old = [part for part in manifest.parts if part.month == month]
+                last = int(layout.keys(np.array([old[-1].last_ms]))[0]) if old else -1
+                if int(layout.keys(new["timestamp"][:1])[0]) > last:
+                    keep, swallowed = _swallow(old, len(new["timestamp"]))
+                    pieces = [self._read_part(series, part, layout.columns) for part in swallowed]
+                    changes[month] = (keep, [parts.concatenate([*pieces, new], layout.columns)])
+                    counts[0] += len(new["timestamp"])
+                    continue
+                pieces = [self._read_part(series, part, layout.columns) for part in old]
+                merged = parts.merge(parts.concatenate(pieces, layout.columns), new, layout)
+                counts += (merged.new, merged.same, merged.revised)
+                if merged.new or merged.revised:
+                    changes[month] = ([], [merged.columns])
+            self._commit(series, manifest, changes, layout)
+        return Appended(*(int(count) for count in counts))
+
+    def _commit(
+        self,
+        series: Series,
+        manifest: Manifest,
+        changes: dict[str, tuple[list[Part], list[Columns]]],
+        layout: Layout,
+    ) -> None:
+        """Write the new parts of the changed months, commit them together, remove what they replace."""
+        if not changes:
+            return
+        generation = manifest.generation + 1
+        result = [part for part in manifest.parts if part.month not in changes]
+        for month, (kept, pieces) in changes.items():
+            result += kept
+            for columns in pieces:
+                part, content = build_part(month, generation, columns, layout)
+                self._storage.write(f"{series.folder}/{part.file}", content)
+                result.append(part)
+        result.sort(key=lambda part: part.first_ms)
+        save_manifest(self._storage, series, Manifest(generation=generation, parts=tuple(result)))
+        kept_files = {part.file for part in result}
+        for part in manifest.parts:
+            if part.file not in kept_files:
+                self._storage.remove(f"{series.folder}/{part.file}")
+                self._checked.pop(f"{series.folder}/{part.file}", None)
+
+    # ---- reading -------------------------------------------------------------------------------
+
+    def candles(self, symbol: str, interval: str, start: Any = None, end: Any = None) -> pd.DataFrame:
+        """Candles with ``start`` ≤ timestamp < ``end`` (each None: as far as there are any).
+
+        Returns float64 columns ``CANDLE_COLUMNS`` on a UTC DatetimeIndex named timestamp (unit ms), empty
+        when the range holds none. Times are int64 UTC ms, ISO texts or datetimes with a zone.
+        Raises LakeError when the lake has no such series, InputError for an empty range.
+        """
+        columns = self.arrays(symbol, interval, start, end)
+        return candle_frame(columns.pop("timestamp"), columns)
+
+    def arrays(
+        self, symbol: str, interval: str, start: Any = None, end: Any = None, columns: Sequence[str] = CANDLE_COLUMNS
+    ) -> dict[str, np.ndarray]:
+        """The same as arrays, without pandas: ``timestamp`` (int64 UTC ms) and ``columns`` (float64)."""
+        names = tuple(columns)
+        for name in names:
+            if name not in CANDLE_COLUMNS:
+                raise InputError.unknown("columns", name, CANDLE_COLUMNS)
+        series = Series.of(symbol, interval)
+        first, last = _range(start, end)
+        return self._consistent(series, lambda manifest: self._load(series, manifest, names, first, last))
+
+    def funding(self, symbol: str, start: Any = None, end: Any = None) -> pd.Series:
+        """Funding rates (fractions) with ``start`` ≤ timestamp < ``end``, a Series named funding_rate.
+
+        Empty when the lake has none for this symbol: unknown, which is not the same as zero.
+        """
+        series = Series.of(symbol, None)
+        first, last = _range(start, end)
+        if load_manifest(self._storage, series) is None:
+            columns = parts.concatenate([], FUNDING.columns)
+        else:
+            columns = self._consistent(series, lambda m: self._load(series, m, FUNDING.columns, first, last))
+        return pd.Series(columns["funding_rate"], index=utc_index(columns["timestamp"]), name="funding_rate")
+
+    def symbols(self, interval: str | None = None) -> list[str]:
+        """Symbols with candles (of this interval, or of any), sorted."""
+        if interval is not None:
+            Series.of("BTCUSDT", interval)
+        return sorted({s.symbol for s in self._series() if s.interval and interval in (None, s.interval)})
+
+    def intervals(self, symbol: str) -> list[str]:
+        """Intervals the symbol has candles of."""
+        wanted = Series.of(symbol, None).symbol
+        return sorted(s.interval for s in self._series() if s.interval and s.symbol == wanted)
+
+    def span(self, symbol: str, interval: str) -> tuple[int, int] | None:
+        """First and last candle's open time in UTC ms, None when there are none."""
+        manifest = load_manifest(self._storage, Series.of(symbol, interval))
+        if manifest is None or not manifest.parts:
+            return None
+        return manifest.parts[0].first_ms, manifest.parts[-1].last_ms
+
+    def files(self, symbol: str, interval: str) -> list[str]:
+        """Full paths of the committed data files, in the order of time, for DuckDB or pyarrow."""
+        series = Series.of(symbol, interval)
+        return [str(self._storage.path(f"{series.folder}/{part.file}")) for part in self._need(series).parts]
+
+    def fingerprint(self, symbol: str, interval: str, start: Any = None, end: Any = None) -> str:
+        """sha256 of the content of a range, the same for the same rows however they are stored.
+
+        Equal to ``fingerprint_candles`` of the frame that ``candles`` returns.
+        """
+        return parts.fingerprint(self.arrays(symbol, interval, start, end), CANDLE_COLUMNS)
+
+    def _series(self) -> Iterator[Series]:
+        for series in self._storage.series():
+            try:
+                manifest = load_manifest(self._storage, series)
+            except LakeCorruption:
+                yield series  # it is there; reading it will say what is wrong
+                continue
+            if manifest is not None and manifest.parts:
+                yield series
+
+    def _need(self, series: Series) -> Manifest:
+        manifest = load_manifest(self._storage, series)
+        if manifest is None or not manifest.parts:
+            known = ", ".join(self.symbols(series.interval)[:8]) or "none"
+            raise LakeError(f"{series.label}: not in the lake {self.root} (there: {known})")
+        return manifest
+
+    def _consistent(self, series: Series, read: Callable[[Manifest], Columns]) -> Columns:
+        """Read by one manifest; when a writer replaced files meanwhile, read again by the new one."""
+        manifest = self._need(series)
+        for _ in range(_READ_ATTEMPTS):
+            try:
+                return read(manifest)
+            except FileNotFoundError as error:
+                newer = self._need(series)
+                if newer.generation == manifest.generation:
+                    raise LakeCorruption(f"{error.filename}: the file is in the manifest and not on disk") from None
+                manifest = newer
+        raise LakeError(f"{series.label}: it is being rewritten faster than it can be read")
+
+    def _load(self, series: Series, manifest: Manifest, names: tuple[str, ...], first: int, last: int) -> Columns:
+        pieces = []
+        for part in manifest.parts:
+            if part.last_ms < first or part.first_ms >= last:
+                continue
+            piece = self._read_part(series, part, names)
+            if part.first_ms < first or part.last_ms >= last:
+                low, high = np.searchsorted(piece["timestamp"], [first, last])
+                piece = parts.select(piece, slice(int(low), int(high)))
+            pieces.append(piece)
+        return parts.concatenate(pieces, names)
+
+    def _read_part(self, series: Series, part: Part, names: tuple[str, ...]) -> Columns:
+        """Checked columns of one part; LakeCorruption naming the file, FileNotFoundError when it is gone."""
+        name = f"{series.folder}/{part.file}"
+        try:
+            identity = self._storage.identity(name)
+            content = self._storage.read(name)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise LakeCorruption(f"{self._storage.path(name)}: cannot be read ({error.strerror})") from None
+        if self._checked.get(name) != (identity, part.sha256):
+            if hashlib.sha256(content).hexdigest() != part.sha256:
+                raise LakeCorruption(
+                    f"{self._storage.path(name)}: its checksum differs from the manifest's ({len(content)} bytes read, "
+                    f"{part.size} written); restore the file or rebuild the manifest without it"
+                )
+            if time.time_ns() - max(identity[-2:]) > _SETTLED_NS:
+                self._checked[name] = (identity, part.sha256)
+        try:
+            columns = parts.decode(content, names)
+        except (pa.ArrowException, ValueError, OSError, KeyError) as error:
+            raise LakeCorruption(f"{self._storage.path(name)}: not a readable data file ({error})") from None
+        if len(columns["timestamp"]) != part.rows:
+            raise LakeCorruption(f"{self._storage.path(name)}: {len(columns['timestamp'])} rows, not {part.rows}")
+        return columns
+
+    # ---- care ----------------------------------------------------------------------------------
+
+    def verify(self) -> Verified:
+        """Check every file of the lake anew and report each fault by name; raises for none of them."""
+        return maintenance.verify(self._storage)
+
+    def rebuild_manifest(self, symbol: str, interval: str | None) -> Rebuilt:
+        """Write a series' manifest anew from its data files; ``interval`` None is the symbol's funding.
+
+        Every file's content must match the hash in its name. Files that do not are set aside under
+        ``_….corrupt`` and named in the result; where files overlap, the later generation wins.
+        """
+        series = Series.of(symbol, interval)
+        with self._storage.lock(series.symbol, self._lock_timeout):
+            return maintenance.rebuild(self._storage, series)
+
+    def audit(self, symbol: str, interval: str) -> AuditReport:
+        """Gaps, broken bars, frozen stretches and a verdict, see ``aione_lab.lake.audit``."""
+        from aione_lab.lake.audit import audit_lake
+
+        return audit_lake(self, symbol, interval)
+
+    # ---- from elsewhere ------------------------------------------------------------------------
+
+    def import_candles(self, source: Any, *, symbol: str | None = None, interval: str, progress: Any = None) -> Any:
+        """Import candles, see ``aione_lab.lake.archives.import_candles``."""
+        from aione_lab.lake import archives
+
+        return archives.import_candles(self, source, symbol=symbol, interval=interval, progress=progress)
+
+    def import_funding(self, source: Any, *, symbol: str) -> Any:
+        """Import funding rates, see ``aione_lab.lake.archives.import_funding``."""
+        from aione_lab.lake import archives
+
+        return archives.import_funding(self, source, symbol=symbol)
+
+    def fetch(
+        self, exchange: Any, symbols: Sequence[str] | str, interval: str, *, since: Any, until: Any = None, **options: Any
+    ) -> Any:
+        """Download candles, see ``aione_lab.lake.exchange.fetch``."""
+        from aione_lab.lake import exchange as exchanges
+
+        return exchanges.fetch(self, exchange, symbols, interval, since=since, until=until, **options)
+
+    def repair(self, symbol: str, interval: str, exchange: Any = "binanceusdm", **options: Any) -> Any:
+        """Download the gaps of a series again, see ``aione_lab.lake.exchange.repair``."""
+        from aione_lab.lake import exchange as exchanges
+
+        return exchanges.repair(self, symbol, interval, exchange=exchange, **options)
+
+
+def fingerprint_candles(frame: pd.DataFrame) -> str:
+    """Fingerprint of a candle frame that passed ``check_candles``; equals the lake's for the same rows."""
+    return parts.fingerprint(_candle_columns(frame), CANDLE_COLUMNS)
+
+
+def _candle_columns(frame: pd.DataFrame) -> Columns:
+    stamps = pd.DatetimeIndex(frame.index).as_unit("ms").asi8
+    return {"timestamp": stamps, **{name: frame[name].to_numpy(dtype=np.float64) for name in CANDLE_COLUMNS}}
+
+
+def _swallow(old: list[Part], rows: int) -> tuple[list[Part], list[Part]]:
+    """Split a month's parts into those that stay and those a new last part of ``rows`` rows takes in."""
+    keep = list(old)
+    swallowed: list[Part] = []
+    while keep and keep[-1].rows < SWALLOW * rows:
+        part = keep.pop()
+        swallowed.insert(0, part)
+        rows += part.rows
+    return keep, swallowed
+
+
+def _months(keys: np.ndarray) -> Iterator[tuple[str, slice]]:
+    """(``2025-05``, its rows) for each UTC month in sorted ms."""
+    months = keys.view("M8[ms]").astype("M8[M]")
+    edges = np.flatnonzero(np.append(True, months[1:] != months[:-1]))
+    for begin, end in zip(edges, np.append(edges[1:], len(keys)), strict=True):
+        yield str(months[begin]), slice(int(begin), int(end))
+
+
+def _range(start: Any, end: Any) -> tuple[int, int]:
+    first = np.iinfo(np.int64).min if start is None else to_ms(start, "start")
+    last = np.iinfo(np.int64).max if end is None else to_ms(end, "end")
+    if first >= last:
+        raise InputError.of("end", end, f"must be later than start={start!r}")
+    return int(first), int(last)
