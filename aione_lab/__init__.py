@@ -1,0 +1,59 @@
+"""AiOne lab: research and backtesting of crypto futures on one-minute candles.
+
+The public names are imported when they are first used, so that ``import aione_lab`` stays quick:
+``from aione_lab import Lake`` loads pandas and pyarrow, and nothing loads vectorbt until it is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# The one list of public names: name -> module that defines it.
+_HOME = {
+    "AssetMonitorStage1": "aione_lab.backtest",
+    "Costs": "aione_lab.settings",
+    "Engine": "aione_lab.engine",
+    "FeatureSpec": "aione_lab.engine",
+    "Lake": "aione_lab.lake",
+    "Settings": "aione_lab.settings",
+    "Stage2Processor": "aione_lab.backtest",
+    "Thresholds": "aione_lab.thresholds",
+    "replay": "aione_lab.backtest",
+    "triggers": "aione_lab.backtest",
+}
+
+__all__ = [
+    "AssetMonitorStage1",
+    "Costs",
+    "Engine",
+    "FeatureSpec",
+    "Lake",
+    "Settings",
+    "Stage2Processor",
+    "Thresholds",
+    "__version__",
+    "replay",
+    "triggers",
+]
+
+if TYPE_CHECKING:
+    from aione_lab.backtest import AssetMonitorStage1, Stage2Processor, replay, triggers
+    from aione_lab.engine import Engine, FeatureSpec
+    from aione_lab.lake import Lake
+    from aione_lab.settings import Costs, Settings
+    from aione_lab.thresholds import Thresholds
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value  # found once, then an ordinary attribute
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})
