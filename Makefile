@@ -58,7 +58,6 @@ test-long: lint  ## the same with the long tests
 
 lint: env  ## ruff and mypy
 	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
 notebooks: env  ## run every notebook and compare its outputs
