@@ -1,0 +1,225 @@
+"""Import of candle and funding files: exchange archives, CSV, Parquet, feather, frames, whole folders.
+
+Every file is read whole, checked, screened and only then appended, in one atomic step per file, so
+that a file that is refused leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.errors import InputError
+from aione_lab.lake.limits import BadFileError
+from aione_lab.lake.names import NamedFile, find_files, holds_other_prices, read_name
+from aione_lab.lake.progress import ProgressCallback, progress_reporter
+from aione_lab.lake.readers import (
+    CANDLE_NAMES,
+    CANDLE_REQUIRED,
+    FUNDING_NAMES,
+    FUNDING_REQUIRED,
+    check_spacing,
+    frame_table,
+    read_bytes,
+    read_file,
+    seconds_to_milliseconds,
+)
+from aione_lab.lake.reports import FileReport, ImportReport, refusals
+from aione_lab.lake.schema import screen_candles
+from aione_lab.lake.stamps import mend_stamps, plausible, utc_index
+from aione_lab.units import interval_ms, parse_symbol
+
+if TYPE_CHECKING:
+    from aione_lab.lake.store import Lake
+
+Source = str | Path | Iterable[str | Path] | pd.DataFrame
+
+
+def import_candles(
+    lake: Lake,
+    source: Source,
+    *,
+    symbol: str | None = None,
+    interval: str,
+    progress: ProgressCallback | bool | None = None,
+) -> ImportReport:
+    """Import candles into ``lake``.
+
+    ``source`` is a file (``.zip`` of an exchange archive, ``.csv``, ``.parquet``, ``.feather``), a
+    folder, a pattern such as ``"klines/*-1m-*.zip"``, a list of those, or a DataFrame. The symbol comes
+    from the file's name or hive path unless ``symbol`` says it. ``interval`` must agree with the name
+    and with the distance of the rows. A ``.CHECKSUM`` file beside an archive is verified.
+
+    Rows with a fault are left out and reported with the reason; a candle that has not ended yet is
+    one of them. A row that is in the lake already with other values is revised (the later import wins).
+
+    Raises InputError with one line when the only file cannot be used, or none of several can;
+    otherwise refused files stand in the report by name and the others are imported.
+    """
+    step = interval_ms(interval)
+
+    def parse(table: pd.DataFrame, named: str) -> FileReport:
+        stamps = seconds_to_milliseconds(table["timestamp"].to_numpy(), step)
+        check_spacing(stamps, interval)
+        good, refused = screen_candles(table.assign(timestamp=stamps), interval, now_ms=int(time.time() * 1000))
+        if good.empty:
+            raise BadFileError(f"holds no usable candle; {_worst(refused)}")
+        notes = tuple(f"{n} {fault} stamps mended" for fault, n in good.attrs.get("stamps_fixed", {}).items())
+        done = lake.append(named, interval, good)
+        return FileReport(
+            file="",
+            symbol=named,
+            rows_read=len(table),
+            rows_new=done.rows_new,
+            rows_same=done.rows_same,
+            rows_revised=done.rows_revised,
+            rows_refused=len(refused),
+            refused=refusals(refused),
+            notes=notes,
+        )
+
+    def check_name(file: NamedFile) -> None:
+        if other := holds_other_prices(file.path):
+            raise BadFileError(f"lies in a folder {other!r}: those are not the prices of trades")
+        if file.interval is not None and file.interval != interval:
+            raise BadFileError(f"interval={interval!r} was named, but its name says {file.interval}")
+
+    return _import(source, symbol, "candles", interval, CANDLE_NAMES, CANDLE_REQUIRED, check_name, parse, progress)
+
+
+def import_funding(
+    lake: Lake,
+    source: Source,
+    *,
+    symbol: str | None = None,
+    progress: ProgressCallback | bool | None = None,
+) -> ImportReport:
+    """Import funding rates (fractions a payment) into ``lake``; sources, names and errors as for candles.
+
+    Columns ``timestamp`` (or ``calc_time``) and ``funding_rate`` (or ``last_funding_rate``). Stamps are
+    kept to the millisecond, as exchanges give them. Rows without a time or a rate in (-1, 1) are
+    left out and reported.
+    """
+
+    def parse(table: pd.DataFrame, named: str) -> FileReport:
+        good, refused, notes = screen_funding(table)
+        if good.empty:
+            raise BadFileError(f"holds no usable funding rate; {_worst(refused)}")
+        done = lake.append_funding(named, good)
+        return FileReport(
+            file="",
+            symbol=named,
+            rows_read=len(table),
+            rows_new=done.rows_new,
+            rows_same=done.rows_same,
+            rows_revised=done.rows_revised,
+            rows_refused=len(refused),
+            refused=refusals(refused),
+            notes=notes,
+        )
+
+    return _import(source, symbol, "funding", None, FUNDING_NAMES, FUNDING_REQUIRED, lambda file: None, parse, progress)
+
+
+def screen_funding(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
+    """Split funding rows (``timestamp`` int64, ``funding_rate``) into good ones, refused ones and notes on stamps."""
+    given = table["timestamp"].to_numpy()
+    in_seconds = bool(np.all(plausible(given * 1000))) if len(given) and given.max() < 10**11 else False
+    ms, fixed = mend_stamps(given * 1000 if in_seconds else given, 1)
+    rate = pd.to_numeric(table["funding_rate"], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    reasons = np.where(plausible(ms), "", "timestamp is outside 2009-2100").astype(object)
+    reasons[(reasons == "") & ~(np.abs(rate) < 1.0)] = "funding_rate must be a fraction in (-1, 1)"
+    good = np.flatnonzero(reasons == "")
+    order = good[np.argsort(ms[good], kind="stable")]
+    if len(order):
+        last = np.append(ms[order][1:] != ms[order][:-1], True)
+        reasons[order[~last]] = "same timestamp as a later row, which is kept"
+        order = order[last]
+    bad = np.flatnonzero(reasons != "")
+    notes = tuple(f"{n} {fault} stamps mended" for fault, n in fixed.items())
+    frame = pd.DataFrame({"funding_rate": rate[order]}, index=utc_index(ms[order]))
+    return frame, pd.DataFrame({"timestamp": given[bad], "reason": reasons[bad]}), notes
+
+
+def _import(
+    source: Source,
+    symbol: str | None,
+    kind: str,
+    interval: str | None,
+    names: dict[str, tuple[str, ...]],
+    required: tuple[str, ...],
+    check_name: Callable[[NamedFile], None],
+    parse: Callable[[pd.DataFrame, str], FileReport],
+    progress: ProgressCallback | bool | None,
+) -> ImportReport:
+    """The walk over files that candles and funding share."""
+    asked = None if symbol is None else parse_symbol(symbol)
+    if isinstance(source, pd.DataFrame):
+        if asked is None:
+            raise InputError.of("symbol", symbol, "must be given with a DataFrame, which has no file name to tell it")
+        try:
+            report = parse(frame_table(source, names, required), asked)
+        except BadFileError as error:
+            raise InputError.of("source", "DataFrame", str(error)) from None
+        return ImportReport(kind=kind, interval=interval, files=(report.model_copy(update={"file": "DataFrame"}),))
+
+    files = [read_name(path, kind) for path in find_files(source)]
+    told = sorted({file.symbol for file in files if file.symbol is not None})
+    if asked is not None and len(files) > 1 and len(told) > 1:
+        allowed = f"cannot name files of several symbols ({', '.join(told[:5])}); leave it out"
+        raise InputError.of("symbol", symbol, allowed)
+    reports: list[FileReport] = []
+    with progress_reporter(progress, f"importing {kind}") as tell:
+        for number, file in enumerate(files):
+            tell(file.path.name, number, len(files))
+            named = asked or file.symbol
+            try:
+                if named is None:
+                    raise BadFileError("has a name that tells no symbol, say symbol=")
+                check_name(file)
+                data = read_bytes(file.path)
+                notes = _verify_checksum(file.path, data)
+                report = parse(read_file(file.path, data, names, required), named)
+                reports.append(report.model_copy(update={"file": str(file.path), "notes": (*notes, *report.notes)}))
+            except BadFileError as error:
+                if len(files) == 1:
+                    raise InputError.of("source", str(file.path), str(error)) from None
+                reports.append(FileReport(file=str(file.path), symbol=named, error=str(error)))
+        tell("done", len(files), len(files))
+    if all(report.error is not None for report in reports):
+        first = reports[0]
+        allowed = f"none of {len(reports)} files could be used; {first.file} {first.error}"
+        raise InputError.of("source", str(source), allowed)
+    return ImportReport(kind=kind, interval=interval, files=tuple(reports))
+
+
+def _verify_checksum(path: Path, data: bytes) -> tuple[str, ...]:
+    """Hold ``data`` against the ``.CHECKSUM`` file beside ``path`` (``<sha256>  <name>``), where there is one."""
+    beside = path.with_name(path.name + ".CHECKSUM")
+    if not beside.exists():
+        return ()
+    try:
+        with beside.open("rb") as stream:
+            words = stream.read(4096).decode("ascii", errors="replace").split()
+    except OSError as error:
+        raise BadFileError(f"has a {beside.name} that cannot be opened ({error.strerror})") from None
+    if not words or not re.fullmatch(r"[0-9a-fA-F]{64}", words[0]):
+        raise BadFileError(f"has a {beside.name} that holds no SHA-256")
+    if hashlib.sha256(data).hexdigest() != words[0].lower():
+        raise BadFileError(f"does not match its {beside.name}: it is damaged, incomplete or was re-issued")
+    return ("checksum verified",)
+
+
+def _worst(refused: pd.DataFrame) -> str:
+    groups = refusals(refused)
+    if not groups:
+        return "it is empty"
+    most = max(groups, key=lambda group: group.rows)
+    return f"{most.rows} of {len(refused)} rows refused: {most.reason}"

@@ -1,0 +1,121 @@
+"""What the path of a candle file says: its symbol, its interval, and whether it holds trade prices at all."""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from aione_lab.errors import InputError
+from aione_lab.units import INTERVALS, parse_symbol
+
+SUFFIXES = (".zip", ".csv", ".parquet", ".pq", ".feather", ".arrow")
+
+_INTERVAL = r"(?P<interval>\d{1,2}[a-zA-Z]{1,2})"
+_PERIOD = r"\d{4}-\d{2}(?:-\d{2})?"
+# BTCUSDT-1m-2025-05, BTCUSDT-1m-2025-05-03, UNITTEST_BTC-1m, BTC_USDT_USDT-5m-futures, BTCUSDT
+_CANDLES = re.compile(rf"(?P<symbol>[A-Za-z0-9_]+)(?:-{_INTERVAL}(?:-(?:{_PERIOD}|futures|spot))?)?")
+# BTCUSDT-fundingRate-2025-05, BTC_USDT_USDT-8h-funding_rate, BTCUSDT
+_FUNDING = re.compile(
+    rf"(?P<symbol>[A-Za-z0-9_]+)(?:(?P<interval>-\d{{1,2}}h)?-(?:fundingRate|funding_rate|funding)(?:-{_PERIOD})?)?"
+)
+# A name that is nothing but a symbol must end like one, or "klines.csv" would become the symbol KLINES
+_BARE = re.compile(r"[A-Z0-9_]+(?:USDT|USDC|FDUSD|BUSD|TUSD|USD|BTC|ETH|BNB|EUR|TRY|PERP)(?:_\d{6})?")
+# Stores that write ccxt's BTC/USDT:USDT as BTC_USDT_USDT
+_SETTLED = re.compile(r"([A-Z0-9]+)_(USDT|USDC|BUSD|USD)_\2")
+# Folders of the public archive whose files carry the names of kline files and other prices
+_OTHER_PRICES = ("markpriceklines", "indexpriceklines", "premiumindexklines")
+
+
+class NamedFile(NamedTuple):
+    """A file with the symbol and interval its path tells, None where it tells none."""
+
+    path: Path
+    symbol: str | None
+    interval: str | None
+
+
+def find_files(source: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Files that ``source`` names: a file, a folder (all readable files below it), a pattern, or a list of those.
+
+    Patterns are expanded here too, because a quoted ``*`` reaches us unexpanded. Raises InputError
+    when something named does not exist or nothing readable is found.
+    """
+    if not isinstance(source, (str, Path)):
+        try:
+            parts = list(source)
+        except TypeError:
+            parts = []
+        if not parts or not all(isinstance(part, (str, Path)) for part in parts):
+            allowed = "must be a path, a folder, a pattern, a list of those, or a DataFrame"
+            raise InputError.of("source", source, allowed)
+        return list(dict.fromkeys(path for part in parts for path in find_files(part)))
+    text = str(source)
+    if not text or "\x00" in text:
+        raise InputError.of("source", source, "must be a path, a folder or a pattern")
+    path = Path(text).expanduser()
+    if path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError.of("source", text, f"must be one of {', '.join(SUFFIXES)}")
+        return [path]
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if _readable(p, path)]
+    elif glob.has_magic(text):
+        matches = [Path(p) for p in glob.glob(str(path), recursive=True)]
+        found = [p for p in matches if _readable(p, p.parent)]
+        found += [p for folder in matches if folder.is_dir() for p in folder.rglob("*") if _readable(p, folder)]
+    else:
+        raise InputError.of("source", text, "no such file or folder")
+    if not found:
+        raise InputError.of("source", text, f"matches no file of the kinds {', '.join(SUFFIXES)}")
+    return sorted(set(found))
+
+
+def _readable(path: Path, base: Path) -> bool:
+    """A file of a known kind that is not hidden (a store's own or a half-copied file)."""
+    if path.suffix.lower() not in SUFFIXES or not path.is_file():
+        return False
+    return not any(part.startswith(".") for part in path.relative_to(base).parts)
+
+
+def read_name(path: Path, kind: str = "candles") -> NamedFile:
+    """Symbol and interval told by a hive path (``symbol=…/interval=…``), else by the file's name."""
+    hive = dict(part.split("=", 1) for part in path.parts[:-1] if part.count("=") == 1)
+    symbol, interval = hive.get("symbol"), hive.get("interval")
+    match = (_CANDLES if kind == "candles" else _FUNDING).fullmatch(path.stem)
+    if match is not None and symbol is None and (match[0] != match["symbol"] or _BARE.fullmatch(match[0].upper())):
+        symbol = match["symbol"]
+    if match is not None and kind == "candles" and interval is None:
+        interval = match["interval"]
+    return NamedFile(path, _symbol(symbol), _interval(interval))
+
+
+def contradicts(path: Path, member: str) -> bool:
+    """Whether an archive and the file in it both tell a symbol and an interval, and not the same ones."""
+    outer, inner = read_name(Path(path.name)), read_name(Path(Path(member).name))
+    told = outer.symbol and outer.interval and inner.symbol and inner.interval
+    return bool(told) and (outer.symbol, outer.interval) != (inner.symbol, inner.interval)
+
+
+def holds_other_prices(path: Path) -> str | None:
+    """Name of the archive folder that says this file holds no trade prices, None when it may."""
+    return next((part for part in path.parts if part.lower() in _OTHER_PRICES), None)
+
+
+def _symbol(text: str | None) -> str | None:
+    if text is None:
+        return None
+    settled = _SETTLED.fullmatch(text.upper())
+    try:
+        return parse_symbol(settled[1] + settled[2] if settled else text)
+    except InputError:
+        return None
+
+
+def _interval(text: str | None) -> str | None:
+    """Our spelling of an interval in a name (``1H`` is ``1h``); ``1M`` is a month and stays one."""
+    if text is None or text in INTERVALS or text.endswith("M"):
+        return text
+    return text.lower() if text.lower() in INTERVALS else text

@@ -1,0 +1,330 @@
+"""Bytes of candle and funding files, and frames → one plain table: raw integer stamps and floats.
+
+Nothing is judged here row by row: that is the screen's work (``lake.schema``). What cannot be read
+as a table at all is refused whole with :class:`~aione_lab.lake.limits.BadFileError`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from aione_lab.lake.limits import (
+    MAX_COLUMNS,
+    MAX_FILE_BYTES,
+    MAX_ROWS,
+    MAX_UNPACKED_BYTES,
+    MAX_ZIP_BYTES,
+    BadFileError,
+    check_arrow_message,
+    single_csv_member,
+)
+from aione_lab.lake.names import contradicts
+from aione_lab.lake.stamps import mend_stamps, read_stamps
+from aione_lab.units import EARLIEST_MS, INTERVALS, LATEST_MS
+
+# Our name → the names other stores use, compared in lower case with blanks as "_"; the first that is there counts.
+CANDLE_NAMES: dict[str, tuple[str, ...]] = {
+    "timestamp": ("timestamp", "open_time", "opentime", "open_timestamp", "datetime", "date", "time", "ts"),
+    "open": ("open", "o", "open_price"),
+    "high": ("high", "h", "high_price"),
+    "low": ("low", "l", "low_price"),
+    "close": ("close", "c", "close_price"),
+    "volume": ("volume", "vol", "v", "base_volume"),
+    "quote_volume": ("quote_volume", "quote_asset_volume", "quotevolume", "quote_vol", "turnover"),
+    "trades": ("trades", "count", "number_of_trades", "num_trades", "trade_count"),
+    "taker_buy_volume": ("taker_buy_volume", "taker_buy_base_asset_volume", "taker_buy_base_volume", "taker_buy_base"),
+}
+CANDLE_REQUIRED = ("timestamp", "open", "high", "low", "close", "volume")
+FUNDING_NAMES: dict[str, tuple[str, ...]] = {
+    "timestamp": ("timestamp", "calc_time", "fundingtime", "funding_time", "datetime", "date", "time", "ts"),
+    "funding_rate": ("funding_rate", "last_funding_rate", "fundingrate", "lastfundingrate", "rate"),
+}
+FUNDING_REQUIRED = ("timestamp", "funding_rate")
+
+# What exchange archives without a header line hold, by the number of their columns.
+_KLINE_HEADER = (
+    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
+).split(",")
+_HEADERLESS = {
+    12: _KLINE_HEADER,
+    6: _KLINE_HEADER[:6],
+    3: ["calc_time", "funding_interval_hours", "last_funding_rate"],
+    2: ["timestamp", "funding_rate"],
+}
+
+
+def read_file(path: Path, data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pd.DataFrame:
+    """Read ``data``, the content of ``path``, into a frame with our column names.
+
+    Returns ``timestamp`` (int64, in the unit of the file: the caller makes milliseconds of it) and float64 columns,
+    in file order; columns nobody knows are left out. Raises BadFileError.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".zip":
+            member, data = single_csv_member(data)
+            if contradicts(path, member):
+                raise BadFileError(f"holds {member[:80]!r}, another symbol or interval than its own name says")
+            table = _csv_table(data, names, required)
+        elif suffix == ".csv":
+            table = _csv_table(data, names, required)
+        elif suffix in (".parquet", ".pq"):
+            table = _parquet_table(data, names, required)
+        else:
+            table = _arrow_table(data, names, required)
+    except (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError, ValueError) as error:
+        raise BadFileError(f"cannot be read as {suffix[1:]} ({one_line(error)})") from None
+    return _plain_frame(table)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The whole content of ``path``, within bounds; BadFileError when it is too large or unreadable."""
+    limit = MAX_ZIP_BYTES if path.suffix.lower() == ".zip" else MAX_FILE_BYTES
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+    except OSError as error:
+        raise BadFileError(f"cannot be opened ({error.strerror})") from None
+    if len(data) > limit:
+        raise BadFileError(f"is larger than {limit >> 20} MiB")
+    if not data:
+        raise BadFileError("is empty")
+    return data
+
+
+def frame_table(frame: pd.DataFrame, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pd.DataFrame:
+    """A user's DataFrame with our column names and its times as int64; naive and non-UTC times are an InputError."""
+    if isinstance(frame.index, pd.DatetimeIndex):
+        times = read_stamps(frame.index, "frame.index")
+        others = [c for c in frame.columns if _fold(str(c)) not in names["timestamp"]]
+        frame = frame[others].reset_index(drop=True).assign(timestamp=times)
+    labels = {str(column): column for column in frame.columns}
+    chosen = _choose([str(column) for column in frame.columns], names, required)
+    table = pd.DataFrame({ours: frame[labels[theirs]].reset_index(drop=True) for ours, theirs in chosen.items()})
+    if table.empty:
+        raise BadFileError("holds no rows")
+    return table.assign(timestamp=read_stamps(table["timestamp"], f"frame.{chosen['timestamp']}"))
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, cut to a readable length."""
+    text = str(error).strip().splitlines()
+    line = text[0] if text else type(error).__name__
+    return line if len(line) <= 160 else line[:157] + "..."
+
+
+def _fold(column: str) -> str:
+    return column.strip().lower().replace(" ", "_")
+
+
+def _choose(columns: list[str], names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> dict[str, str]:
+    """Our names → the columns that carry them; BadFileError when a required one is missing or doubled."""
+    if len(columns) > MAX_COLUMNS:
+        raise BadFileError(f"has {len(columns)} columns, at most {MAX_COLUMNS} are allowed")
+    folded: dict[str, list[str]] = {}
+    for column in columns:
+        folded.setdefault(_fold(column), []).append(column)
+    chosen: dict[str, str] = {}
+    for ours, synonyms in names.items():
+        found = next((folded[s] for s in synonyms if s in folded), [])
+        if len(found) > 1:
+            raise BadFileError(f"has more than one column {found[0][:40]!r}")
+        if found:
+            chosen[ours] = found[0]
+    missing = [name for name in required if name not in chosen]
+    if missing:
+        shown = ", ".join(c[:24] for c in columns[:14])
+        raise BadFileError(f"has no column {', '.join(missing)} (its columns are {shown})")
+    return chosen
+
+
+def _csv_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pa.Table:
+    first = data[: 1 << 16].removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8").rstrip("\r")
+    if not first.strip() or "\x00" in first:
+        raise BadFileError("is not CSV text")
+    delimiter = max(",;\t", key=first.count)
+    cells = [cell.strip().strip('"') for cell in first.split(delimiter)]
+    headed = not _is_number(cells[0])
+    if not headed and len(cells) not in _HEADERLESS:
+        known = ", ".join(str(n) for n in _HEADERLESS)
+        raise BadFileError(f"has no header line and {len(cells)} columns, without a header {known} are known")
+    header = cells if headed else _HEADERLESS[len(cells)]
+    chosen = _choose(header, names, required)
+    types = {theirs: pa.float64() for ours, theirs in chosen.items() if ours != "timestamp"}
+    table = pacsv.read_csv(
+        pa.BufferReader(data),
+        read_options=pacsv.ReadOptions(column_names=header, skip_rows=int(headed), use_threads=False),
+        parse_options=pacsv.ParseOptions(delimiter=delimiter),
+        convert_options=pacsv.ConvertOptions(
+            column_types=types, include_columns=list(chosen.values()), strings_can_be_null=True
+        ),
+    )
+    return table.rename_columns(list(chosen))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parquet_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pa.Table:
+    file = pq.ParquetFile(pa.BufferReader(data))
+    meta = file.metadata
+    if meta.num_rows > MAX_ROWS:
+        raise BadFileError(f"declares {meta.num_rows} rows, at most {MAX_ROWS} are allowed")
+    schema = file.schema_arrow
+    chosen = _choose(_with_index_name(schema.names), names, required)
+    columns = {ours: "__index_level_0__" if theirs not in schema.names else theirs for ours, theirs in chosen.items()}
+    _check_types(schema, columns)
+    wanted = set(columns.values())
+    declared = sum(
+        meta.row_group(g).column(c).total_uncompressed_size
+        for g in range(meta.num_row_groups)
+        for c in range(meta.num_columns)
+        if meta.row_group(g).column(c).path_in_schema in wanted
+    )
+    if not 0 <= declared <= MAX_UNPACKED_BYTES:
+        raise BadFileError(f"declares {declared} bytes of data, at most {MAX_UNPACKED_BYTES} are allowed")
+    table = file.read(columns=list(columns.values()), use_threads=False, use_pandas_metadata=False)
+    return table.select(list(columns.values())).rename_columns(list(columns))
+
+
+def _arrow_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pa.Table:
+    """A feather (version 2) or Arrow file, read as the stream it contains after having been measured."""
+    if data[:6] != b"ARROW1" or data[-6:] != b"ARROW1":
+        raise BadFileError("is not a whole feather (version 2) or Arrow file")
+    stream = pa.py_buffer(data)[8:]
+    rows = unpacked = batches = 0
+    for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(stream)):
+        more_rows, more_bytes = check_arrow_message(message)
+        rows, unpacked, batches = rows + more_rows, unpacked + more_bytes, batches + (message.type == "record batch")
+        if not 0 <= rows <= MAX_ROWS or not 0 <= unpacked <= MAX_UNPACKED_BYTES:
+            raise BadFileError(f"declares {rows} rows and {unpacked} bytes of data, more than is allowed")
+    if pa.ipc.open_file(pa.BufferReader(data)).num_record_batches != batches:
+        raise BadFileError("is a damaged Arrow file")
+    reader = pa.ipc.open_stream(pa.BufferReader(stream))
+    chosen = _choose(_with_index_name(reader.schema.names), names, required)
+    columns = {
+        ours: "__index_level_0__" if theirs not in reader.schema.names else theirs for ours, theirs in chosen.items()
+    }
+    _check_types(reader.schema, columns)
+    return reader.read_all().select(list(columns.values())).rename_columns(list(columns))
+
+
+def _with_index_name(names: list[str]) -> list[str]:
+    """Pandas stores an unnamed index as ``__index_level_0__``; where no time column is, that is the time."""
+    folded = {_fold(name) for name in names}
+    if folded & {*CANDLE_NAMES["timestamp"], *FUNDING_NAMES["timestamp"]}:
+        return names
+    return ["timestamp" if name == "__index_level_0__" else name for name in names]
+
+
+def _check_types(schema: pa.Schema, columns: dict[str, str]) -> None:
+    """Only numbers and times are decoded: text or nested columns of a binary file may unpack to anything."""
+    for ours, theirs in columns.items():
+        kind = schema.field(theirs).type
+        numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+        time = ours == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind))
+        if not numeric and not time:
+            raise BadFileError(f"column {theirs[:40]!r} holds {str(kind)[:60]}, not numbers")
+
+
+def _plain_frame(table: pa.Table) -> pd.DataFrame:
+    if table.num_rows == 0:
+        raise BadFileError("holds no rows")
+    columns: dict[str, np.ndarray] = {"timestamp": _stamps(table.column("timestamp"))}
+    for name in table.column_names:
+        if name != "timestamp":
+            columns[name] = _floats(name, table.column(name))
+    return pd.DataFrame(columns)
+
+
+def _floats(name: str, column: pa.ChunkedArray) -> np.ndarray:
+    if pa.types.is_boolean(column.type) or pa.types.is_nested(column.type):
+        raise BadFileError(f"column {name!r} holds {column.type}, not numbers")
+    try:
+        values = pc.cast(column, pa.float64(), safe=False)
+    except pa.ArrowException as error:
+        raise BadFileError(f"column {name!r} holds something that is not a number ({one_line(error)})") from None
+    return np.array(values.to_numpy(), dtype=np.float64)
+
+
+def _stamps(column: pa.ChunkedArray) -> np.ndarray:
+    """Stamps as int64: integers as they stand, everything that carries its own unit in milliseconds."""
+    if column.null_count:
+        row = column.is_null().index(True).as_py()
+        raise BadFileError(f"row {row + 1} has no time")
+    kind = column.type
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        column = _text_times(column)
+        kind = column.type
+    if pa.types.is_date(kind):
+        column = pc.cast(column, pa.timestamp("ms"))
+        kind = column.type
+    if pa.types.is_timestamp(kind):
+        return np.array(pc.cast(pc.cast(column, pa.timestamp("ms", kind.tz), safe=False), pa.int64()).to_numpy())
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        values = np.array(pc.cast(column, pa.float64(), safe=False).to_numpy())
+        wrong = ~(np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**63))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise BadFileError(f"row {row + 1} has the time {values[row]!r}, which is no whole number")
+        return values.astype(np.int64)
+    if pa.types.is_integer(kind):
+        return np.array(pc.cast(column, pa.int64()).to_numpy())
+    raise BadFileError(f"the time column holds {str(kind)[:60]}, neither integers nor dates")
+
+
+def _text_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    for kind in (pa.timestamp("ms", "UTC"), pa.timestamp("ms")):
+        try:
+            return pc.cast(column, kind)
+        except pa.ArrowException:
+            continue
+    raise BadFileError(f"the time {str(column[0])[:40]!r} is neither a number nor an ISO date")
+
+
+def seconds_to_milliseconds(stamps: np.ndarray, step_ms: int) -> np.ndarray:
+    """Integer stamps of a file that counts in seconds as milliseconds; every other unit is left to the screen.
+
+    Seconds of our time have ten digits, and so have milliseconds cut to 32 bits: the spacing of the
+    rows tells them apart.
+    """
+    middle = abs(int(np.median(stamps)))
+    in_seconds = EARLIEST_MS <= middle * 1000 < LATEST_MS and (_spacing(stamps) or 0) * 1000 == step_ms
+    return stamps * 1000 if in_seconds else stamps
+
+
+def _spacing(stamps: np.ndarray) -> int | None:
+    """The most common positive distance between neighbours in time; None with fewer than two stamps."""
+    gaps = np.diff(np.unique(stamps))
+    if len(gaps) == 0:
+        return None
+    values, counts = np.unique(gaps, return_counts=True)
+    return int(values[np.argmax(counts)])
+
+
+def check_spacing(stamps: np.ndarray, interval: str) -> None:
+    """Refuse a table whose rows stand at another distance than ``interval``; BadFileError.
+
+    A few odd distances are gaps or bad rows, which the screen and the audit report. The most common one decides.
+    """
+    step_ms = INTERVALS[interval]
+    scaled, _ = mend_stamps(stamps, step_ms)
+    spacing = _spacing(scaled)
+    if spacing is None or spacing == step_ms:
+        return
+    if spacing > step_ms and (len(stamps) < 3 or step_ms in np.diff(np.unique(scaled))):
+        return
+    name = next((n for n, ms in INTERVALS.items() if ms == spacing), f"{spacing / 1000:g} s")
+    raise BadFileError(f"interval={interval!r} was named, but its rows stand {name} apart")
