@@ -39,12 +39,16 @@ class Part(BaseModel):
 
 
 class Manifest(BaseModel):
-    """Committed parts of one series in the order of time; ``generation`` counts its commits."""
+    """Committed parts of one series in the order of time.
+
+    ``generation`` counts the commits, ``revised`` the rows that a later write changed.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = VERSION
     generation: Annotated[int, Field(ge=0)] = 0
+    revised: Annotated[int, Field(ge=0)] = 0
     parts: tuple[Part, ...] = ()
 
     @property
@@ -67,7 +71,7 @@ class Manifest(BaseModel):
             manifest = cls.model_validate_json(json.dumps(document["manifest"]))
         except (ValueError, TypeError, RecursionError) as error:
             why = "unknown fields or values" if isinstance(error, ValidationError) else str(error)
-            raise LakeCorruption(f"{name}: the manifest is damaged ({why}); Lake.rebuild_manifest restores it") from None
+            raise LakeCorruption(f"{name}: the manifest is damaged ({why}); Lake.rebuild_manifest renews it") from None
         if manifest.version != VERSION:
             raise LakeCorruption(f"{name}: manifest version {manifest.version}, this program reads {VERSION}")
         return manifest

@@ -50,7 +50,7 @@ def check_candles(frame: pd.DataFrame, interval: str, argument: str = "candles")
     are NaN, infinite or not positive, NaN or negative volume, high below or low above open or close.
     """
     step = interval_ms(interval)
-    _need_columns(frame, REQUIRED_COLUMNS, argument)
+    need_columns(frame, REQUIRED_COLUMNS, argument)
     if not len(frame):
         raise InputError.of(argument, "empty frame", "must hold at least one candle")
     ms = read_stamps(stamp_source(frame, argument), f"{argument}.timestamp")
@@ -63,10 +63,10 @@ def check_candles(frame: pd.DataFrame, interval: str, argument: str = "candles")
     return candle_frame(ms, values)
 
 
-def candle_frame(ms: np.ndarray, values: dict[str, np.ndarray]) -> pd.DataFrame:
+def candle_frame(ms: np.ndarray, values: dict[str, np.ndarray], *, copy: bool = True) -> pd.DataFrame:
     """A candle frame of int64 ms and float64 columns; optional columns that are not given are NaN."""
     columns = {name: values[name] if name in values else np.full(len(ms), np.nan) for name in CANDLE_COLUMNS}
-    return pd.DataFrame(columns, index=utc_index(ms))
+    return pd.DataFrame(columns, index=utc_index(ms), copy=copy)
 
 
 def screen_candles(frame: pd.DataFrame, interval: str, now_ms: int | None = None) -> Screened:
@@ -81,7 +81,7 @@ def screen_candles(frame: pd.DataFrame, interval: str, now_ms: int | None = None
     whole frame: missing columns, naive or non-UTC times, an unknown interval.
     """
     step = interval_ms(interval)
-    _need_columns(frame, REQUIRED_COLUMNS, "candles")
+    need_columns(frame, REQUIRED_COLUMNS, "candles")
     given = read_stamps(stamp_source(frame, "candles"), "candles.timestamp")
     ms, fixed = mend_stamps(given, step, LATEST_MS if now_ms is None else now_ms)
     values = {
@@ -100,7 +100,7 @@ def screen_candles(frame: pd.DataFrame, interval: str, now_ms: int | None = None
     refuse(ms % step != 0, f"timestamp is off the {interval} grid")
     if now_ms is not None:
         refuse(ms + step > now_ms, "candle is not finished")
-    for name, bad, rule in _value_faults(values):
+    for name, bad, rule in value_faults(values):
         refuse(bad, f"{name} {rule}")
     good = np.flatnonzero(reasons == "")
     order = good[np.argsort(ms[good], kind="stable")]
@@ -124,18 +124,20 @@ def check_funding(frame: pd.DataFrame | pd.Series, argument: str = "funding") ->
     """
     if isinstance(frame, pd.Series):
         frame = frame.to_frame("funding_rate")
-    _need_columns(frame, FUNDING_COLUMNS, argument)
+    need_columns(frame, FUNDING_COLUMNS, argument)
     ms = read_stamps(stamp_source(frame, argument), f"{argument}.timestamp")
     _check_stamps(ms, 1, "ms", argument)
     rate = _floats(frame, "funding_rate", argument)
     bad = ~(np.abs(rate) < 1.0)
     if bad.any():
         row = int(np.argmax(bad))
-        raise InputError.of(f"{argument}.funding_rate", float(rate[row]), _where(ms, row, "must be a fraction in (-1, 1)"))
+        rule = _where(ms, row, "must be a fraction between -1 and 1")
+        raise InputError.of(f"{argument}.funding_rate", float(rate[row]), rule)
     return pd.DataFrame({"funding_rate": rate}, index=utc_index(ms))
 
 
-def _need_columns(frame: pd.DataFrame, needed: tuple[str, ...], argument: str) -> None:
+def need_columns(frame: pd.DataFrame, needed: tuple[str, ...], argument: str) -> None:
+    """InputError unless ``frame`` is a DataFrame that has each needed column, and none of ours twice."""
     if not isinstance(frame, pd.DataFrame):
         raise InputError.of(argument, type(frame).__name__, "must be a pandas DataFrame")
     missing = [name for name in needed if name not in frame.columns]
@@ -200,7 +202,7 @@ def _check_values(values: dict[str, np.ndarray], ms: np.ndarray, argument: str) 
     ):
         return
     first: tuple[int, str, str] | None = None
-    for name, bad, rule in _value_faults(values):
+    for name, bad, rule in value_faults(values):
         if bad.any() and (first is None or int(np.argmax(bad)) < first[0]):
             first = (int(np.argmax(bad)), name, rule)
     if first is not None:
@@ -212,11 +214,12 @@ def _unusable_optional(column: np.ndarray) -> np.ndarray:
     return (column < 0.0) | np.isinf(column)
 
 
-def _value_faults(values: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray, str]]:
+def value_faults(values: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray, str]]:
     """(column, mask of bad rows, the rule they break) for every rule on a candle's numbers."""
-    faults = [(name, ~((values[name] > 0.0) & (values[name] < np.inf)), "must be finite and above zero") for name in PRICES]
-    faults.append(("volume", ~((values["volume"] >= 0.0) & (values["volume"] < np.inf)), "must be finite and not negative"))
     open_, high, low, close = (values[name] for name in PRICES)
+    volume = values["volume"]
+    faults = [(n, ~((values[n] > 0.0) & (values[n] < np.inf)), "must be finite and above zero") for n in PRICES]
+    faults.append(("volume", ~((volume >= 0.0) & (volume < np.inf)), "must be finite and not negative"))
     faults.append(("high", (high < open_) | (high < close), "must not be below open or close"))
     faults.append(("low", (low > open_) | (low > close), "must not be above open or close"))
     for name in OPTIONAL_COLUMNS:

@@ -46,14 +46,12 @@ def read_stamps(source: pd.Index | pd.Series, argument: str) -> np.ndarray:
             raise InputError.of(argument, str(dtype.tz), "times must be in UTC (use .tz_convert('UTC'))")
         return _datetime_ms(pd.DatetimeIndex(source))
     if pd.api.types.is_datetime64_dtype(dtype):
-        first = source[0] if isinstance(source, pd.Index) and len(source) else (source.iloc[0] if len(source) else None)
-        raise InputError.of(
-            argument, str(first), "naive times are ambiguous, give them a zone (use .tz_localize('UTC') if they are UTC)"
-        )
+        shown = str(source.to_numpy()[0]) if len(source) else str(dtype)
+        raise InputError.of(argument, shown, "naive times are ambiguous (use .tz_localize('UTC') if they are UTC)")
     if pd.api.types.is_bool_dtype(dtype):
         raise InputError.of(argument, str(dtype), "must be int64 UTC milliseconds or UTC datetimes")
     if pd.api.types.is_integer_dtype(dtype) and not source.hasnans:
-        return np.asarray(source.to_numpy(), dtype=np.int64)
+        return np.array(source.to_numpy(), dtype=np.int64)  # a copy: the frame stays the caller's
     if pd.api.types.is_numeric_dtype(dtype):
         return _float_ms(np.asarray(source.to_numpy(dtype=np.float64, na_value=np.nan)))
     return _object_ms(source, argument)
@@ -168,7 +166,8 @@ def _restore_32_bit(low: np.ndarray, step_ms: int, latest_ms: int) -> np.ndarray
 
 def utc_index(ms: np.ndarray) -> pd.DatetimeIndex:
     """The lake's index of int64 UTC milliseconds: tz-aware, unit ms, named ``timestamp``."""
-    return pd.DatetimeIndex(np.ascontiguousarray(ms, dtype=np.int64).view("M8[ms]"), name="timestamp").tz_localize("UTC")
+    times = np.ascontiguousarray(ms, dtype=np.int64).view("M8[ms]")
+    return pd.DatetimeIndex(times, name="timestamp").tz_localize("UTC")
 
 
 def stamp_text(ms: int) -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from aione_lab.errors import InputError, LakeCorruption, LakeError
 from aione_lab.lake import maintenance, parts
 from aione_lab.lake.manifest import Manifest, Part, build_part, load_manifest, save_manifest
 from aione_lab.lake.parts import CANDLES, FUNDING, Columns, Layout
+from aione_lab.lake.reading import Reader
 from aione_lab.lake.resample import resample
 from aione_lab.lake.schema import CANDLE_COLUMNS, candle_frame, check_candles, check_funding
 from aione_lab.lake.stamps import utc_index
@@ -23,14 +21,14 @@ from aione_lab.lake.storage import Series, Storage
 from aione_lab.units import to_ms
 
 if TYPE_CHECKING:
+    from aione_lab.lake.archives import Source
     from aione_lab.lake.audit import AuditReport
     from aione_lab.lake.maintenance import Rebuilt, Verified
+    from aione_lab.lake.progress import ProgressCallback
+    from aione_lab.lake.reports import FetchReport, ImportReport
 
 SWALLOW = 8
 """A new part swallows the parts before it that hold less than this many times its rows (see ``Lake.append``)."""
-
-_READ_ATTEMPTS = 50  # a reader meets at most one commit per attempt
-_SETTLED_NS = 100_000_000  # a file younger than this could change again without a new time stamp
 
 
 class Appended(NamedTuple):
@@ -61,7 +59,7 @@ class Lake:
             raise InputError.of("lock_timeout", lock_timeout, "must be seconds, zero or more")
         self._storage = Storage(root)
         self._lock_timeout = float(lock_timeout)
-        self._checked: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._reader = Reader(self._storage)
         maintenance.sweep(self._storage)
 
     @property
@@ -104,7 +102,7 @@ class Lake:
         if isinstance(frame, (pd.DataFrame, pd.Series)) and not len(frame):
             return Appended(0, 0, 0)
         good = check_funding(frame, "frame")
-        columns: Columns = {"timestamp": good.index.asi8, "funding_rate": good["funding_rate"].to_numpy()}
+        columns: Columns = {"timestamp": _stamps(good), "funding_rate": good["funding_rate"].to_numpy()}
         keys = FUNDING.keys(columns["timestamp"])
         last = np.append(keys[1:] != keys[:-1], True)
         return self._append(series, parts.select(columns, last), FUNDING)
@@ -118,11 +116,11 @@ class Lake:
             for part in manifest.parts:
                 months.setdefault(part.month, []).append(part)
             pending = {
-                month: [(parts.concatenate([self._read_part(series, p, CANDLES.columns) for p in old], CANDLES.columns))]
+                month: [self._reader.joined(series, old, CANDLES.columns)]
                 for month, old in months.items()
                 if len(old) > 1
             }
-            self._commit(series, manifest, {month: ([], new) for month, new in pending.items()}, CANDLES)
+            self._commit(series, manifest, {month: ([], new) for month, new in pending.items()}, CANDLES, 0)
             return len(pending)
 
     def resample(self, symbol: str, source: str = "1m", target: str = "5m") -> Appended:
@@ -143,16 +141,15 @@ class Lake:
                 last = int(layout.keys(np.array([old[-1].last_ms]))[0]) if old else -1
                 if int(layout.keys(new["timestamp"][:1])[0]) > last:
                     keep, swallowed = _swallow(old, len(new["timestamp"]))
-                    pieces = [self._read_part(series, part, layout.columns) for part in swallowed]
-                    changes[month] = (keep, [parts.concatenate([*pieces, new], layout.columns)])
+                    before = self._reader.joined(series, swallowed, layout.columns)
+                    changes[month] = (keep, [parts.concatenate([before, new], layout.columns)])
                     counts[0] += len(new["timestamp"])
                     continue
-                pieces = [self._read_part(series, part, layout.columns) for part in old]
-                merged = parts.merge(parts.concatenate(pieces, layout.columns), new, layout)
+                merged = parts.merge(self._reader.joined(series, old, layout.columns), new, layout)
                 counts += (merged.new, merged.same, merged.revised)
                 if merged.new or merged.revised:
                     changes[month] = ([], [merged.columns])
-            self._commit(series, manifest, changes, layout)
+            self._commit(series, manifest, changes, layout, int(counts[2]))
         return Appended(*(int(count) for count in counts))
 
     def _commit(
@@ -161,6 +158,7 @@ class Lake:
         manifest: Manifest,
         changes: dict[str, tuple[list[Part], list[Columns]]],
         layout: Layout,
+        revised: int,
     ) -> None:
         """Write the new parts of the changed months, commit them together, remove what they replace."""
         if not changes:
@@ -174,12 +172,13 @@ class Lake:
                 self._storage.write(f"{series.folder}/{part.file}", content)
                 result.append(part)
         result.sort(key=lambda part: part.first_ms)
-        save_manifest(self._storage, series, Manifest(generation=generation, parts=tuple(result)))
+        committed = Manifest(generation=generation, revised=manifest.revised + revised, parts=tuple(result))
+        save_manifest(self._storage, series, committed)
         kept_files = {part.file for part in result}
         for part in manifest.parts:
             if part.file not in kept_files:
                 self._storage.remove(f"{series.folder}/{part.file}")
-                self._checked.pop(f"{series.folder}/{part.file}", None)
+                self._reader.forget(series, part)
 
     # ---- reading -------------------------------------------------------------------------------
 
@@ -191,7 +190,7 @@ class Lake:
         Raises LakeError when the lake has no such series, InputError for an empty range.
         """
         columns = self.arrays(symbol, interval, start, end)
-        return candle_frame(columns.pop("timestamp"), columns)
+        return candle_frame(columns.pop("timestamp"), columns, copy=False)
 
     def arrays(
         self, symbol: str, interval: str, start: Any = None, end: Any = None, columns: Sequence[str] = CANDLE_COLUMNS
@@ -203,7 +202,7 @@ class Lake:
                 raise InputError.unknown("columns", name, CANDLE_COLUMNS)
         series = Series.of(symbol, interval)
         first, last = _range(start, end)
-        return self._consistent(series, lambda manifest: self._load(series, manifest, names, first, last))
+        return self._rows(series, names, first, last)
 
     def funding(self, symbol: str, start: Any = None, end: Any = None) -> pd.Series:
         """Funding rates (fractions) with ``start`` ≤ timestamp < ``end``, a Series named funding_rate.
@@ -215,7 +214,7 @@ class Lake:
         if load_manifest(self._storage, series) is None:
             columns = parts.concatenate([], FUNDING.columns)
         else:
-            columns = self._consistent(series, lambda m: self._load(series, m, FUNDING.columns, first, last))
+            columns = self._rows(series, FUNDING.columns, first, last)
         return pd.Series(columns["funding_rate"], index=utc_index(columns["timestamp"]), name="funding_rate")
 
     def symbols(self, interval: str | None = None) -> list[str]:
@@ -235,6 +234,10 @@ class Lake:
         if manifest is None or not manifest.parts:
             return None
         return manifest.parts[0].first_ms, manifest.parts[-1].last_ms
+
+    def rows_revised(self, symbol: str, interval: str) -> int:
+        """How many rows later writes have changed since the series began (or its manifest was rebuilt)."""
+        return self._need(Series.of(symbol, interval)).revised
 
     def files(self, symbol: str, interval: str) -> list[str]:
         """Full paths of the committed data files, in the order of time, for DuckDB or pyarrow."""
@@ -258,63 +261,19 @@ class Lake:
             if manifest is not None and manifest.parts:
                 yield series
 
+    def _rows(self, series: Series, names: tuple[str, ...], first: int, last: int) -> Columns:
+        return self._reader.consistent(
+            series,
+            lambda: self._need(series),
+            lambda manifest: self._reader.rows(series, manifest, names, first, last),
+        )
+
     def _need(self, series: Series) -> Manifest:
         manifest = load_manifest(self._storage, series)
         if manifest is None or not manifest.parts:
             known = ", ".join(self.symbols(series.interval)[:8]) or "none"
             raise LakeError(f"{series.label}: not in the lake {self.root} (there: {known})")
         return manifest
-
-    def _consistent(self, series: Series, read: Callable[[Manifest], Columns]) -> Columns:
-        """Read by one manifest; when a writer replaced files meanwhile, read again by the new one."""
-        manifest = self._need(series)
-        for _ in range(_READ_ATTEMPTS):
-            try:
-                return read(manifest)
-            except FileNotFoundError as error:
-                newer = self._need(series)
-                if newer.generation == manifest.generation:
-                    raise LakeCorruption(f"{error.filename}: the file is in the manifest and not on disk") from None
-                manifest = newer
-        raise LakeError(f"{series.label}: it is being rewritten faster than it can be read")
-
-    def _load(self, series: Series, manifest: Manifest, names: tuple[str, ...], first: int, last: int) -> Columns:
-        pieces = []
-        for part in manifest.parts:
-            if part.last_ms < first or part.first_ms >= last:
-                continue
-            piece = self._read_part(series, part, names)
-            if part.first_ms < first or part.last_ms >= last:
-                low, high = np.searchsorted(piece["timestamp"], [first, last])
-                piece = parts.select(piece, slice(int(low), int(high)))
-            pieces.append(piece)
-        return parts.concatenate(pieces, names)
-
-    def _read_part(self, series: Series, part: Part, names: tuple[str, ...]) -> Columns:
-        """Checked columns of one part; LakeCorruption naming the file, FileNotFoundError when it is gone."""
-        name = f"{series.folder}/{part.file}"
-        try:
-            identity = self._storage.identity(name)
-            content = self._storage.read(name)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise LakeCorruption(f"{self._storage.path(name)}: cannot be read ({error.strerror})") from None
-        if self._checked.get(name) != (identity, part.sha256):
-            if hashlib.sha256(content).hexdigest() != part.sha256:
-                raise LakeCorruption(
-                    f"{self._storage.path(name)}: its checksum differs from the manifest's ({len(content)} bytes read, "
-                    f"{part.size} written); restore the file or rebuild the manifest without it"
-                )
-            if time.time_ns() - max(identity[-2:]) > _SETTLED_NS:
-                self._checked[name] = (identity, part.sha256)
-        try:
-            columns = parts.decode(content, names)
-        except (pa.ArrowException, ValueError, OSError, KeyError) as error:
-            raise LakeCorruption(f"{self._storage.path(name)}: not a readable data file ({error})") from None
-        if len(columns["timestamp"]) != part.rows:
-            raise LakeCorruption(f"{self._storage.path(name)}: {len(columns['timestamp'])} rows, not {part.rows}")
-        return columns
 
     # ---- care ----------------------------------------------------------------------------------
 
@@ -340,27 +299,43 @@ class Lake:
 
     # ---- from elsewhere ------------------------------------------------------------------------
 
-    def import_candles(self, source: Any, *, symbol: str | None = None, interval: str, progress: Any = None) -> Any:
-        """Import candles, see ``aione_lab.lake.archives.import_candles``."""
+    def import_candles(
+        self,
+        source: Source,
+        *,
+        symbol: str | None = None,
+        interval: str,
+        progress: ProgressCallback | bool | None = None,
+    ) -> ImportReport:
+        """Import candles from files or a frame, see ``aione_lab.lake.archives.import_candles``."""
         from aione_lab.lake import archives
 
         return archives.import_candles(self, source, symbol=symbol, interval=interval, progress=progress)
 
-    def import_funding(self, source: Any, *, symbol: str) -> Any:
-        """Import funding rates, see ``aione_lab.lake.archives.import_funding``."""
+    def import_funding(
+        self, source: Source, *, symbol: str | None = None, progress: ProgressCallback | bool | None = None
+    ) -> ImportReport:
+        """Import funding rates from files or a frame, see ``aione_lab.lake.archives.import_funding``."""
         from aione_lab.lake import archives
 
-        return archives.import_funding(self, source, symbol=symbol)
+        return archives.import_funding(self, source, symbol=symbol, progress=progress)
 
     def fetch(
-        self, exchange: Any, symbols: Sequence[str] | str, interval: str, *, since: Any, until: Any = None, **options: Any
-    ) -> Any:
-        """Download candles, see ``aione_lab.lake.exchange.fetch``."""
+        self,
+        exchange: Any,
+        symbols: Sequence[str] | str,
+        interval: str,
+        *,
+        since: Any,
+        until: Any = None,
+        **options: Any,
+    ) -> FetchReport:
+        """Download candles, see ``aione_lab.lake.exchange.fetch`` (and for its options)."""
         from aione_lab.lake import exchange as exchanges
 
         return exchanges.fetch(self, exchange, symbols, interval, since=since, until=until, **options)
 
-    def repair(self, symbol: str, interval: str, exchange: Any = "binanceusdm", **options: Any) -> Any:
+    def repair(self, symbol: str, interval: str, exchange: Any = "binanceusdm", **options: Any) -> FetchReport:
         """Download the gaps of a series again, see ``aione_lab.lake.exchange.repair``."""
         from aione_lab.lake import exchange as exchanges
 
@@ -373,8 +348,11 @@ def fingerprint_candles(frame: pd.DataFrame) -> str:
 
 
 def _candle_columns(frame: pd.DataFrame) -> Columns:
-    stamps = pd.DatetimeIndex(frame.index).as_unit("ms").asi8
-    return {"timestamp": stamps, **{name: frame[name].to_numpy(dtype=np.float64) for name in CANDLE_COLUMNS}}
+    return {"timestamp": _stamps(frame), **{name: frame[name].to_numpy(dtype=np.float64) for name in CANDLE_COLUMNS}}
+
+
+def _stamps(frame: pd.DataFrame) -> np.ndarray:
+    return pd.DatetimeIndex(frame.index).as_unit("ms").asi8
 
 
 def _swallow(old: list[Part], rows: int) -> tuple[list[Part], list[Part]]:
