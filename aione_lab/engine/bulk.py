@@ -1,0 +1,132 @@
+"""Loops over the step: many bars in one call. No arithmetic lives here.
+
+``features`` columns are float64, shape (len(FEATURE_NAMES), n_bars), one contiguous row a feature:
+reading a few features of a year touches a few megabytes only. Rows are gathered and scattered in
+cache-sized blocks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from aione_lab.jit import njit
+
+from aione_lab.engine.features import features_reset, features_step
+from aione_lab.engine.stage1 import ALERT, find_reasons, ready
+from aione_lab.engine.stage3 import stage3_gap
+from aione_lab.engine.step import break_sequence, stages_step, step_bar
+from aione_lab.thresholds.adaptive import resolve
+
+BLOCK = 256
+
+
+@njit
+def _is_gap(last_time, time, step_ms):
+    return last_time > 0 and time - last_time != step_ms
+
+
+@njit
+def _scatter(block, columns, start, n):
+    """block (BLOCK, F) → columns (F, bars)[:, start:start + n]."""
+    for j in range(columns.shape[0]):
+        for i in range(n):
+            columns[j, start + i] = block[i, j]
+
+
+@njit
+def replay_bars(states, bars, params, out, rows, block, columns, signals, assessments, trades):
+    """Push ``bars`` through ``step_bar``; returns (number of assessments, number of trades).
+
+    ``states, params, out`` have length 1; ``rows`` is a scratch of BLOCK FEATURES and ``block`` the
+    same memory as float64 (BLOCK, F). ``columns`` (F, n), ``signals`` (n,), ``assessments`` (≥ alerts,)
+    and ``trades`` (≥ trades,) are written. The state is advanced in place.
+    """
+    state, param, result = states[0], params[0], out[0]
+    alerts = 0
+    closed = 0
+    for base in range(0, bars.size, BLOCK):
+        n = min(BLOCK, bars.size - base)
+        for i in range(n):
+            t = base + i
+            bar = bars[t]
+            if _is_gap(state.features.last_time, bar.timestamp, param.spec.step_ms):
+                break_sequence(state, param, result)
+                if result.trades == 1:
+                    trades[closed] = result.trade
+                    closed += 1
+            step_bar(state, bar, param, result)
+            rows[i] = result.features
+            signals[t] = result.signal
+            if result.signal.signal == ALERT:
+                assessments[alerts] = result.assessment
+                alerts += 1
+            if result.trades == 1:
+                trades[closed] = result.trade
+                closed += 1
+        _scatter(block, columns, base, n)
+    return alerts, closed
+
+
+@njit
+def compute_features(states, bars, specs, rows, block, columns):
+    """Features alone: ``features_step`` over ``bars`` into ``columns`` (F, n)."""
+    state, spec = states[0], specs[0]
+    for base in range(0, bars.size, BLOCK):
+        n = min(BLOCK, bars.size - base)
+        for i in range(n):
+            bar = bars[base + i]
+            if _is_gap(state.last_time, bar.timestamp, spec.step_ms):
+                features_reset(state)
+            features_step(state, bar, spec, rows[i])
+        _scatter(block, columns, base, n)
+
+
+@njit
+def replay_features(stages, bars, columns, params, out, rows, block, signals, assessments, trades):
+    """Stages 1 to 3 over stored features: what ``replay_bars`` gives, byte for byte, without redoing them."""
+    stage, param, result = stages[0], params[0], out[0]
+    alerts = 0
+    closed = 0
+    for base in range(0, bars.size, BLOCK):
+        n = min(BLOCK, bars.size - base)
+        for j in range(columns.shape[0]):
+            for i in range(n):
+                block[i, j] = columns[j, base + i]
+        for i in range(n):
+            t = base + i
+            bar = bars[t]
+            if _is_gap(stage.last_time, bar.timestamp, param.spec.step_ms) and stage3_gap(
+                stage, param.rules, result.trade
+            ):
+                trades[closed] = result.trade
+                closed += 1
+            stages_step(stage, bar, rows[i], param.limits, param.rules, result)
+            signals[t] = result.signal
+            if result.signal.signal == ALERT:
+                assessments[alerts] = result.assessment
+                alerts += 1
+            if result.trades == 1:
+                trades[closed] = result.trade
+                closed += 1
+    return alerts, closed
+
+
+@njit
+def trigger_masks(columns, params, rows, block, scratch, masks):
+    """Reasons of every bar as bit masks (n,), gates and cool-down apart; 0 while warming up."""
+    param, signal = params[0], scratch[0]
+    for base in range(0, masks.size, BLOCK):
+        n = min(BLOCK, masks.size - base)
+        for j in range(columns.shape[0]):
+            for i in range(n):
+                block[i, j] = columns[j, base + i]
+        for i in range(n):
+            masks[base + i] = 0
+            if ready(rows[i]):
+                resolve(param.limits, rows[i].atr_7d, signal)
+                masks[base + i] = find_reasons(rows[i], param.limits, param.rules, signal)
+
+
+def scratch(dtype: np.dtype, n_columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows of ``dtype``, the same memory as float64 (BLOCK, n_columns))."""
+    rows = np.zeros(BLOCK, dtype)
+    return rows, rows.view(np.float64).reshape(BLOCK, n_columns)

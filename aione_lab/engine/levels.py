@@ -1,0 +1,210 @@
+"""Support and resistance, daily swings, and the confirmed swings behind RSI divergences.
+
+Levels are the highs and lows of daily swings (fractals of ``level_swing_days`` days on each side,
+among the last ``level_days`` completed UTC days, as many as there are yet), the previous day's high
+and low, the rolling 24 h extremes and the extremes of the previous ``sr_window`` bars. A swing is
+known only after the bars (or days) that confirm it. Source of the fractal: Williams, Trading Chaos.
+"""
+
+from __future__ import annotations
+
+import math
+
+from aione_lab.jit import njit
+
+from aione_lab.engine.records import LEVELS
+from aione_lab.units import DAY_MS
+
+NAN = math.nan
+
+
+@njit
+def crossings(state, bar, row):
+    """Levels known before this bar that its close crossed: previous close ≤ level < close, and mirrored.
+
+    Of several, the outermost counts. ``row.sr_high`` and ``row.sr_low`` already exclude this bar.
+    """
+    daily = state.daily
+    previous = state.prev_close
+    up = -math.inf
+    down = math.inf
+    for level in (row.sr_high, row.sr_low, state.prev_daily_high, state.prev_daily_low):
+        if previous <= level < bar.close:
+            up = max(up, level)
+        if previous >= level > bar.close:
+            down = min(down, level)
+    if daily.count > 0:
+        for level in (daily.highs[daily.count - 1], daily.lows[daily.count - 1]):
+            if previous <= level < bar.close:
+                up = max(up, level)
+            if previous >= level > bar.close:
+                down = min(down, level)
+    for i in range(daily.n_levels):
+        level = daily.levels[i]
+        if previous <= level < bar.close:
+            up = max(up, level)
+        if previous >= level > bar.close:
+            down = min(down, level)
+    row.breakout_up = up if up > -math.inf else NAN
+    row.breakout_down = down if down < math.inf else NAN
+
+
+@njit
+def nearest_levels(daily, row):
+    """Nearest levels strictly below and above the close; ``major_*`` leave the sr_window extremes out."""
+    close = row.close
+    below = -math.inf
+    above = math.inf
+    row.prev_day_high = NAN
+    row.prev_day_low = NAN
+    row.level_days = daily.count
+    if daily.count > 0:
+        row.prev_day_high = daily.highs[daily.count - 1]
+        row.prev_day_low = daily.lows[daily.count - 1]
+    for level in (row.daily_high, row.daily_low, row.prev_day_high, row.prev_day_low):
+        if below < level < close:
+            below = level
+        if above > level > close:
+            above = level
+    for i in range(daily.n_levels):
+        level = daily.levels[i]
+        if below < level < close:
+            below = level
+        if above > level > close:
+            above = level
+    row.major_support = below if below > -math.inf else NAN
+    row.major_resistance = above if above < math.inf else NAN
+    for level in (row.sr_high, row.sr_low):
+        if below < level < close:
+            below = level
+        if above > level > close:
+            above = level
+    row.support = below if below > -math.inf else NAN
+    row.resistance = above if above < math.inf else NAN
+    row.support_distance = NAN
+    row.resistance_distance = NAN
+    if row.atr > 0.0:
+        row.support_distance = (close - row.support) / row.atr
+        row.resistance_distance = (row.resistance - close) / row.atr
+
+
+@njit
+def daily_push(daily, bar, spec):
+    """Add a bar to the running UTC day; a completed day joins the ring and the levels are found anew."""
+    if bar.timestamp % DAY_MS == 0:
+        daily.bars = 1
+        daily.high = bar.high
+        daily.low = bar.low
+    elif daily.bars > 0:
+        daily.bars += 1
+        daily.high = max(daily.high, bar.high)
+        daily.low = min(daily.low, bar.low)
+    if daily.bars > 0 and (bar.timestamp + spec.step_ms) % DAY_MS == 0:
+        daily.bars = 0
+        add_day(daily, daily.high, daily.low, spec)
+
+
+@njit
+def add_day(daily, high, low, spec):
+    """Append a completed day, drop the oldest of more than ``level_days``, rebuild the sorted levels."""
+    if daily.count == spec.level_days:
+        for i in range(daily.count - 1):
+            daily.highs[i] = daily.highs[i + 1]
+            daily.lows[i] = daily.lows[i + 1]
+        daily.count -= 1
+    daily.highs[daily.count] = high
+    daily.lows[daily.count] = low
+    daily.count += 1
+    daily.n_levels = 0
+    wing = spec.level_swing_days
+    for centre in range(wing, daily.count - wing):
+        if _is_peak(daily.highs, 1.0, centre, wing):
+            _insert_level(daily, daily.highs[centre])
+        if _is_peak(daily.lows, -1.0, centre, wing):
+            _insert_level(daily, daily.lows[centre])
+
+
+@njit
+def _is_peak(values, sign, centre, wing):
+    """Above everything ``wing`` places to the left, and not below anything as far to the right."""
+    top = sign * values[centre]
+    for j in range(1, wing + 1):
+        if sign * values[centre - j] >= top or sign * values[centre + j] > top:
+            return False
+    return True
+
+
+@njit
+def _insert_level(daily, level):
+    if daily.n_levels == LEVELS:
+        return
+    i = daily.n_levels
+    while i > 0 and daily.levels[i - 1] > level:
+        daily.levels[i] = daily.levels[i - 1]
+        i -= 1
+    daily.levels[i] = level
+    daily.n_levels += 1
+
+
+@njit
+def swings_push(swings, bar, spec, number, row):
+    """Confirm the bar ``swing_bars`` ago as a swing, and compare its RSI with the swing before it.
+
+    ``bullish_divergence``: price made a lower low than the previous confirmed swing low, at most
+    ``divergence_bars`` earlier; the number is how many RSI points higher it stands (negative: no
+    divergence). NaN on bars that confirm no such low. ``bearish_divergence`` mirrors it.
+    """
+    wing = spec.swing_bars
+    size = 2 * wing + 1
+    swings.highs[number % size] = bar.high
+    swings.lows[number % size] = bar.low
+    swings.rsis[number % size] = row.rsi
+    swings.count += 1
+    row.bullish_divergence = NAN
+    row.bearish_divergence = NAN
+    if swings.count >= size:
+        centre = number - wing
+        rsi = swings.rsis[centre % size]
+        if _is_ring_peak(swings.highs, 1.0, centre, wing, size):
+            price = swings.highs[centre % size]
+            if swings.high_bar >= 0 and centre - swings.high_bar <= spec.divergence_bars and price > swings.high_price:
+                row.bearish_divergence = swings.high_rsi - rsi
+            swings.high_price = price
+            swings.high_rsi = rsi
+            swings.high_bar = centre
+        if _is_ring_peak(swings.lows, -1.0, centre, wing, size):
+            price = swings.lows[centre % size]
+            if swings.low_bar >= 0 and centre - swings.low_bar <= spec.divergence_bars and price < swings.low_price:
+                row.bullish_divergence = rsi - swings.low_rsi
+            swings.low_price = price
+            swings.low_rsi = rsi
+            swings.low_bar = centre
+    row.swing_high = swings.high_price
+    row.swing_low = swings.low_price
+
+
+@njit
+def _is_ring_peak(values, sign, centre, wing, size):
+    top = sign * values[centre % size]
+    for j in range(1, wing + 1):
+        if sign * values[(centre - j) % size] >= top or sign * values[(centre + j) % size] > top:
+            return False
+    return True
+
+
+@njit
+def reset_daily(daily):
+    daily.bars = 0
+    daily.count = 0
+    daily.n_levels = 0
+
+
+@njit
+def reset_swings(swings):
+    swings.count = 0
+    swings.high_price = NAN
+    swings.high_rsi = NAN
+    swings.high_bar = -1
+    swings.low_price = NAN
+    swings.low_rsi = NAN
+    swings.low_bar = -1

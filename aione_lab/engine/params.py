@@ -1,0 +1,58 @@
+"""From frozen configuration objects to the one PARAMS record that the kernels read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aione_lab.engine.records import FACTORS, PARAMS, RULES
+from aione_lab.engine.spec import FeatureSpec
+from aione_lab.errors import InputError
+from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import HOUR_MS, MINUTE_MS
+
+FUNDING_INTERVAL_MS = 8 * HOUR_MS
+"""Where a funding stamp is expected: a position held over such a time without a known rate is marked."""
+
+
+def check_kind(argument: str, value: object, kind: type) -> None:
+    """InputError unless ``value`` is a ``kind``."""
+    if not isinstance(value, kind):
+        raise InputError.of(argument, value, f"must be a {kind.__name__} object")
+
+
+def rules_record(settings: Settings, costs: Costs, step_ms: int) -> np.ndarray:
+    """Array (1,) of RULES for bars of ``step_ms``."""
+    check_kind("settings", settings, Settings)
+    check_kind("costs", costs, Costs)
+    rules = np.zeros(1, RULES)
+    for name in RULES.names or ():
+        if name in Settings.model_fields and name != "weights":
+            rules[name] = getattr(settings, name)
+    rules["weights"] = [getattr(settings.weights, factor) for factor in FACTORS]
+    rules["cooldown_ms"] = settings.cooldown_period * 1000
+    rules["excluded_hours"] = sum(1 << hour for hour in settings.exclude_hours)
+    # A time-out shorter than a bar is one bar.
+    rules["max_holding_bars"] = max(1, settings.max_holding_minutes * MINUTE_MS // step_ms)
+    rules["target_first"] = settings.both_touched == "target"
+    rules["fee"] = costs.fee
+    rules["maker_fee"] = costs.fee if costs.maker_fee is None else costs.maker_fee
+    rules["slippage"] = costs.slippage_bps / 10_000
+    rules["tick_size"] = costs.tick_size
+    rules["lot_size"] = costs.lot_size
+    rules["step_ms"] = step_ms
+    rules["funding_interval_ms"] = FUNDING_INTERVAL_MS
+    return rules
+
+
+def params_record(
+    thresholds: Thresholds, interval: str, spec: FeatureSpec, settings: Settings, costs: Costs
+) -> np.ndarray:
+    """Array (1,) of PARAMS: all that steers a step."""
+    check_kind("thresholds", thresholds, Thresholds)
+    check_kind("spec", spec, FeatureSpec)
+    params = np.zeros(1, PARAMS)
+    params["spec"] = spec.record(interval)
+    params["rules"] = rules_record(settings, costs, int(params["spec"]["step_ms"][0]))
+    params["limits"] = thresholds.record()
+    return params

@@ -1,0 +1,467 @@
+"""Every structured dtype of the engine, documented field by field, and the names behind the codes.
+
+All dtypes are ``np.record`` types: kernels and plain Python (JIT off) read them as ``row.rsi``.
+Prices are quote currency, volumes base units, times UTC milliseconds of a bar's open.
+NaN means *not known*: warm-up, or a source that does not have it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from aione_lab.thresholds.params import LIMITS
+
+LAYOUT = 1
+"""Version of the state's layout: a snapshot of another version is refused."""
+
+CAPACITY = 512  # longest short window
+LONG = 1440  # longest profile, correlation and one-day window: a day of minutes
+DAYS = 7  # longest atr_mean_days
+WEEK = DAYS * 1440  # its bars, on one-minute candles
+LEVELS = 64  # daily swing levels kept
+FACTORS_COUNT = 9
+
+REASONS = (
+    "VOLUME_SPIKE",
+    "RSI_OVERSOLD",
+    "RSI_OVERBOUGHT",
+    "RSI_BULLISH_DIVERGENCE",
+    "RSI_BEARISH_DIVERGENCE",
+    "BREAKOUT_UP",
+    "BREAKOUT_DOWN",
+    "NEAR_SUPPORT",
+    "NEAR_RESISTANCE",
+    "VWAP_DEVIATION",
+    "VOLATILITY_SPIKE",
+    "LOW_VOLATILITY",
+)
+"""Stage1 reasons: bit i of ``reasons`` is REASONS[i]. The last one vetoes and is never counted."""
+
+SIGNALS = ("NONE", "NORMAL", "ALERT")
+SUPPRESSED = ("", "low_volatility", "volume", "hour", "cooldown")
+FACTORS = (
+    "volume",
+    "rsi",
+    "macd",
+    "ema_cross",
+    "stochastic",
+    "orderbook",
+    "vwap",
+    "velocity",
+    "volume_profile",
+)
+READINGS = ("continuation", "reversal")
+SIDES = {1: "LONG", -1: "SHORT", 0: ""}
+TRENDS = {1: "UPTREND", -1: "DOWNTREND", 0: "RANGE"}
+VOLATILITIES = ("LOW", "NORMAL", "HIGH")
+SCENARIOS = (
+    "RANGE_BOUND",
+    "BREAKOUT_WITH_VOLUME",
+    "REVERSAL_FROM_SUPPORT",
+    "REVERSAL_FROM_RESISTANCE",
+    "MOMENTUM",
+    "HIGH_VOLATILITY",
+    "AGAINST_THE_MARKET",
+    "CAPITULATION",
+)
+FLAGS = ("VOLATILITY", "TREND_REVERSAL", "AGAINST_THE_MARKET", "SUSPECTED_MANIPULATION", "LOW_LIQUIDITY")
+RECOMMENDATIONS = ("", "BUY", "WAIT_FOR_CONFIRMATION", "AVOID", "AVOID_HIGH_RISK", "SELL")
+DETAILS = ("", "all_gates_met", "manipulation", "liquidity", "weak_score", "risk_reward", "room", "confidence")
+EXITS = ("", "stop", "target", "time_out", "gap")
+
+
+def _record(*fields: tuple) -> np.dtype:
+    return np.dtype((np.record, np.dtype(list(fields), align=True)))
+
+
+BAR = _record(
+    ("timestamp", "i8"),
+    ("open", "f8"),
+    ("high", "f8"),
+    ("low", "f8"),
+    ("close", "f8"),
+    ("volume", "f8"),
+    ("quote_volume", "f8"),
+    ("taker_buy_volume", "f8"),
+    ("reference_close", "f8"),  # close of the reference's bar of the same time; NaN: none
+    ("funding_rate", "f8"),  # rate paid at a stamp inside this bar; NaN: no stamp known
+)
+"""One closed candle with what belongs to its time."""
+
+FEATURE_NAMES = (
+    "close",
+    "price_change",  # close ÷ close sr_window bars ago − 1
+    "rsi",
+    "rsi_mean",
+    "atr",
+    "atr_pct",  # atr ÷ close
+    "atr_7d",  # mean of atr_pct over up to 7 days, this bar excluded
+    "atr_7d_days",  # days behind atr_7d so far (0…7)
+    "macd_hist",  # in ATRs
+    "macd_hist_change",  # against the previous bar
+    "ema_diff",  # EMA fast − EMA slow, in ATRs
+    "stoch_k",
+    "stoch_d",
+    "volume",
+    "volume_mean",  # over the previous bars
+    "volume_std",
+    "volume_z",
+    "vwap",
+    "vwap_dev",  # close ÷ vwap − 1
+    "true_range",
+    "range_burst",  # true range ÷ its mean over the previous bars
+    "body",  # |close − open| ÷ true range
+    "sr_high",  # of the previous sr_window bars
+    "sr_low",
+    "daily_high",  # rolling 24 h
+    "daily_low",
+    "daily_range",
+    "velocity",  # move over velocity_window bars, in ATRs
+    "acceleration",  # velocity − velocity velocity_window bars ago
+    "poc",  # point of control of the volume profile
+    "value_low",
+    "value_high",
+    "taker_imbalance",  # 2 × taker buys ÷ volume − 1 of the bar
+    "flow_imbalance",  # the same over flow_window bars
+    "correlation",
+    "relative_strength",  # log return over the correlation window less the reference's
+    "market_drift",  # the reference's log return over it, in its standard deviations
+    "trend_1",  # −1, 0, 1 on the first higher timeframe
+    "trend_1_strength",  # (fast − slow) ÷ higher ATR
+    "trend_2",
+    "trend_2_strength",
+    "hour_atr_pct",
+    "hour_quote_volume",
+    "swing_high",  # last confirmed
+    "swing_low",
+    "bullish_divergence",  # RSI points gained while price made a lower low; NaN: no swing confirmed here
+    "bearish_divergence",
+    "prev_day_high",
+    "prev_day_low",
+    "support",  # nearest level below the close
+    "resistance",
+    "major_support",  # without the sr_window extremes
+    "major_resistance",
+    "support_distance",  # in ATRs
+    "resistance_distance",
+    "breakout_up",  # level crossed upwards by this close; NaN: none
+    "breakout_down",
+    "level_days",  # completed days behind the daily swing levels
+    "warm",  # 1 when the windows of up to a day are full
+)
+"""The columns of the features, in order; each is explained where it is computed (features.py)."""
+
+FEATURES = _record(*((name, "f8") for name in FEATURE_NAMES))
+
+SIGNAL = _record(
+    ("timestamp", "i8"),
+    ("reasons", "i8"),  # bit mask over REASONS
+    ("signal", "i1"),  # index into SIGNALS
+    ("suppressed", "i1"),  # index into SUPPRESSED
+    ("recommendation", "i1"),  # index into RECOMMENDATIONS
+    ("side", "i1"),  # of the assessment: 1, −1; 0 where there is none
+    ("position", "i1"),  # side held at the close
+    ("confidence", "f8"),  # 0 on bars without an alert
+    ("low_gate", "f8"),  # the adaptive limits as resolved on this bar
+    ("high_gate", "f8"),
+    ("vwap_threshold", "f8"),
+    ("vol_z_threshold", "f8"),
+    ("equity", "f8"),  # cash and the open position at the close, costs so far included
+)
+"""What every bar gets."""
+
+ASSESSMENT = _record(
+    ("timestamp", "i8"),
+    ("price", "f8"),
+    ("atr", "f8"),
+    ("trend", "i8"),
+    ("volatility", "i8"),
+    ("scenario", "i8"),
+    ("flags", "i8"),  # bit mask over FLAGS
+    ("independent", "i8"),  # 1, 0; −1: correlation unknown
+    ("correlation", "f8"),
+    ("relative_strength", "f8"),
+    ("support", "f8"),
+    ("resistance", "f8"),
+    ("next_major", "f8"),
+    ("side", "i8"),
+    ("reading", "i8"),
+    ("strengths", "f8", (FACTORS_COUNT,)),  # of the chosen side and reading; NaN: unavailable
+    ("contributions", "f8", (FACTORS_COUNT,)),  # they add up to score exactly, in any order
+    ("score", "f8"),
+    ("coverage", "f8"),
+    ("confirmed", "i8"),  # factors at or above cluster_strength
+    ("clustered", "i8"),
+    ("confidence", "f8"),
+    ("stop", "f8"),
+    ("targets", "f8", (3,)),  # NaN: dropped as a duplicate
+    ("entry_low", "f8"),
+    ("entry_high", "f8"),
+    ("risk_reward", "f8"),
+    ("room", "f8"),  # ATRs to the nearest opposing level; inf: none known
+    ("recommendation", "i8"),
+    ("detail", "i8"),
+)
+"""What Stage2 finds on an ALERT bar."""
+
+TRADE = _record(
+    ("signal_time", "i8"),
+    ("entry_time", "i8"),
+    ("exit_time", "i8"),
+    ("side", "i8"),
+    ("exit_reason", "i8"),  # index into EXITS
+    ("ambiguous", "i8"),  # 1: stop and target both touched in the exit bar
+    ("bars", "i8"),  # bars held, the entry bar counted
+    ("funding_missing", "i8"),  # funding stamps crossed whose rate is not known
+    ("funding_known", "i8"),
+    ("quantity", "f8"),
+    ("entry_price", "f8"),
+    ("exit_price", "f8"),
+    ("stop", "f8"),
+    ("target", "f8"),
+    ("fees", "f8"),
+    ("funding", "f8"),  # paid (−) or received (+); unknown stamps are not in it
+    ("pnl", "f8"),  # net of fees and known funding
+    ("pnl_other", "f8"),  # the same had the other of stop and target filled first
+    ("r_multiple", "f8"),  # pnl ÷ (quantity × |entry − stop|)
+    ("mae", "f8"),  # worst excursion as a share of the entry price, ≤ 0
+    ("mfe", "f8"),  # best excursion, ≥ 0
+    ("confidence", "f8"),
+)
+"""One closed trade."""
+
+SPEC = _record(
+    ("rsi_window", "i8"),
+    ("rsi_mean_window", "i8"),
+    ("atr_window", "i8"),
+    ("atr_mean_days", "i8"),
+    ("macd_fast", "i8"),
+    ("macd_slow", "i8"),
+    ("macd_signal", "i8"),
+    ("stochastic_window", "i8"),
+    ("stochastic_smooth", "i8"),
+    ("volume_window", "i8"),
+    ("vwap_window", "i8"),
+    ("range_window", "i8"),
+    ("sr_window", "i8"),
+    ("velocity_window", "i8"),
+    ("flow_window", "i8"),
+    ("profile_window", "i8"),
+    ("profile_bins", "i8"),
+    ("profile_refresh", "i8"),
+    ("value_area", "f8"),
+    ("correlation_window", "i8"),
+    ("trend_fast", "i8"),
+    ("trend_slow", "i8"),
+    ("trend_min", "f8"),
+    ("swing_bars", "i8"),
+    ("divergence_bars", "i8"),
+    ("level_days", "i8"),
+    ("level_swing_days", "i8"),
+    ("step_ms", "i8"),
+    ("day_bars", "i8"),
+    ("atr_mean_bars", "i8"),
+    ("higher_1_ms", "i8"),
+    ("higher_2_ms", "i8"),
+    ("hour_is_first", "i8"),  # 1: the first higher timeframe is the hour, else the second
+)
+
+RULES = _record(
+    ("cooldown_ms", "i8"),
+    ("excluded_hours", "i8"),  # bit h: no alerts in UTC hour h
+    ("min_atr_percent", "f8"),
+    ("min_volume_usd", "f8"),
+    ("near_level", "f8"),
+    ("range_burst", "f8"),
+    ("divergence_min_rsi", "f8"),
+    ("weights", "f8", (FACTORS_COUNT,)),
+    ("context_min_correlation", "f8"),
+    ("volatility_low", "f8"),
+    ("volatility_high", "f8"),
+    ("market_drift", "f8"),
+    ("capitulation_volume_z", "f8"),
+    ("momentum_velocity", "f8"),
+    ("manipulation_volume_z", "f8"),
+    ("manipulation_body", "f8"),
+    ("low_liquidity_usd", "f8"),
+    ("min_cluster", "i8"),
+    ("cluster_strength", "f8"),
+    ("cluster_lift", "f8"),
+    ("volatile_discount", "f8"),
+    ("against_market_discount", "f8"),
+    ("watch_confidence", "f8"),
+    ("min_risk_reward", "f8"),
+    ("min_stop", "f8"),
+    ("tp_buffer_eps", "f8"),
+    ("entry_spread_percent", "f8"),
+    ("allow_shorts", "i8"),
+    ("max_holding_bars", "i8"),
+    ("target_first", "i8"),
+    ("initial_capital", "f8"),
+    ("position_fraction", "f8"),
+    # costs
+    ("fee", "f8"),
+    ("maker_fee", "f8"),
+    ("slippage", "f8"),  # share of the price
+    ("tick_size", "f8"),
+    ("lot_size", "f8"),
+    ("step_ms", "i8"),
+    ("funding_interval_ms", "i8"),
+)
+"""Settings and costs as the kernels read them."""
+
+PARAMS = _record(("spec", SPEC), ("rules", RULES), ("limits", LIMITS))
+
+# ---- state -------------------------------------------------------------------------------------
+
+AVERAGE = _record(("value", "f8"), ("count", "i8"))
+SUM = _record(("total", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (CAPACITY,)))
+SUM_WEEK = _record(("total", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (WEEK,)))
+EXTREME = _record(("best", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (CAPACITY,)))
+EXTREME_DAY = _record(("best", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (LONG,)))
+MOMENTS = _record(
+    ("mean", "f8"),
+    ("m2", "f8"),
+    ("n", "i8"),  # values in the running prefix
+    ("count", "i8"),
+    ("offset", "i8"),
+    ("means", "f8", (CAPACITY,)),
+    ("m2s", "f8", (CAPACITY,)),
+)
+PAIRS = _record(
+    ("n", "f8"),
+    ("mean_x", "f8"),
+    ("mean_y", "f8"),
+    ("m2_x", "f8"),
+    ("m2_y", "f8"),
+    ("c_xy", "f8"),
+    ("count", "i8"),
+    ("offset", "i8"),
+    ("buffer", "f8", (LONG, 6)),
+)
+HIGHER = _record(
+    ("bars", "i8"),  # base bars in the running higher bar; 0: none, or the stream began in its middle
+    ("high", "f8"),
+    ("low", "f8"),
+    ("quote_volume", "f8"),
+    ("fast", AVERAGE),
+    ("slow", AVERAGE),
+    ("atr", AVERAGE),
+    ("prev_close", "f8"),
+    ("strength", "f8"),  # of the trend; NaN until there
+    ("atr_pct", "f8"),  # ATR ÷ close of the last completed higher bar; NaN until there
+    ("last_quote_volume", "f8"),  # of the last completed higher bar; NaN until there
+)
+SWINGS = _record(
+    ("highs", "f8", (41,)),
+    ("lows", "f8", (41,)),
+    ("rsis", "f8", (41,)),
+    ("count", "i8"),
+    ("high_price", "f8"),
+    ("high_rsi", "f8"),
+    ("high_bar", "i8"),
+    ("low_price", "f8"),
+    ("low_rsi", "f8"),
+    ("low_bar", "i8"),
+)
+DAILY = _record(
+    ("bars", "i8"),  # bars of the running UTC day; 0: none, or the stream began in its middle
+    ("high", "f8"),
+    ("low", "f8"),
+    ("count", "i8"),  # completed days kept
+    ("highs", "f8", (30,)),
+    ("lows", "f8", (30,)),
+    ("levels", "f8", (LEVELS,)),  # swing prices, ascending
+    ("n_levels", "i8"),
+)
+PROFILE = _record(
+    ("typical", "f8", (LONG,)),
+    ("volume", "f8", (LONG,)),
+    ("count", "i8"),
+    ("poc", "f8"),
+    ("value_low", "f8"),
+    ("value_high", "f8"),
+    ("bins", "f8", (64,)),
+)
+FEATURE_STATE = _record(
+    ("last_time", "i8"),
+    ("seen", "i8"),  # bars since the start or the last gap
+    ("prev_close", "f8"),
+    ("prev_reference", "f8"),
+    ("prev_macd_hist", "f8"),
+    ("prev_daily_high", "f8"),
+    ("prev_daily_low", "f8"),
+    ("gain", AVERAGE),
+    ("loss", AVERAGE),
+    ("atr", AVERAGE),
+    ("ema_fast", AVERAGE),
+    ("ema_slow", AVERAGE),
+    ("macd_signal", AVERAGE),
+    ("rsi_mean", SUM),
+    ("range_mean", SUM),
+    ("vwap_value", SUM),
+    ("vwap_volume", SUM),
+    ("stoch_mean", SUM),
+    ("flow_buy", SUM),
+    ("flow_all", SUM),
+    ("stoch_high", EXTREME),
+    ("stoch_low", EXTREME),
+    ("sr_high", EXTREME),
+    ("sr_low", EXTREME),
+    ("day_high", EXTREME_DAY),
+    ("day_low", EXTREME_DAY),
+    ("volume", MOMENTS),
+    ("pairs", PAIRS),
+    ("higher_1", HIGHER),
+    ("higher_2", HIGHER),
+    ("swings", SWINGS),
+    ("daily", DAILY),
+    ("profile", PROFILE),
+    ("closes", "f8", (CAPACITY + 1,)),  # ring by bar number
+    ("velocities", "f8", (64,)),  # ring by bar number
+    ("atr_7d", SUM_WEEK),
+)
+
+POSITION = _record(
+    ("side", "i8"),  # 0: flat
+    ("signal_time", "i8"),
+    ("entry_time", "i8"),
+    ("bars", "i8"),
+    ("funding_missing", "i8"),
+    ("funding_known", "i8"),
+    ("quantity", "f8"),
+    ("entry_price", "f8"),
+    ("stop", "f8"),
+    ("target", "f8"),
+    ("fees", "f8"),
+    ("funding", "f8"),
+    ("worst", "f8"),
+    ("best", "f8"),
+    ("confidence", "f8"),
+)
+ORDER = _record(
+    ("side", "i8"),  # 0: none; filled at the next bar's open
+    ("signal_time", "i8"),
+    ("stop", "f8"),
+    ("target", "f8"),
+    ("confidence", "f8"),
+)
+STAGE_STATE = _record(
+    ("last_time", "i8"),
+    ("last_close", "f8"),
+    ("last_alert", "i8"),  # 0: none yet
+    ("cash", "f8"),
+    ("order", ORDER),
+    ("position", POSITION),
+)
+STATE = _record(("features", FEATURE_STATE), ("stages", STAGE_STATE))
+"""The whole memory of one symbol."""
+
+OUT = _record(
+    ("features", FEATURES),
+    ("signal", SIGNAL),
+    ("assessment", ASSESSMENT),  # meaningful where the signal is ALERT
+    ("trade", TRADE),  # meaningful where ``trades`` is 1
+    ("trades", "i8"),
+)
+"""What one step writes."""

@@ -1,0 +1,236 @@
+"""Stage2: what an ALERT bar means. Context, score, confidence, risk and recommendation.
+
+``assess`` needs a row of features and the limits, nothing else, so that a single alert can be
+assessed on its own. Only ``atr, rsi, volume_z, daily_high, daily_low`` and the close must be known.
+"""
+
+from __future__ import annotations
+
+import math
+
+from aione_lab.jit import njit
+
+from aione_lab.engine.factors import CONTINUATION, REVERSAL, contributions, strengths
+from aione_lab.engine.records import DETAILS, FLAGS, RECOMMENDATIONS, SCENARIOS
+from aione_lab.engine.stage1 import (
+    BEARISH_DIVERGENCE,
+    BREAKOUT_DOWN,
+    BREAKOUT_UP,
+    BULLISH_DIVERGENCE,
+    RSI_OVERSOLD,
+    VOLUME_SPIKE,
+)
+
+NAN = math.nan
+VOLATILITY_FLAG, TREND_REVERSAL_FLAG, AGAINST_FLAG, MANIPULATION_FLAG, LIQUIDITY_FLAG = (
+    1 << i for i in range(len(FLAGS))
+)
+(
+    RANGE_BOUND,
+    BREAKOUT_WITH_VOLUME,
+    REVERSAL_FROM_SUPPORT,
+    REVERSAL_FROM_RESISTANCE,
+    MOMENTUM,
+    HIGH_VOLATILITY,
+    AGAINST_THE_MARKET,
+    CAPITULATION,
+) = range(len(SCENARIOS))
+_, BUY, WAIT, AVOID, AVOID_HIGH_RISK, SELL = range(len(RECOMMENDATIONS))
+_, ALL_GATES_MET, MANIPULATION, LIQUIDITY, WEAK_SCORE, RISK_REWARD, ROOM, CONFIDENCE = range(len(DETAILS))
+LOW, NORMAL, HIGH = range(3)
+TARGET_STEPS = (1.0, 1.5, 2.0)
+
+
+@njit
+def assess(timestamp, row, reasons, limits, rules, found):
+    """Fill ``found`` (ASSESSMENT) for the alert whose features are ``row``."""
+    found.timestamp = timestamp
+    found.price = row.close
+    found.atr = row.atr
+    _hypothesis(row, rules, found)
+    _context(row, reasons, rules, found)
+    _confidence(rules, found)
+    _risk(row, limits, rules, found)
+    _recommend(limits, rules, found)
+
+
+@njit
+def _hypothesis(row, rules, found):
+    """Choose side and reading by the larger score; of equals the first, long continuation."""
+    best = -math.inf
+    best_side = 1
+    best_reading = CONTINUATION
+    sides = 2 if rules.allow_shorts == 1 else 1
+    for s in range(sides):
+        side = 1 - 2 * s
+        for reading in (CONTINUATION, REVERSAL):
+            strengths(row, reading, side, found.strengths)
+            score, _ = contributions(found.strengths, rules.weights, found.contributions)
+            if score > best:
+                best = score
+                best_side = side
+                best_reading = reading
+    strengths(row, best_reading, best_side, found.strengths)
+    found.score, found.coverage = contributions(found.strengths, rules.weights, found.contributions)
+    found.side = best_side
+    found.reading = best_reading
+
+
+@njit
+def _context(row, reasons, rules, found):
+    """Trend, volatility, levels, the reference, flags, and the first scenario whose rule holds."""
+    side = found.side
+    trend = 0.0
+    if row.trend_1 == row.trend_1:
+        trend += row.trend_1
+    if row.trend_2 == row.trend_2:
+        trend += row.trend_2
+    found.trend = 1 if trend > 0.0 else (-1 if trend < 0.0 else 0)
+    found.volatility = NORMAL
+    if row.atr_7d > 0.0:
+        ratio = row.atr_pct / row.atr_7d
+        if ratio < rules.volatility_low:
+            found.volatility = LOW
+        elif ratio > rules.volatility_high:
+            found.volatility = HIGH
+    found.support = row.support
+    found.resistance = row.resistance
+    found.next_major = row.major_resistance if side > 0 else row.major_support
+    found.correlation = row.correlation
+    found.relative_strength = row.relative_strength
+    found.independent = -1
+    if row.correlation == row.correlation:
+        found.independent = 1 if row.correlation < rules.context_min_correlation else 0
+
+    against = side * row.market_drift <= -rules.market_drift
+    flags = 0
+    if found.volatility == HIGH:
+        flags |= VOLATILITY_FLAG
+    if reasons & (BULLISH_DIVERGENCE | BEARISH_DIVERGENCE) or row.trend_1 * row.trend_2 < 0.0:
+        flags |= TREND_REVERSAL_FLAG
+    if against:
+        flags |= AGAINST_FLAG
+    if row.volume_z >= rules.manipulation_volume_z and row.body <= rules.manipulation_body:
+        flags |= MANIPULATION_FLAG
+    if row.hour_quote_volume < rules.low_liquidity_usd:
+        flags |= LIQUIDITY_FLAG
+    found.flags = flags
+
+    momentum = abs(row.velocity) >= rules.momentum_velocity
+    sold_off = row.velocity <= -rules.momentum_velocity and reasons & RSI_OVERSOLD
+    at_support = row.support_distance <= 1.0
+    at_resistance = row.resistance_distance <= 1.0
+    turning = found.reading == REVERSAL
+    if sold_off and row.volume_z >= rules.capitulation_volume_z:
+        found.scenario = CAPITULATION
+    elif reasons & (BREAKOUT_UP | BREAKOUT_DOWN) and reasons & VOLUME_SPIKE:
+        found.scenario = BREAKOUT_WITH_VOLUME
+    elif at_support and (turning if side > 0 else row.acceleration > 0.0):
+        found.scenario = REVERSAL_FROM_SUPPORT
+    elif at_resistance and (turning if side < 0 else row.acceleration < 0.0):
+        found.scenario = REVERSAL_FROM_RESISTANCE
+    elif against and side * row.price_change > 0.0:
+        found.scenario = AGAINST_THE_MARKET
+    elif found.volatility == HIGH:
+        found.scenario = HIGH_VOLATILITY
+    elif momentum:
+        found.scenario = MOMENTUM
+    else:
+        found.scenario = RANGE_BOUND
+
+
+@njit
+def _confidence(rules, found):
+    """max(0, score), lifted when clustered, then discounted: monotone in every factor."""
+    confirmed = 0
+    for strength in found.strengths:
+        if strength >= rules.cluster_strength:
+            confirmed += 1
+    found.confirmed = confirmed
+    found.clustered = 1 if confirmed >= rules.min_cluster else 0
+    confidence = max(0.0, found.score)
+    if found.clustered == 1:
+        confidence += rules.cluster_lift * (1.0 - confidence)
+    if found.volatility == HIGH:
+        confidence *= rules.volatile_discount
+    if found.flags & AGAINST_FLAG and found.independent != 1:
+        confidence *= rules.against_market_discount
+    found.confidence = confidence
+
+
+@njit
+def to_tick(price, tick, up):
+    """``price`` on the symbol's grid, rounded up or down; unchanged where no tick is known."""
+    if not tick > 0.0 or price != price:
+        return price
+    # A price that is on the grid but for floating-point noise stays where it is.
+    steps = math.ceil(price / tick - 1e-6) if up else math.floor(price / tick + 1e-6)
+    return steps * tick
+
+
+@njit
+def _risk(row, limits, rules, found):
+    """Stop, targets and entry zone; a short is the long of the mirrored prices (side × price)."""
+    side = float(found.side)
+    price = side * row.close
+    atr = row.atr
+    if side > 0.0:
+        level, extreme, major = row.support, row.daily_low, row.major_resistance
+    else:
+        level, extreme, major = -row.resistance, -row.daily_high, -row.major_support
+    stop = price - limits.sl_mult * atr
+    if level == level:
+        stop = max(stop, level - 0.5 * atr)
+    if extreme == extreme:
+        stop = max(stop, extreme)
+    stop = min(stop, price - rules.min_stop * atr)
+    # Away from optimism: the stop further off, the targets nearer, the entry dearer.
+    long = side > 0.0
+    found.stop = to_tick(side * stop, rules.tick_size, not long)
+    stop = side * found.stop
+
+    cap = math.inf
+    if major == major:
+        cap = major - min(rules.tp_buffer_eps * row.close, 0.1 * atr)
+    previous = price
+    first = price
+    for i in range(3):
+        target = min(price + limits.tp_mult * atr * TARGET_STEPS[i], cap)
+        target = side * to_tick(side * target, rules.tick_size, not long)
+        found.targets[i] = NAN
+        if target > previous:
+            found.targets[i] = side * target
+            previous = target
+            if i == 0:
+                first = target
+
+    entry = max(price - rules.entry_spread_percent * row.close, stop + 0.25 * (price - stop))
+    if level == level:
+        entry = max(entry, level)
+    entry = min(price, side * to_tick(side * entry, rules.tick_size, long))
+    found.entry_low = min(side * entry, row.close)
+    found.entry_high = max(side * entry, row.close)
+    found.risk_reward = (first - price) / (price - stop)
+    opposing = row.resistance if long else -row.support
+    found.room = math.inf
+    if opposing == opposing:
+        found.room = (opposing - price) / atr
+
+
+@njit
+def _recommend(limits, rules, found):
+    """The first rule that decides, in the order of DETAILS."""
+    if found.flags & MANIPULATION_FLAG:
+        found.recommendation, found.detail = AVOID_HIGH_RISK, MANIPULATION
+    elif found.flags & LIQUIDITY_FLAG:
+        found.recommendation, found.detail = AVOID_HIGH_RISK, LIQUIDITY
+    elif found.confidence < rules.watch_confidence:
+        found.recommendation, found.detail = AVOID, WEAK_SCORE
+    elif found.risk_reward < rules.min_risk_reward:
+        found.recommendation, found.detail = WAIT, RISK_REWARD
+    elif found.room < limits.atr_target:
+        found.recommendation, found.detail = WAIT, ROOM
+    elif found.confidence < limits.min_confidence:
+        found.recommendation, found.detail = WAIT, CONFIDENCE
+    else:
+        found.recommendation, found.detail = (BUY if found.side > 0 else SELL), ALL_GATES_MET

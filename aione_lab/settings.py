@@ -1,0 +1,158 @@
+"""Frozen configuration: the stages' settings, trading costs, and the base class they share.
+
+A number is either a threshold (calibrated per symbol, ``aione_lab.thresholds``), a window length
+(``aione_lab.engine.FeatureSpec``) or a setting (here), never two of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from aione_lab.errors import InputError
+
+
+class Config(BaseModel):
+    """Base of all configuration: frozen, hashable, refuses unknown keys with "did you mean"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    def __init__(self, **values: Any) -> None:
+        name = type(self).__name__
+        for key in values:
+            if key not in type(self).model_fields:
+                raise InputError.unknown(f"{name} field", key, type(self).model_fields)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or name
+            message = first["msg"].removeprefix("Value error, ")
+            raise InputError.of(f"{name}.{field}", first["input"], message) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a ``.toml`` or ``.json`` file; unknown keys and bad values are refused by name."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        except OSError as error:
+            raise InputError.of("path", str(path), f"cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise InputError.of("path", str(path), f"is neither TOML nor JSON ({error})") from None
+        if not isinstance(values, dict):
+            raise InputError.of("path", str(path), "must hold one table of settings")
+        return cls(**values)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with ``changes``, checked like a new object."""
+        return type(self)(**{**self.model_dump(exclude_unset=True), **changes})
+
+    def digest(self) -> str:
+        """Sha256 of the canonical JSON: equal objects, equal digests, on every machine."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Weights(Config):
+    """Weight of each Stage2 factor; the score divides by the sum over the available ones."""
+
+    volume: NotNegative = 0.25
+    rsi: NotNegative = 0.18
+    macd: NotNegative = 0.20
+    ema_cross: NotNegative = 0.22
+    stochastic: NotNegative = 0.15
+    orderbook: NotNegative = 0.20
+    vwap: NotNegative = 0.25
+    velocity: NotNegative = 0.18
+    volume_profile: NotNegative = 0.20
+
+    @field_validator("volume_profile")
+    @classmethod
+    def _some_weight(cls, value: float, info: Any) -> float:
+        if value + sum(v for v in info.data.values() if v is not None) <= 0:
+            raise ValueError("at least one weight must be positive")
+        return value
+
+
+class Settings(Config):
+    """What steers the stages and is not calibrated. Distances are in one-bar ATRs unless said."""
+
+    # Stage1
+    cooldown_period: Annotated[int, Field(ge=0, le=86_400)] = Field(300, description="seconds after an ALERT")
+    exclude_hours: tuple[Annotated[int, Field(ge=0, le=23)], ...] = Field((), description="UTC hours without alerts")
+    min_atr_percent: NotNegative = Field(0.002, description="1 h ATR / close below which no alert is given")
+    min_volume_usd: NotNegative = Field(10_000.0, description="1 h quote volume below which no alert is given")
+    near_level: Positive = Field(0.1, description="a level is near when it is at most this many ATRs away")
+    range_burst: Positive = Field(4.0, description="true range ÷ its mean that counts as a volatility spike")
+    divergence_min_rsi: NotNegative = Field(3.0, description="RSI points by which a divergence must diverge")
+
+    # Stage2: context
+    weights: Weights = Field(default_factory=Weights)
+    context_min_correlation: Share = Field(0.7, description="below: independent of the reference")
+    volatility_low: Positive = Field(0.6, description="ATR/close ÷ atr_7d below: LOW volatility")
+    volatility_high: Positive = Field(1.8, description="ATR/close ÷ atr_7d above: HIGH volatility")
+    market_drift: Positive = Field(1.5, description="drift of the reference, in its own standard deviations")
+    capitulation_volume_z: Positive = Field(4.0, description="volume z-score of a capitulation")
+    momentum_velocity: Positive = Field(2.0, description="ATRs within the velocity window that make momentum")
+    manipulation_volume_z: Positive = Field(8.0, description="volume z-score that is suspect without a move")
+    manipulation_body: Share = Field(0.15, description="|close − open| ÷ true range below which there is no move")
+    low_liquidity_usd: NotNegative = Field(250_000.0, description="1 h quote volume flagged as LOW_LIQUIDITY")
+
+    # Stage2: confidence
+    min_cluster: Annotated[int, Field(ge=1, le=9)] = Field(4, description="confirming factors that make a cluster")
+    cluster_strength: Share = Field(0.5, description="strength from which a factor confirms")
+    cluster_lift: Share = Field(0.1, description="share of the way to 1 that a cluster lifts the confidence")
+    volatile_discount: Share = Field(0.9, description="factor on the confidence while volatility is HIGH")
+    against_market_discount: Share = Field(0.8, description="factor while against the market and not independent")
+    watch_confidence: Share = Field(0.4, description="below: AVOID rather than WAIT_FOR_CONFIRMATION")
+
+    # Stage2: risk
+    min_risk_reward: NotNegative = Field(2.0, description="below: no BUY")
+    min_stop: Positive = Field(0.25, description="least distance of the stop from the price, in ATRs")
+    tp_buffer_eps: NotNegative = Field(0.0005, description="share of the price kept before the next major level")
+    entry_spread_percent: Share = Field(0.05, description="deepest limit entry below the price, as a share of it")
+    allow_shorts: bool = Field(False, description="mirror every rule for shorts and allow SELL")
+
+    # Stage3
+    max_holding_minutes: Annotated[int, Field(ge=1, le=100_000)] = Field(240, description="time-out of a trade")
+    both_touched: Literal["stop", "target"] = Field("stop", description="which fills first when one bar touches both")
+    initial_capital: Positive = Field(10_000.0, description="quote currency at the start of a replay")
+    position_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="equity put into a trade")
+
+    @field_validator("exclude_hours", mode="before")
+    @classmethod
+    def _sorted_hours(cls, value: Any) -> Any:
+        return tuple(sorted(set(value))) if isinstance(value, (list, tuple, set, frozenset)) else value
+
+    @field_validator("volatility_high")
+    @classmethod
+    def _above_low(cls, value: float, info: Any) -> float:
+        if value <= info.data.get("volatility_low", 0.0):
+            raise ValueError("must be greater than volatility_low")
+        return value
+
+
+class Costs(Config):
+    """What trading costs, and the steps in which a symbol is quoted.
+
+    Fees are shares of the notional per side. Stops, time-outs and market entries pay ``fee`` and
+    slippage; targets rest in the book and pay ``maker_fee`` and no slippage.
+    """
+
+    fee: Annotated[float, Field(ge=0.0, le=0.05)] = Field(0.0005, description="taker fee, share of notional")
+    maker_fee: Annotated[float, Field(ge=-0.01, le=0.05)] | None = Field(None, description="None: the taker fee")
+    slippage_bps: Annotated[float, Field(ge=0.0, le=500.0)] = Field(0.0, description="basis points on taker fills")
+    tick_size: NotNegative = Field(0.0, description="price step of the symbol; 0: prices are not rounded")
+    lot_size: NotNegative = Field(0.0, description="quantity step of the symbol; 0: quantities are not rounded")
