@@ -222,11 +222,13 @@ def _stamp_faults(given: np.ndarray, mended: np.ndarray, step: int) -> list[Faul
 
 def _row_faults(ms: np.ndarray, values: dict[str, np.ndarray], step: int, now_ms: int) -> list[Fault]:
     """Order, duplicates, impossible numbers, an unfinished candle."""
-    faults = _fault("rows out of order", np.append(False, ms[1:] < ms[:-1]), ms)
-    order = np.argsort(ms, kind="stable")
+    readable = np.flatnonzero(plausible(ms))
+    timed = ms[readable]
+    faults = _fault("rows out of order", np.append(False, timed[1:] < timed[:-1]), timed) if len(timed) else []
+    order = readable[np.argsort(timed, kind="stable")]
     again = np.append(False, ms[order][1:] == ms[order][:-1])
     if again.any():
-        differs = np.zeros(len(ms), dtype=bool)
+        differs = np.zeros(len(order), dtype=bool)
         for column in values.values():
             a, b = column[order][1:], column[order][:-1]
             differs[1:] |= again[1:] & ~((a == b) | (np.isnan(a) & np.isnan(b)))

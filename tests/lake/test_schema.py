@@ -1,0 +1,236 @@
+"""The strict check, the lenient screen and the mending of stamps."""
+
+from __future__ import annotations
+
+import datetime as dt
+import zoneinfo
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from lake_workers import START, candles
+
+from aione_lab.errors import InputError
+from aione_lab.lake import CANDLE_COLUMNS, check_candles, check_funding, screen_candles
+from aione_lab.lake.stamps import mend_stamps
+
+MINUTE = 60_000
+
+
+def sound(n: int = 50) -> pd.DataFrame:
+    return candles(START + MINUTE * np.arange(n))
+
+
+def with_value(column: str, value: float) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(frame: pd.DataFrame) -> pd.DataFrame:
+        frame.iloc[7, frame.columns.get_loc(column)] = value
+        return frame
+
+    return change
+
+
+def with_stamps(change: Callable[[pd.DatetimeIndex], object]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda frame: frame.set_axis(change(frame.index))
+
+
+def with_column(stamps: Callable[[pd.DatetimeIndex], object]) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    return lambda frame: frame.reset_index(drop=True).assign(timestamp=stamps(frame.index))
+
+
+AT_7 = r"row 7 \(2025-01-01T00:07:00\+00:00\)"
+
+REFUSED = {
+    "naive": (with_stamps(lambda i: i.tz_localize(None)), r"^candles\.timestamp='2025-01-01T00:00.*naive"),
+    "kyiv": (
+        with_stamps(lambda i: i.tz_convert("Europe/Kyiv")),
+        r"^candles\.timestamp='Europe/Kyiv': times must be in UTC",
+    ),
+    "naive column": (with_column(lambda i: i.tz_localize(None)), "naive"),
+    "naive objects": (with_column(lambda i: [t.to_pydatetime().replace(tzinfo=None) for t in i]), "naive"),
+    "text without zone": (with_column(lambda i: i.strftime("%Y-%m-%dT%H:%M:%S").astype(object)), "naive"),
+    "unsorted": (lambda f: f.iloc[::-1], r"row 1 is earlier than the row before it"),
+    "repeated": (lambda f: pd.concat([f.iloc[:8], f.iloc[7:]]), r"00:07:00\+00:00': row 8 is repeated"),
+    "off the grid": (with_stamps(lambda i: i + pd.Timedelta("1s")), "row 0: must lie on the grid of 1m"),
+    "sub-millisecond": (with_stamps(lambda i: i.as_unit("ns") + pd.Timedelta(1, "ns")), "whole UTC milliseconds"),
+    "seconds": (with_column(lambda i: i.asi8 // 1000), "between 2009 and 2100"),
+    "microseconds": (with_column(lambda i: i.asi8 * 1000), "between 2009 and 2100"),
+    "NaT": (with_stamps(lambda i: i[:-1].append(pd.DatetimeIndex([pd.NaT]).tz_localize("UTC"))), "NaT.*row 49"),
+    "booleans": (with_column(lambda i: [True] * len(i)), "int64 UTC milliseconds"),
+    "no stamps": (lambda f: f.reset_index(drop=True), "needs a UTC DatetimeIndex or a column timestamp"),
+    "no volume": (lambda f: f.drop(columns="volume"), r"missing column\(s\) volume"),
+    "column twice": (lambda f: pd.concat([f, f[["close"]]], axis=1), "column close is there more than once"),
+    "text": (lambda f: f.assign(close="dear"), r"^candles\.close=.*must be numbers"),
+    "empty": (lambda f: f.iloc[:0], "must hold at least one candle"),
+    "no frame": (lambda f: f.to_dict(), "must be a pandas DataFrame"),
+    "NaN": (with_value("close", np.nan), rf"^candles\.close=nan: {AT_7}"),
+    "infinite": (with_value("open", np.inf), rf"^candles\.open=inf: {AT_7}"),
+    "zero": (with_value("low", 0.0), rf"^candles\.low=0\.0: {AT_7}: must be finite and above zero"),
+    "negative": (with_value("open", -1.0), rf"^candles\.open=-1\.0: {AT_7}"),
+    "high too low": (with_value("high", 1.0), rf"^candles\.high=1\.0: {AT_7}: must not be below open or close"),
+    "low too high": (with_value("low", 1e6), rf"^candles\.low=1000000\.0: {AT_7}: must not be above open or close"),
+    "NaN volume": (with_value("volume", np.nan), rf"^candles\.volume=nan: {AT_7}"),
+    "negative volume": (with_value("volume", -0.5), rf"^candles\.volume=-0\.5: {AT_7}"),
+    "infinite trades": (with_value("trades", np.inf), rf"^candles\.trades=inf: {AT_7}"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_bad_frames_get_one_line_that_says_what_and_where(name: str) -> None:
+    spoil, message = REFUSED[name]
+    with pytest.raises(InputError, match=message) as caught:
+        check_candles(spoil(sound()), "1m")
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("candles")
+
+
+def test_the_argument_is_named_and_the_interval_checked() -> None:
+    with pytest.raises(InputError, match=r"^reference\.close"):
+        check_candles(with_value("close", np.nan)(sound()), "1m", "reference")
+    with pytest.raises(InputError, match=r"^interval='7m': must be one of"):
+        check_candles(sound(), "7m")
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda f: f,
+        lambda f: f.set_axis(f.index.as_unit("ns")),
+        lambda f: f.set_axis(f.index.tz_convert(dt.UTC)),
+        lambda f: f.set_axis(f.index.tz_convert(zoneinfo.ZoneInfo("Etc/UTC"))),
+        lambda f: f.reset_index(),
+        lambda f: f.reset_index(drop=True).assign(timestamp=f.index.asi8),
+        lambda f: f.reset_index(drop=True).assign(timestamp=f.index.asi8.astype(float)),
+        lambda f: f.reset_index(drop=True).assign(timestamp=pd.array(f.index.asi8, dtype="Int64")),
+        lambda f: f.reset_index(drop=True).assign(timestamp=list(f.index.to_pydatetime())),
+        lambda f: f.reset_index(drop=True).assign(timestamp=f.index.strftime("%Y-%m-%dT%H:%M:%SZ")),
+        lambda f: f.drop(columns=["trades", "quote_volume", "taker_buy_volume"]),
+        lambda f: f[list(reversed(f.columns))].assign(note="mine"),
+        lambda f: f.astype({"open": "Float64", "volume": "float64[pyarrow]"}),
+    ],
+)
+def test_every_accepted_shape_gives_the_same_frame_and_is_left_alone(
+    shape: Callable[[pd.DataFrame], pd.DataFrame],
+) -> None:
+    wanted = sound()
+    given = shape(sound())
+    before = given.copy(deep=True)
+    got = check_candles(given, "1m")
+    pd.testing.assert_frame_equal(got, wanted)
+    assert got.index.unit == "ms" and str(got.index.tz) == "UTC" and got.index.name == "timestamp"
+    got.iloc[0, 0] = 1e9
+    pd.testing.assert_frame_equal(given, before)
+
+
+def test_gaps_are_allowed_and_integers_become_floats() -> None:
+    frame = sound().drop(sound().index[10:20]).round(0)
+    got = check_candles(frame.astype({"open": int}).assign(high=lambda f: f.high + 2, low=lambda f: f.low - 2), "1m")
+    assert len(got) == 40 and (got.dtypes == np.float64).all() and tuple(got.columns) == CANDLE_COLUMNS
+
+
+def test_the_screen_keeps_good_rows_and_names_a_reason_for_each_other() -> None:
+    frame = sound(20).reset_index(drop=True).assign(timestamp=sound(20).index.asi8).astype({"open": object})
+    frame.loc[3, "close"] = np.nan
+    frame.loc[5, "volume"] = -1.0
+    frame.loc[7, "high"] = 1.0
+    frame.loc[9, "timestamp"] += 1
+    frame.loc[11, "timestamp"] = 17
+    frame.loc[13, "open"] = "n/a"
+    frame.loc[15, "timestamp"] = frame.loc[14, "timestamp"]
+    shuffled = frame.sample(frac=1.0, random_state=1)
+    wins = shuffled.index.get_loc(14) < shuffled.index.get_loc(15)
+    good, refused = screen_candles(shuffled, "1m", now_ms=START + 19 * MINUTE + 1)
+    reasons = dict(zip(refused["timestamp"], refused["reason"], strict=True))
+    assert reasons == {
+        START + 3 * MINUTE: "close must be finite and above zero",
+        START + 5 * MINUTE: "volume must be finite and not negative",
+        START + 7 * MINUTE: "high must not be below open or close",
+        START + 9 * MINUTE + 1: "timestamp is off the 1m grid",
+        17: "timestamp is outside 2009-2100",
+        START + 13 * MINUTE: "open must be finite and above zero",
+        START + 14 * MINUTE: "same timestamp as a later row, which is kept",
+        START + 19 * MINUTE: "candle is not finished",
+    }
+    assert len(good) + len(refused) == 20
+    kept = sound(20).iloc[15 if wins else 14]
+    assert good.loc[pd.Timestamp(START + 14 * MINUTE, unit="ms", tz="UTC"), "close"] == kept["close"]
+    pd.testing.assert_frame_equal(check_candles(good, "1m"), good)  # what passes the screen passes the check
+    assert good.attrs["stamps_fixed"] == {}
+
+
+def test_the_screen_takes_text_as_a_csv_gives_it() -> None:
+    frame = sound(5).reset_index(drop=True).assign(timestamp=sound(5).index.asi8).astype(str)
+    good, refused = screen_candles(frame, "1m")
+    pd.testing.assert_frame_equal(good, sound(5), check_exact=True)
+    assert refused.empty and list(refused.columns) == ["timestamp", "reason"]
+
+
+@pytest.mark.parametrize("interval", ["1m", "5m", "1h", "1d"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_stamps_cut_to_32_bits_are_restored(interval: str, signed: bool) -> None:
+    step = {"1m": MINUTE, "5m": 5 * MINUTE, "1h": 60 * MINUTE, "1d": 1440 * MINUTE}[interval]
+    stamps = START // step * step + step * np.arange(2000)
+    cut = stamps % 2**32
+    if signed:
+        cut = cut.astype(np.uint32).astype(np.int32).astype(np.int64)
+    good, refused = screen_candles(candles(stamps).reset_index(drop=True).assign(timestamp=cut), interval)
+    assert good.index.asi8.tolist() == stamps.tolist() and refused.empty
+    assert good.attrs["stamps_fixed"] == {"32-bit": 2000}
+
+
+@pytest.mark.parametrize(("factor", "name"), [(1_000, "microseconds"), (1_000_000, "nanoseconds")])
+def test_finer_stamps_become_milliseconds_when_nothing_is_lost(factor: int, name: str) -> None:
+    stamps = START + MINUTE * np.arange(100)
+    frame = candles(stamps).reset_index(drop=True).assign(timestamp=stamps * factor)
+    frame.loc[4, "timestamp"] += 1
+    good, refused = screen_candles(frame, "1m")
+    assert good.index.asi8.tolist() == np.delete(stamps, 4).tolist()
+    assert good.attrs["stamps_fixed"] == {name: 99} and len(refused) == 1
+    mixed = (
+        candles(stamps).reset_index(drop=True).assign(timestamp=np.where(np.arange(100) < 50, stamps, stamps * factor))
+    )
+    good, _ = screen_candles(mixed, "1m")  # an archive of 2024 and one of 2025 in one file
+    assert good.index.asi8.tolist() == stamps.tolist() and good.attrs["stamps_fixed"] == {name: 50}
+
+
+def test_doubtful_stamps_are_not_guessed_at() -> None:
+    seconds = (START + MINUTE * np.arange(5000)) // 1000
+    mended, fixed = mend_stamps(seconds, MINUTE)
+    assert (mended == seconds).all() and not fixed
+    simulated = MINUTE * np.arange(5000)  # a made-up history that begins in 1970
+    mended, fixed = mend_stamps(simulated, MINUTE)
+    assert (mended == simulated).all() and not fixed
+    noise = np.random.default_rng(0).integers(0, 2**32, 10_000)
+    _, fixed = mend_stamps(noise, MINUTE)
+    assert fixed["32-bit"] < 10_000 * 0.02  # 670 of 1,875 residues, a 32nd of the stamps
+
+
+def test_a_restored_stamp_never_lies_in_the_future() -> None:
+    stamp = np.array([START % 2**32])
+    assert mend_stamps(stamp, MINUTE, START + MINUTE)[0].tolist() == [START]
+    assert mend_stamps(stamp, MINUTE, START)[0].tolist() == stamp.tolist()
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        (pd.DataFrame({"timestamp": [START], "funding_rate": [np.nan]}), r"funding_rate=nan: row 0"),
+        (pd.DataFrame({"timestamp": [START], "funding_rate": [1.5]}), "fraction between -1 and 1"),
+        (pd.DataFrame({"timestamp": [START, START], "funding_rate": [0.1, 0.1]}), "repeated"),
+        (pd.DataFrame({"timestamp": [START]}), "missing column"),
+        (pd.Series([0.1], index=pd.DatetimeIndex(["2025-01-01"])), "naive"),
+    ],
+)
+def test_bad_funding_is_refused(frame: pd.DataFrame | pd.Series, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check_funding(frame)
+
+
+def test_the_real_files_pass_the_check(shared: Path) -> None:
+    for file in sorted((shared / "candles" / "1m").glob("*.parquet")):
+        frame = pd.read_parquet(file)
+        checked = check_candles(frame, "1m")
+        assert len(checked) == len(frame)
+        good, refused = screen_candles(frame, "1m")
+        pd.testing.assert_frame_equal(good, checked)
+        assert refused.empty
