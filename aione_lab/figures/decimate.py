@@ -1,0 +1,61 @@
+"""Fewer points that draw the same picture: every bucket keeps its extremes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aione_lab.errors import InputError
+
+Array = npt.NDArray[Any]
+
+
+def decimate(x: npt.ArrayLike, y: npt.ArrayLike, n: int) -> tuple[Array, Array]:
+    """At most ``n`` of the points (x, y), chosen so that a line through them looks like the whole.
+
+    The first and the last point stay, and of each of equally long buckets its lowest and its highest, in their
+    order; so every extreme of the picture is there. Where a bucket holds nothing but NaN, one NaN stays: the
+    gap in the line is still a gap.
+
+    Parameters
+    ----------
+    x, y : one-dimensional, of one length; ``x`` ascending, of any type, ``y`` numbers (NaN allowed)
+    n : at least 4
+
+    Returns
+    -------
+    The chosen ``x`` and ``y``; the very arrays where there were no more than ``n`` points.
+    """
+    xs, ys = np.asarray(x), np.asarray(y, dtype=np.float64)
+    if xs.ndim != 1 or xs.shape != ys.shape:
+        raise InputError.of("y", ys.shape, f"must be one-dimensional and as long as x {xs.shape}")
+    rows = decimate_rows(ys, n)
+    return (xs, ys) if len(rows) == len(ys) else (xs[rows], ys[rows])
+
+
+def decimate_rows(y: Array, n: int) -> npt.NDArray[np.int64]:
+    """Ascending row numbers that :func:`decimate` keeps of the float array ``y``."""
+    if n < 4:
+        raise InputError.of("n", n, "must be at least 4")
+    if len(y) <= n:
+        return np.arange(len(y))
+    size = bucket_size(len(y) - 2, (n - 2) // 2)
+    inner = pad(y[1:-1], size, np.nan)
+    nan = np.isnan(inner)
+    first = np.arange(len(inner)) * size + 1
+    low = first + np.where(nan, np.inf, inner).argmin(axis=1)
+    high = first + np.where(nan, -np.inf, inner).argmax(axis=1)
+    return np.unique(np.concatenate([[0], low, high, [len(y) - 1]]))
+
+
+def bucket_size(length: int, buckets: int) -> int:
+    """Rows in a bucket when ``length`` rows are to fill at most ``buckets`` of them."""
+    return max(1, -(-length // max(1, buckets)))
+
+
+def pad(values: Array, size: int, filler: float) -> Array:
+    """``values`` as a matrix of rows of ``size``, the last row filled up with ``filler``."""
+    missing = -len(values) % size
+    return np.concatenate([values, np.full(missing, filler)]).reshape(-1, size)

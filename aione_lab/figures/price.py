@@ -1,0 +1,304 @@
+"""The price chart: candles with what the stages saw in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from aione_lab.errors import InputError
+from aione_lab.figures.decimate import bucket_size, decimate, pad
+from aione_lab.figures.theme import Palette, Theme, finish, listed, need_columns, nothing, palette, safe, utc_times
+
+CANDLESTICK_BARS = 3_000
+"""Up to here every bar is a candlestick; beyond, a line of closes over the band between low and high."""
+
+LINE_POINTS = 4_000
+MARKS = 600
+"""More marks of one kind than this hide the price: they are then counted in the legend instead of drawn."""
+TRADES_WITH_LEVELS = 60
+
+
+def price_chart(
+    candles: pd.DataFrame,
+    signals: pd.DataFrame | None = None,
+    trades: pd.DataFrame | None = None,
+    levels: Mapping[str, float] | None = None,
+    *,
+    rsi: pd.Series | None = None,
+    title: str | None = None,
+    theme: Theme = "light",
+) -> go.Figure:
+    """Price, volume and (where given) RSI, with alerts, trades and levels.
+
+    Parameters
+    ----------
+    candles : UTC DatetimeIndex, columns ``open high low close volume``
+    signals : one row a bar, columns ``signal``, ``trigger_reasons``, ``confidence``, ``recommendation``; rows that
+        are ALERT are marked, a recommendation BUY or SELL more strongly. Rows outside the candles are not drawn.
+    trades : columns ``entry_time exit_time side entry_price exit_price exit_reason pnl``; ``stop``, ``target`` and
+        ``r_multiple`` are shown where present
+    levels : name → price; names that start with ``stop`` or ``sl`` and with ``target`` or ``tp`` get their own colours.
+        NaN levels are left out.
+    rsi : RSI on the index of ``candles``; NaN while warming up
+    title, theme : heading; ``light`` or ``dark``
+
+    Raises InputError where a column is missing or times are not UTC. Half a million bars make a figure of some
+    thousand points, on which every high and low of the whole is present.
+    """
+    colours = palette(theme)
+    need_columns(candles, ("open", "high", "low", "close", "volume"), "candles")
+    if not len(candles):
+        return nothing(theme, title, "no candles")
+    times = utc_times(candles.index, "candles")
+    heights = [0.62, 0.18, 0.20] if rsi is not None else [0.78, 0.22]
+    figure = make_subplots(rows=len(heights), cols=1, shared_xaxes=True, vertical_spacing=0.03, row_heights=heights)
+    _draw_price(figure, candles, times, colours)
+    _draw_volume(figure, candles, times, colours)
+    if rsi is not None:
+        if len(rsi) != len(candles):
+            raise InputError.of("rsi", len(rsi), f"must have one value a candle ({len(candles)})")
+        _draw_rsi(figure, times, rsi.to_numpy(dtype=np.float64), colours)
+    low, high = float(candles["low"].min()), float(candles["high"].max())
+    if trades is not None and len(trades):
+        _draw_trades(figure, trades, colours)
+    if signals is not None and len(signals):
+        _draw_signals(figure, candles, signals, (high - low) * 0.025, colours)
+    if levels:
+        _draw_levels(figure, levels, colours)
+    figure.update_yaxes(title_text="Price", row=1, col=1)
+    figure.update_xaxes(title_text="Time (UTC)", row=len(heights), col=1)
+    half_bar = np.diff(times).min() // 2 if len(times) > 1 else np.timedelta64(30, "s")
+    figure.update_xaxes(rangeslider_visible=False, range=[times[0] - half_bar, times[-1] + half_bar])
+    figure.update_layout(hovermode="x unified" if len(candles) <= CANDLESTICK_BARS else "closest")
+    return finish(figure, theme, title, 720 if rsi is not None else 600)
+
+
+def _draw_price(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, colours: Palette) -> None:
+    columns = {name: candles[name].to_numpy(dtype=np.float64) for name in ("open", "high", "low", "close")}
+    if len(candles) <= CANDLESTICK_BARS:
+        figure.add_trace(
+            go.Candlestick(
+                x=times,
+                **columns,
+                name="price",
+                increasing={"line": {"color": colours.up, "width": 1}, "fillcolor": colours.paper},
+                decreasing={"line": {"color": colours.down, "width": 1}, "fillcolor": colours.down},
+                hovertemplate="open %{open}  high %{high}<br>low %{low}  close %{close}<extra></extra>",
+                showlegend=False,
+            ),
+            row=1,
+            col=1,
+        )
+        return
+    size = bucket_size(len(candles), LINE_POINTS // 4)
+    starts = times[::size]
+    low = np.nanmin(pad(columns["low"], size, np.nan), axis=1)
+    high = np.nanmax(pad(columns["high"], size, np.nan), axis=1)
+    edge = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "legendgroup": "band"}
+    figure.add_trace(go.Scatter(x=starts, y=low, showlegend=False, name="low", **edge), row=1, col=1)
+    figure.add_trace(
+        go.Scatter(
+            x=starts, y=high, name=f"low to high of {size} bars", fill="tonexty", fillcolor=colours.band, **edge
+        ),
+        row=1,
+        col=1,
+    )
+    x, y = decimate(times, columns["close"], LINE_POINTS)
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=y,
+            name="close",
+            mode="lines",
+            line={"color": colours.price, "width": 1},
+            hovertemplate="%{x|%Y-%m-%d %H:%M}<br>close %{y}<extra></extra>",
+        ),
+        row=1,
+        col=1,
+    )
+
+
+def _draw_volume(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, colours: Palette) -> None:
+    volume = candles["volume"].to_numpy(dtype=np.float64)
+    rising = candles["close"].to_numpy(dtype=np.float64) >= candles["open"].to_numpy(dtype=np.float64)
+    size = bucket_size(len(candles), CANDLESTICK_BARS) if len(candles) > CANDLESTICK_BARS else 1
+    if size > 1:
+        size = bucket_size(len(candles), LINE_POINTS // 8)
+        volume = np.nansum(pad(volume, size, 0.0), axis=1)
+        colour: str | np.ndarray = colours.neutral
+        axis = f"Volume<br>({size} bars)"
+    else:
+        colour = np.where(rising, colours.up, colours.down)
+        axis = "Volume"
+    figure.add_trace(
+        go.Bar(
+            x=times[::size],
+            y=volume,
+            name="volume",
+            marker={"color": colour, "line": {"width": 0}, "opacity": 0.75},
+            hovertemplate="volume %{y:,.4~s}<extra></extra>",
+            showlegend=False,
+        ),
+        row=2,
+        col=1,
+    )
+    figure.update_yaxes(title_text=axis, row=2, col=1)
+
+
+def _draw_rsi(figure: go.Figure, times: np.ndarray, rsi: np.ndarray, colours: Palette) -> None:
+    x, y = decimate(times, rsi, LINE_POINTS // 2)
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=y,
+            name="RSI",
+            mode="lines",
+            line={"color": colours.soft, "width": 1},
+            hovertemplate="RSI %{y:.1f}<extra></extra>",
+            showlegend=False,
+        ),
+        row=3,
+        col=1,
+    )
+    for level in (30, 70):
+        figure.add_hline(y=level, line={"color": colours.neutral, "width": 1, "dash": "dot"}, row=3, col=1)
+    figure.update_yaxes(title_text="RSI", range=[0, 100], tickvals=[0, 30, 50, 70, 100], row=3, col=1)
+
+
+def _draw_signals(
+    figure: go.Figure, candles: pd.DataFrame, signals: pd.DataFrame, offset: float, colours: Palette
+) -> None:
+    need_columns(signals, ("signal",), "signals")
+    alerts = signals.loc[(signals["signal"].astype(str) == "ALERT").to_numpy()]
+    alerts = alerts.loc[alerts.index.isin(candles.index)]
+    if alerts.empty:
+        return
+    advice = alerts["recommendation"].astype(str) if "recommendation" in alerts else pd.Series("", index=alerts.index)
+    kinds = [
+        ("BUY", alerts[(advice == "BUY").to_numpy()], "triangle-up", colours.third, 11),
+        ("SELL", alerts[(advice == "SELL").to_numpy()], "triangle-down", colours.accent, 11),
+        ("ALERT", alerts[~advice.isin(["BUY", "SELL"]).to_numpy()], "diamond-open", colours.second, 8),
+    ]
+    for name, rows, symbol, colour, size in kinds:
+        if rows.empty:
+            continue
+        crowded = len(rows) > MARKS
+        shown = rows.iloc[:0] if crowded else rows
+        bars = candles.loc[shown.index]
+        below = name == "BUY"
+        figure.add_trace(
+            go.Scatter(
+                x=utc_times(shown.index, "signals") if len(shown) else [None],
+                y=(bars["low"] - offset if below else bars["high"] + offset) if len(shown) else [None],
+                name=f"{name} ({len(rows):,}: too many to draw)" if crowded else f"{name} ({len(rows):,})",
+                mode="markers",
+                marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 1.5, "color": colour}},
+                text=[_signal_text(row) for row in shown.to_dict("records")],
+                hovertemplate=f"<b>{name}</b> %{{x|%Y-%m-%d %H:%M}}<br>%{{text}}<extra></extra>",
+            ),
+            row=1,
+            col=1,
+        )
+
+
+def _signal_text(row: Mapping[Any, Any]) -> str:
+    parts = []
+    if "trigger_reasons" in row:
+        parts.append(listed(row["trigger_reasons"]))
+    if "confidence" in row:
+        parts.append(f"confidence {row['confidence']:.2f}")
+    if row.get("recommendation"):
+        parts.append(safe(row["recommendation"]))
+    return "<br>".join(parts)
+
+
+def _draw_trades(figure: go.Figure, trades: pd.DataFrame, colours: Palette) -> None:
+    need_columns(trades, ("entry_time", "exit_time", "entry_price", "exit_price", "exit_reason", "pnl"), "trades")
+    if len(trades) > MARKS:
+        name = f"trades ({len(trades):,}: too many to draw)"
+        figure.add_trace(go.Scatter(x=[None], y=[None], name=name, mode="markers", marker={"color": colours.ink}))
+        return
+    entry, leave = utc_times(trades["entry_time"], "trades"), utc_times(trades["exit_time"], "trades")
+    blank_time, blank = np.full(len(trades), np.datetime64("NaT", "ms")), np.full(len(trades), np.nan)
+    joined = {"mode": "lines", "hoverinfo": "skip", "connectgaps": False}
+
+    def strokes(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
+        """One broken line: a stroke a trade from (entry, first) to (exit, second)."""
+        return {
+            "x": np.column_stack([entry, leave, blank_time]).ravel(),
+            "y": np.column_stack([first, second, blank]).ravel(),
+        }
+
+    if len(trades) <= TRADES_WITH_LEVELS:
+        for column, colour in (("stop", colours.down), ("target", colours.third)):
+            if column in trades:
+                price = trades[column].to_numpy(dtype=np.float64)
+                line = {"color": colour, "width": 1.5, "dash": "dash"}
+                figure.add_trace(go.Scatter(**strokes(price, price), **joined, name=column, line=line), row=1, col=1)
+    prices = [trades[name].to_numpy(dtype=np.float64) for name in ("entry_price", "exit_price")]
+    line = {"color": colours.soft, "width": 1, "dash": "dot"}
+    figure.add_trace(go.Scatter(**strokes(*prices), **joined, name="trade", showlegend=False, line=line), row=1, col=1)
+    side = trades["side"].astype(str) if "side" in trades else pd.Series("long", index=trades.index)
+    figure.add_trace(
+        go.Scatter(
+            x=entry,
+            y=prices[0],
+            name="entry",
+            mode="markers",
+            marker={"symbol": "triangle-right", "size": 9, "color": colours.ink},
+            text=[safe(value) for value in side],
+            hovertemplate="<b>entry</b> %{x|%Y-%m-%d %H:%M}<br>%{text} at %{y}<extra></extra>",
+        ),
+        row=1,
+        col=1,
+    )
+    pnl = trades["pnl"].to_numpy(dtype=np.float64)
+    results = trades["r_multiple"].to_numpy(dtype=np.float64) if "r_multiple" in trades else np.full(len(pnl), np.nan)
+    reasons = trades["exit_reason"].astype(str).to_numpy()
+    for name, chosen, symbol, colour in (
+        ("exit with a gain", pnl > 0, "circle", colours.up),
+        ("exit with a loss", ~(pnl > 0), "x", colours.down),
+    ):
+        if chosen.any():
+            figure.add_trace(
+                go.Scatter(
+                    x=leave[chosen],
+                    y=prices[1][chosen],
+                    name=name,
+                    mode="markers",
+                    marker={"symbol": symbol, "size": 8, "color": colour},
+                    text=[
+                        f"{safe(reason)}<br>P&amp;L {gain:+,.2f}" + (f"  ({r:+.2f} R)" if np.isfinite(r) else "")
+                        for reason, gain, r in zip(reasons[chosen], pnl[chosen], results[chosen], strict=True)
+                    ],
+                    hovertemplate="<b>exit</b> %{x|%Y-%m-%d %H:%M} at %{y}<br>%{text}<extra></extra>",
+                ),
+                row=1,
+                col=1,
+            )
+
+
+def _draw_levels(figure: go.Figure, levels: Mapping[str, float], colours: Palette) -> None:
+    for name, price in levels.items():
+        if not np.isfinite(price):
+            continue
+        word = name.lower()
+        if word.startswith(("stop", "sl")):
+            colour, text, dash = colours.down, colours.down, "dash"
+        elif word.startswith(("target", "tp")):
+            colour, text, dash = colours.third, colours.third, "dash"
+        else:
+            colour, text, dash = colours.neutral, colours.soft, "dot"
+        figure.add_hline(
+            y=float(price),
+            line={"color": colour, "width": 1.2, "dash": dash},
+            annotation={"text": f"{safe(name)} {price:g}", "font": {"size": 11, "color": text}},
+            annotation_position="top right",
+            row=1,
+            col=1,
+        )

@@ -1,0 +1,356 @@
+"""Figures: nothing extreme is lost, nothing live gets in, and what is drawn is what the data says."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aione_lab.errors import InputError
+from aione_lab.figures import (
+    contributions_chart,
+    decimate,
+    equity_chart,
+    price_chart,
+    rates_chart,
+    template,
+    trades_chart,
+)
+
+HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(1)</script>"
+
+
+def walk(rows: int, seed: int = 1) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 1e-3, rows)))
+    opened = np.concatenate([[100.0], close[:-1]])
+    spread = np.abs(rng.normal(0, 5e-4, (2, rows)))
+    index = pd.date_range("2025-05-05", periods=rows, freq="1min", tz="UTC", name="timestamp").as_unit("ms")
+    return pd.DataFrame(
+        {
+            "open": opened,
+            "high": np.maximum(opened, close) * (1 + spread[0]),
+            "low": np.minimum(opened, close) * (1 - spread[1]),
+            "close": close,
+            "volume": rng.gamma(2, 50, rows),
+        },
+        index=index,
+    )
+
+
+def signals_of(candles: pd.DataFrame, alerts: dict[int, str]) -> pd.DataFrame:
+    signals = pd.DataFrame(
+        {"signal": "NORMAL", "trigger_reasons": [()] * len(candles), "confidence": 0.0, "recommendation": ""},
+        index=candles.index,
+    )
+    for row, advice in alerts.items():
+        time = candles.index[row]
+        signals.at[time, "signal"] = "ALERT"
+        signals.at[time, "trigger_reasons"] = ("VOLUME_SPIKE", "BREAKOUT_UP")
+        signals.at[time, "confidence"] = 0.8
+        signals.at[time, "recommendation"] = advice
+    return signals
+
+
+def trades_of(candles: pd.DataFrame, rows: list[tuple[int, int]]) -> pd.DataFrame:
+    entry, leave = [a for a, _ in rows], [b for _, b in rows]
+    bought, sold = candles["open"].to_numpy()[entry], candles["close"].to_numpy()[leave]
+    return pd.DataFrame(
+        {
+            "entry_time": candles.index[entry],
+            "exit_time": candles.index[leave],
+            "side": "long",
+            "entry_price": bought,
+            "exit_price": sold,
+            "exit_reason": ["stop" if s < b else "target" for b, s in zip(bought, sold, strict=True)],
+            "pnl": sold - bought,
+            "r_multiple": (sold - bought) / (bought * 0.01),
+            "mae": -0.001,
+            "mfe": 0.002,
+            "stop": bought * 0.99,
+            "target": bought * 1.03,
+            "confidence": 0.8,
+        }
+    )
+
+
+def traces(figure: go.Figure) -> dict[str, list]:
+    named: dict[str, list] = {}
+    for trace in figure.data:
+        named.setdefault(trace.name or "", []).append(trace)
+    return named
+
+
+def one(figure: go.Figure, start: str) -> go.BaseTraceType:
+    (found,) = [trace for trace in figure.data if (trace.name or "").startswith(start)]
+    return found
+
+
+# --- decimate ----------------------------------------------------------------------------------------------------
+
+
+def naive_extremes_of_buckets(y: list[float], n: int) -> set[float]:
+    """Every value that must survive: lowest and highest of each of the equal buckets between the two ends."""
+    buckets = (n - 2) // 2
+    size = -(-(len(y) - 2) // buckets)
+    kept = {y[0], y[-1]}
+    for start in range(1, len(y) - 1, size):
+        bucket = [value for value in y[start : min(start + size, len(y) - 1)] if value == value]
+        kept |= {min(bucket), max(bucket)} if bucket else set()
+    return kept
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    y=st.lists(st.one_of(st.integers(-50, 50).map(float), st.just(float("nan"))), min_size=1, max_size=200),
+    n=st.integers(4, 60),
+)
+def test_decimate_keeps_order_ends_and_every_buckets_extremes(y: list[float], n: int) -> None:
+    x = np.arange(len(y)) * 7
+    kept_x, kept_y = decimate(x, y, n)
+    assert len(kept_x) == len(kept_y) <= max(n, 2)
+    assert (np.diff(kept_x) > 0).all()
+    np.testing.assert_array_equal(kept_y, np.asarray(y)[kept_x // 7])  # points of the original, none invented
+    assert kept_x[0] == x[0] and kept_x[-1] == x[-1]
+    if len(y) <= n:
+        assert len(kept_x) == len(y)
+    else:
+        assert {v for v in naive_extremes_of_buckets(y, n) if v == v} <= {v for v in kept_y if v == v}
+
+
+def test_decimate_keeps_a_spike_of_one_bar_and_a_gap() -> None:
+    y = np.zeros(500_000)
+    y[123_456], y[345_678], y[200_000:210_000] = 9.0, -7.0, np.nan
+    x = np.arange(len(y))
+    kept_x, kept_y = decimate(x, y, 4_000)
+    assert len(kept_x) <= 4_000
+    assert 123_456 in kept_x and 345_678 in kept_x
+    assert np.isnan(kept_y[(kept_x >= 200_500) & (kept_x < 209_500)]).all()
+    assert ((kept_x >= 200_500) & (kept_x < 209_500)).any()
+
+
+@pytest.mark.parametrize(("x", "y", "n"), [([1, 2], [1.0], 10), ([[1]], [[1.0]], 10), ([1, 2], [1.0, 2.0], 3)])
+def test_decimate_refuses_what_it_cannot_draw(x: list, y: list, n: int) -> None:
+    with pytest.raises(InputError):
+        decimate(x, y, n)
+
+
+# --- price -------------------------------------------------------------------------------------------------------
+
+
+def test_price_chart_draws_every_candle_alert_trade_and_level() -> None:
+    candles = walk(600)
+    signals = signals_of(candles, {50: "BUY", 90: "AVOID", 300: "SELL", 400: ""})
+    trades = trades_of(candles, [(51, 80), (301, 350), (401, 460)])
+    rsi = pd.Series(np.linspace(5, 95, 600), candles.index)
+    levels = {"stop": 98.0, "target 1": 103.0, "support": 97.0, "unknown": float("nan")}
+    figure = price_chart(candles, signals, trades, levels, rsi=rsi, title="SOLUSDT")
+    candle = one(figure, "price")
+    assert isinstance(candle, go.Candlestick)
+    np.testing.assert_array_equal(candle.high, candles["high"])
+    assert str(candle.x[0])[:19] == "2025-05-05T00:00:00"
+    assert len(one(figure, "BUY (1)").x) == 1 and len(one(figure, "SELL (1)").x) == 1
+    alert = one(figure, "ALERT (2)")
+    assert [str(time)[:16] for time in alert.x] == ["2025-05-05T01:30", "2025-05-05T06:40"]
+    assert (np.asarray(alert.y) > candles["high"].iloc[[90, 400]].to_numpy()).all()
+    assert one(figure, "BUY (1)").y[0] < candles["low"].iloc[50]
+    assert alert.text[0] == "VOLUME_SPIKE, BREAKOUT_UP<br>confidence 0.80<br>AVOID"
+    gains, losses = int((trades["pnl"] > 0).sum()), int((trades["pnl"] <= 0).sum())
+    drawn = traces(figure)
+    assert sum(len(trace.x) for trace in drawn.get("exit with a gain", [])) == gains
+    assert sum(len(trace.x) for trace in drawn.get("exit with a loss", [])) == losses
+    np.testing.assert_array_equal(one(figure, "entry").y, trades["entry_price"])
+    assert np.asarray(one(figure, "target").y).reshape(-1, 3)[:, :2].tolist() == [[t, t] for t in trades["target"]]
+    texts = [note.text for note in figure.layout.annotations]
+    assert texts == ["stop 98", "target 1 103", "support 97"]
+    assert [axis.title.text for axis in figure.select_yaxes()] == ["Price", "Volume", "RSI"]
+    assert [axis.title.text for axis in figure.select_xaxes()][-1] == "Time (UTC)"
+
+
+def test_half_a_million_bars_become_some_thousand_points_with_every_extreme() -> None:
+    candles = walk(500_000)
+    candles.iloc[123_456, candles.columns.get_loc("high")] = 1e4
+    candles.iloc[222_222, candles.columns.get_loc("low")] = 1e-2
+    rsi = pd.Series(50.0, candles.index)
+    rsi.iloc[77_777] = 3.0
+    figure = price_chart(candles, rsi=rsi)
+    assert sum(len(trace.x) for trace in figure.data) < 15_000
+    assert max(one(figure, "low to high").y) == 1e4
+    (lows,) = traces(figure)["low"]
+    assert min(lows.y) == 1e-2
+    assert min(one(figure, "RSI").y) == 3.0
+    close = np.asarray(one(figure, "close").y)
+    assert close.max() == candles["close"].max() and close.min() == candles["close"].min()
+    assert sum(one(figure, "volume").y) == pytest.approx(candles["volume"].sum(), rel=1e-12)
+
+
+def test_too_many_marks_are_counted_instead_of_drawn() -> None:
+    candles = walk(5_000)
+    signals = signals_of(candles, dict.fromkeys(range(1, 1_401, 2), "WAIT_FOR_CONFIRMATION") | {2_000: "BUY"})
+    trades = trades_of(candles, [(row, row + 3) for row in range(700)])
+    figure = price_chart(candles, signals, trades)
+    assert one(figure, "ALERT").name == "ALERT (700: too many to draw)"
+    assert len(one(figure, "BUY (1)").x) == 1
+    assert one(figure, "trades").name == "trades (700: too many to draw)"
+
+
+def test_signals_outside_the_candles_are_not_drawn() -> None:
+    candles = walk(600)
+    signals = signals_of(candles, {10: "BUY", 500: "BUY"})
+    assert len(one(price_chart(candles.iloc[:100], signals), "BUY (1)").x) == 1
+
+
+def test_price_chart_names_what_it_lacks() -> None:
+    candles = walk(10)
+    with pytest.raises(InputError, match="candles=.*lacks the column 'low'"):
+        price_chart(candles.drop(columns="low"))
+    with pytest.raises(InputError, match="UTC"):
+        price_chart(candles.tz_localize(None))
+    with pytest.raises(InputError, match="rsi=9: must have one value a candle"):
+        price_chart(candles, rsi=pd.Series(np.ones(9)))
+    with pytest.raises(InputError, match="theme='blue': must be 'light' or 'dark'"):
+        price_chart(candles, theme="blue")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="'exit_price'"):
+        price_chart(candles, trades=trades_of(candles, [(1, 3)]).drop(columns="exit_price"))
+    assert price_chart(candles.iloc[:0]).layout.annotations[0].text == "no candles"
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    candles = walk(200)
+    signals, trades = signals_of(candles, {5: "BUY"}), trades_of(candles, [(6, 9), (2, 4)])
+    before = [frame.copy(deep=True) for frame in (candles, signals, trades)]
+    price_chart(candles, signals, trades)
+    trades_chart(trades)
+    for was, now in zip(before, (candles, signals, trades), strict=True):
+        pd.testing.assert_frame_equal(was, now)
+
+
+# --- results -----------------------------------------------------------------------------------------------------
+
+
+def test_equity_chart_shows_the_drawdown_of_all_points() -> None:
+    index = walk(50_000).index
+    equity = pd.Series(1_000.0, index)
+    equity.iloc[20_000:] = 1_250.0
+    equity.iloc[30_001] = 1_000.0  # one bar: 20 % below the peak
+    figure = equity_chart(equity, pd.Series(np.linspace(1_000, 900, 50_000), index, name="buy & hold"))
+    assert one(figure, "equity (").name == "equity (deepest drawdown -20.0%)"
+    assert one(figure, "buy &amp; hold (").name == "buy &amp; hold (deepest drawdown -10.0%)"
+    assert min(one(figure, "equity: drawdown").y) == pytest.approx(-0.2)
+    assert max(one(figure, "equity: drawdown").y) == 0
+    assert [axis.title.text for axis in figure.select_yaxes()] == ["Equity", "Drawdown"]
+    with pytest.raises(InputError, match="benchmark='inf': must be finite"):
+        equity_chart(equity, equity * np.inf)
+
+
+def test_trades_chart_counts_every_trade_once_in_each_view() -> None:
+    candles = walk(3_000)
+    trades = trades_of(candles, [(row, row + 20) for row in range(0, 2_900, 13)]).sample(frac=1, random_state=2)
+    trades.loc[trades.index[0], "r_multiple"] = 40.0  # far outside: gathered in the last bin, not lost
+    figure = trades_chart(trades)
+    gains = int((trades["pnl"] > 0).sum())
+    bars = [trace for trace in figure.data if isinstance(trace, go.Bar)]
+    by_reason = [trace for trace in bars if trace.orientation == "h"]
+    histogram = [trace for trace in bars if trace.orientation != "h"]
+    assert [sum(trace.x) for trace in by_reason] == [gains, len(trades) - gains]
+    assert [sum(trace.y) for trace in histogram] == [gains, len(trades) - gains]
+    assert figure.data[0].y[-1] == pytest.approx(trades["pnl"].sum())
+    assert (np.diff(np.asarray(figure.data[0].x).astype("int64")) >= 0).all()
+    assert trades_chart(trades.iloc[:0]).layout.annotations[0].text == "no trades"
+
+
+def test_contributions_add_up_to_the_score() -> None:
+    factors = {
+        "volume": {"strength": 0.9, "weight": 0.25, "contribution": 0.12},
+        "rsi": {"strength": -0.5, "weight": 0.18, "contribution": -0.05},
+        "macd": {"strength": 1.0, "weight": 0.2, "contribution": 0.2},
+        "orderbook": {"strength": float("nan"), "weight": 0.2, "contribution": float("nan")},
+    }
+    metrics = {"factors": factors, "composite_score": 0.27, "confidence": 0.31, "reading": "reversal"}
+    figure = contributions_chart({"confidence_metrics": metrics})
+    (waterfall,) = figure.data
+    assert list(waterfall.x) == ["macd", "volume", "rsi", "score"]
+    assert list(waterfall.y[:-1]) == [0.2, 0.12, -0.05]
+    assert waterfall.y[-1] == pytest.approx(0.27)
+    assert list(waterfall.measure) == ["relative"] * 3 + ["total"]
+    assert figure.layout.xaxis.title.text == "Factor (not available: orderbook)"
+    assert figure.layout.title.text == "Score 0.270, reading: reversal, confidence 0.310"
+    assert contributions_chart(metrics).data[0].y[-1] == waterfall.y[-1]
+    nothing_known = {"factors": {"orderbook": {"contribution": None}}}
+    assert contributions_chart(nothing_known).layout.annotations[0].text == "no factor was available"
+    with pytest.raises(InputError, match="must have 'factors'"):
+        contributions_chart({"score": 1})
+
+
+def test_rates_chart_writes_the_plain_numbers() -> None:
+    rates = pd.DataFrame([[120.0, 0.0], [0.25, np.nan]], ["BTCUSDT", "SOLUSDT"], ["VOLUME_SPIKE", "ALERT"])
+    (heatmap,) = rates_chart(rates).data
+    assert [list(row) for row in heatmap.text] == [["120", "0"], ["0.25", ""]]
+    np.testing.assert_allclose(np.expm1(np.asarray(heatmap.z, dtype=float)), rates.to_numpy(), rtol=1e-12)
+    with pytest.raises(InputError, match="must be counts a day"):
+        rates_chart(rates - 1)
+    assert rates_chart(rates.iloc[:0]).layout.annotations[0].text == "no rates"
+
+
+# --- look and safety ---------------------------------------------------------------------------------------------
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``#rrggbb`` as WCAG 2.1 defines it."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_and_lines_stand_out_from_the_paper(theme: str) -> None:
+    from aione_lab.figures.theme import palette
+
+    colours = palette(theme)  # type: ignore[arg-type]
+
+    def contrast(colour: str) -> float:
+        low, high = sorted([luminance(colour), luminance(colours.paper)])
+        return (high + 0.05) / (low + 0.05)
+
+    assert contrast(colours.ink) >= 7 and contrast(colours.soft) >= 4.5
+    assert min(map(contrast, (colours.up, colours.down, colours.price, colours.third))) >= 3
+    assert template(theme).layout.paper_bgcolor == colours.paper  # type: ignore[arg-type]
+
+
+def test_no_live_tag_reaches_the_page() -> None:
+    candles = walk(100)
+    signals = signals_of(candles, {5: "BUY", 9: HOSTILE})
+    signals.at[candles.index[5], "trigger_reasons"] = (HOSTILE,)
+    trades = trades_of(candles, [(6, 9), (20, 25)]).assign(exit_reason=HOSTILE, side=HOSTILE)
+    equity = pd.Series(np.ones(100), candles.index, name=HOSTILE)
+    factors = {HOSTILE: {"contribution": 0.1}, HOSTILE + "2": {"contribution": None}}
+    figures = [
+        price_chart(candles, signals, trades, {HOSTILE: 100.0}, title=HOSTILE),
+        equity_chart(equity, equity, title=HOSTILE),
+        trades_chart(trades, title=HOSTILE),
+        contributions_chart({"factors": factors, "reading": HOSTILE}),
+        rates_chart(pd.DataFrame([[1.0]], [HOSTILE], [HOSTILE]), title=HOSTILE),
+    ]
+    for figure in figures:
+        text = json.dumps(figure.to_plotly_json(), default=str)
+        assert "&lt;img" in text
+        assert "<img" not in text and "<script" not in text and "</script" not in text
+
+
+def test_every_chart_has_the_template_in_both_themes() -> None:
+    candles = walk(100)
+    trades = trades_of(candles, [(6, 9)])
+    for theme, name in (("light", "light"), ("dark", "dark")):
+        for figure in (
+            price_chart(candles, theme=theme),  # type: ignore[arg-type]
+            equity_chart(candles["close"], theme=theme),  # type: ignore[arg-type]
+            trades_chart(trades, theme=theme),  # type: ignore[arg-type]
+            trades_chart(trades.iloc[:0], theme=theme),  # type: ignore[arg-type]
+        ):
+            paper = template(name).layout.paper_bgcolor  # type: ignore[arg-type]
+            assert figure.layout.template.layout.paper_bgcolor == paper
