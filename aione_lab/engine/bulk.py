@@ -33,18 +33,18 @@ def _scatter(block, columns, start, n):
 
 
 @njit
-def replay_bars(states, bars, params, out, rows, block, columns, signals, assessments, trades):
-    """Push ``bars`` through ``step_bar``; returns (number of assessments, number of trades).
+def replay_bars(states, bars, first, last, params, out, rows, block, columns, signals, assessments, trades):
+    """Push ``bars[first:last]`` through ``step_bar``; returns (number of assessments, number of trades).
 
     ``states, params, out`` have length 1; ``rows`` is a scratch of BLOCK FEATURES and ``block`` the
     same memory as float64 (BLOCK, F). ``columns`` (F, n), ``signals`` (n,), ``assessments`` (≥ alerts,)
-    and ``trades`` (≥ trades,) are written. The state is advanced in place.
+    and ``trades`` (≥ trades,) are written from their beginning. The state is advanced in place.
     """
     state, param, result = states[0], params[0], out[0]
     alerts = 0
     closed = 0
-    for base in range(0, bars.size, BLOCK):
-        n = min(BLOCK, bars.size - base)
+    for base in range(first, last, BLOCK):
+        n = min(BLOCK, last - base)
         for i in range(n):
             t = base + i
             bar = bars[t]
@@ -81,13 +81,13 @@ def compute_features(states, bars, specs, rows, block, columns):
 
 
 @njit
-def replay_features(stages, bars, columns, params, out, rows, block, signals, assessments, trades):
+def replay_features(stages, bars, first, last, params, out, rows, block, columns, signals, assessments, trades):
     """Stages 1 to 3 over stored features: what ``replay_bars`` gives, byte for byte, without redoing them."""
     stage, param, result = stages[0], params[0], out[0]
     alerts = 0
     closed = 0
-    for base in range(0, bars.size, BLOCK):
-        n = min(BLOCK, bars.size - base)
+    for base in range(first, last, BLOCK):
+        n = min(BLOCK, last - base)
         for j in range(columns.shape[0]):
             for i in range(n):
                 block[i, j] = columns[j, base + i]
@@ -130,3 +130,9 @@ def scratch(dtype: np.dtype, n_columns: int) -> tuple[np.ndarray, np.ndarray]:
     """(rows of ``dtype``, the same memory as float64 (BLOCK, n_columns))."""
     rows = np.zeros(BLOCK, dtype)
     return rows, rows.view(np.float64).reshape(BLOCK, n_columns)
+
+
+@njit
+def start_features(states):
+    """Make zeroed FEATURE_STATE (1,) ready for a first bar."""
+    features_reset(states[0])

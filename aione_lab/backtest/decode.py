@@ -1,0 +1,232 @@
+"""From numeric records to the public dictionaries of Stage1 and Stage2. Pure: no state, no arithmetic.
+
+Every value is JSON-able: plain int, float, str, bool, list and dict; what is not known (NaN) or not
+bounded (inf) is None. Floats are not rounded, so what is read back is the same number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aione_lab.backtest.narrative import narrate
+from aione_lab.engine.event import decode_mask
+from aione_lab.engine.records import (
+    ASSESSMENT,
+    DETAILS,
+    FACTORS,
+    FEATURE_NAMES,
+    FEATURES,
+    FLAGS,
+    READINGS,
+    RECOMMENDATIONS,
+    SCENARIOS,
+    SIDES,
+    SIGNALS,
+    SUPPRESSED,
+    TRENDS,
+    VOLATILITIES,
+)
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import iso, parse_symbol
+
+PRICE = "current_price"
+"""Name in ``stats`` of the feature ``close``; every other feature keeps its column's name."""
+
+STATES = {"NONE": "no_data", "NORMAL": "normal", "ALERT": "alert"}
+ADAPTIVE = ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold")
+
+
+def decode_reasons(mask: int) -> tuple[str, ...]:
+    """Names of the reasons in a Stage1 bit mask, in the order of spec and records."""
+    return decode_mask(int(mask))
+
+
+def single(record: Any) -> Any:
+    """The one record of an array that holds one, or the record itself."""
+    return record.reshape(-1)[0] if isinstance(record, np.ndarray) else record
+
+
+def features_at(columns: np.ndarray, position: int) -> Any:
+    """FEATURES record of the bar at ``position`` of stored feature columns (F, bars)."""
+    return np.ascontiguousarray(columns[:, position]).view(FEATURES)[0]
+
+
+def number(value: Any) -> float | None:
+    """Plain float, None for NaN and infinities."""
+    plain = float(value)
+    return plain if math.isfinite(plain) else None
+
+
+def stats_dict(row: Any) -> dict[str, float | None]:
+    """Every feature of ``row`` (FEATURES) by name; the close is ``current_price``."""
+    row = single(row)
+    return {PRICE if name == "close" else name: number(row[name]) for name in FEATURE_NAMES}
+
+
+def thresholds_dict(thresholds: Thresholds, signal: Any) -> dict[str, Any]:
+    """Flat JSON of ``thresholds`` with the adaptive fields as this bar resolved them (None while warming up)."""
+    signal = single(signal)
+    return {**thresholds.to_json(), **{name: number(signal[name]) for name in ADAPTIVE}}
+
+
+def stage1_dict(
+    symbol: str, row: Any, signal: Any, thresholds: Thresholds, hints: tuple[str, ...] | list[str] = ()
+) -> dict[str, Any]:
+    """The public Stage1 dictionary of a bar.
+
+    ``row`` (FEATURES) and ``signal`` (SIGNAL) are the bar's records, ``thresholds`` those in force.
+    Distances are in ATRs, ``price_change`` and the gates shares of the price, ``timestamp`` the ISO
+    text of the bar's open; ``suppressed`` says what held an alert back, "" where nothing did.
+    """
+    signal = single(signal)
+    name = SIGNALS[int(signal.signal)]
+    return {
+        "symbol": parse_symbol(symbol),
+        "timestamp": iso(int(signal.timestamp)),
+        "signal": name,
+        "trigger_reasons": list(decode_reasons(signal.reasons)),
+        "suppressed": SUPPRESSED[int(signal.suppressed)],
+        "stats": stats_dict(row),
+        "confidence": 0.0,
+        "hints": list(hints),
+        "state": STATES[name],
+        "visible": name != "NONE",
+        "stage2_status": "pending",
+        "thresholds": thresholds_dict(thresholds, signal),
+    }
+
+
+def factors_dict(found: Any, rules: Any) -> dict[str, dict[str, float | None]]:
+    """Factor → strength (None: unavailable), weight, contribution; the contributions add up to the score."""
+    return {
+        name: {
+            "strength": number(found.strengths[i]),
+            "weight": float(rules.weights[i]),
+            "contribution": float(found.contributions[i]),
+        }
+        for i, name in enumerate(FACTORS)
+    }
+
+
+def context_dict(symbol: str, found: Any) -> dict[str, Any]:
+    """``market_context`` of an ASSESSMENT."""
+    return {
+        "symbol": symbol,
+        "trend": TRENDS[int(found.trend)],
+        "volatility": VOLATILITIES[int(found.volatility)],
+        "key_levels": {
+            "immediate_support": number(found.support),
+            "immediate_resistance": number(found.resistance),
+            "next_major_level": number(found.next_major),
+        },
+        "correlation_with_btc": number(found.correlation),
+        "independent": None if found.independent < 0 else bool(found.independent),
+        "relative_strength": number(found.relative_strength),
+        "scenario": SCENARIOS[int(found.scenario)],
+    }
+
+
+def risk_dict(found: Any) -> dict[str, Any]:
+    """``risk_parameters`` of an ASSESSMENT; ``room_atr`` is None where no opposing level is known."""
+    return {
+        "sl_level": float(found.stop),
+        "tp_targets": [float(target) for target in found.targets if target == target],
+        "optimal_entry": [float(found.entry_low), float(found.entry_high)],
+        "risk_reward_ratio": float(found.risk_reward),
+        "room_atr": number(found.room),
+    }
+
+
+def flags_dict(found: Any) -> dict[str, bool]:
+    """``anomaly_detection`` of an ASSESSMENT: every flag, up or down."""
+    return {name: bool(int(found.flags) >> i & 1) for i, name in enumerate(FLAGS)}
+
+
+def stage2_dict(
+    symbol: str,
+    found: Any,
+    row: Any,
+    signal: Any,
+    params: Any,
+    calibration_params: Mapping[str, Any],
+    *,
+    used_default_calibration: bool = False,
+    default_calibration_count: int = 0,
+    processing_time_ms: float = 0.0,
+) -> dict[str, Any]:
+    """The public Stage2 dictionary of an ALERT.
+
+    ``found`` (ASSESSMENT), ``row`` (FEATURES), ``signal`` (SIGNAL: its mask and resolved limits) and
+    ``params`` (PARAMS) are the records of that bar, ``calibration_params`` the thresholds as JSON.
+    """
+    found, row, signal, params = single(found), single(row), single(signal), single(params)
+    symbol = parse_symbol(symbol)
+    limits, rules = params.limits, params.rules
+    result = empty_stage2(symbol)
+    result.update(
+        timestamp=iso(int(found.timestamp)),
+        signal="ALERT",
+        trigger_reasons=list(decode_reasons(signal.reasons)),
+        market_context=context_dict(symbol, found),
+        anomaly_detection=flags_dict(found),
+        confidence=float(found.confidence),
+        confidence_metrics={
+            "composite_score": float(found.score),
+            "confidence": float(found.confidence),
+            "side": SIDES[int(found.side)],
+            "reading": READINGS[int(found.reading)],
+            "factors": factors_dict(found, rules),
+            "factors_confirmed": int(found.confirmed),
+            "clustered": bool(found.clustered),
+            "coverage": float(found.coverage),
+            "used_default_calibration": bool(used_default_calibration),
+        },
+        risk_parameters=risk_dict(found),
+        recommendation=RECOMMENDATIONS[int(found.recommendation)],
+        recommendation_detail=DETAILS[int(found.detail)],
+        narrative=narrate(symbol, row, signal, found, limits, rules),
+        quality_metrics={
+            "used_default_calibration": bool(used_default_calibration),
+            "default_calibration_count": int(default_calibration_count),
+            "processing_time_ms": float(processing_time_ms),
+        },
+        calibration_params=dict(calibration_params),
+        validation_passed=bool(
+            found.confidence >= limits.min_confidence and found.risk_reward >= rules.min_risk_reward
+        ),
+    )
+    return result
+
+
+def empty_stage2(symbol: str) -> dict[str, Any]:
+    """Every key of the Stage2 dictionary with nothing found: no ALERT, or input that cannot be assessed."""
+    return {
+        "symbol": symbol,
+        "timestamp": None,
+        "signal": "NONE",
+        "trigger_reasons": [],
+        "market_context": {},
+        "anomaly_detection": {},
+        "confidence": 0.0,
+        "confidence_metrics": {},
+        "risk_parameters": {},
+        "recommendation": "",
+        "recommendation_detail": "",
+        "narrative": {"uk": "", "en": ""},
+        "quality_metrics": {
+            "used_default_calibration": False,
+            "default_calibration_count": 0,
+            "processing_time_ms": 0.0,
+        },
+        "calibration_params": {},
+        "validation_passed": False,
+    }
+
+
+def empty_assessment() -> np.ndarray:
+    """An ASSESSMENT (1,) to be filled."""
+    return np.zeros(1, ASSESSMENT)

@@ -1,0 +1,93 @@
+"""From checked frames to the BAR array that the engine reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.engine.records import BAR
+from aione_lab.errors import InputError
+from aione_lab.lake.schema import check_candles, check_funding
+from aione_lab.units import INTERVALS, MINUTE_MS, interval_ms
+
+_OPTIONAL = ("quote_volume", "taker_buy_volume")
+
+
+def frame_ms(frame: pd.DataFrame | pd.Series) -> np.ndarray:
+    """int64 UTC ms of a checked frame's index."""
+    return frame.index.as_unit("ms").asi8
+
+
+def infer_interval(candles: pd.DataFrame) -> str:
+    """The interval of a candle frame: its most frequent spacing. InputError where that is none we know."""
+    if not isinstance(candles, pd.DataFrame):
+        raise InputError.of("candles", type(candles).__name__, "must be a pandas DataFrame")
+    times = candles["timestamp"] if "timestamp" in candles else candles.index.to_series()
+    if isinstance(times.dtype, pd.DatetimeTZDtype) or np.issubdtype(times.dtype, np.datetime64):
+        times = times.dt.as_unit("ms").astype("int64")
+    elif not np.issubdtype(times.dtype, np.integer):
+        raise InputError.of("candles.timestamp", str(times.dtype), "must be UTC datetimes or int64 UTC ms")
+    steps = np.diff(times.to_numpy())
+    if not steps.size:
+        raise InputError.of("interval", None, f"cannot be told from {len(times)} candle(s); give one of the intervals")
+    values, counts = np.unique(steps, return_counts=True)
+    spacing = int(values[counts.argmax()])
+    for name, step in INTERVALS.items():
+        if step == spacing:
+            return name
+    raise InputError.of("interval", None, f"the candles are {spacing} ms apart, which is none of {', '.join(INTERVALS)}")
+
+
+def prepare_bars(
+    candles: pd.DataFrame,
+    interval: str,
+    reference: pd.DataFrame | pd.Series | None = None,
+    funding: pd.DataFrame | pd.Series | None = None,
+) -> np.ndarray:
+    """Array (n,) of BAR: candles, the reference's close at the same time, funding by bar.
+
+    ``reference``: the reference symbol's candles, or its closes as a Series on a UTC index; bars of it
+    that are missing are NaN. ``funding``: rates at their real stamps; a stamp up to half a minute off a
+    bar's open belongs to that bar, and rates within one bar add up. Raises InputError for frames that
+    ``lake.schema`` refuses.
+    """
+    step = interval_ms(interval)
+    candles = check_candles(candles, interval)
+    bars = np.zeros(len(candles), BAR)
+    times = frame_ms(candles)
+    bars["timestamp"] = times
+    for name in ("open", "high", "low", "close", "volume", *_OPTIONAL):
+        bars[name] = candles[name].to_numpy()
+    bars["reference_close"] = np.nan
+    if reference is not None:
+        other_times, closes = _reference_closes(reference, interval)
+        place = np.searchsorted(other_times, times)
+        place[place == len(other_times)] = 0
+        found = other_times[place] == times
+        bars["reference_close"][found] = closes[place[found]]
+    bars["funding_rate"] = np.nan
+    if funding is not None:
+        _put_funding(bars, check_funding(funding), step)
+    return bars
+
+
+def _reference_closes(reference: Any, interval: str) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(reference, pd.Series):
+        closes = reference.to_numpy(dtype=float)
+        flat = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), closes), index=reference.index)
+        reference = flat.assign(volume=0.0)
+    checked = check_candles(reference, interval, "reference")
+    return frame_ms(checked), checked["close"].to_numpy()
+
+
+def _put_funding(bars: np.ndarray, funding: pd.DataFrame, step: int) -> None:
+    stamps = frame_ms(funding)
+    opens = (stamps + MINUTE_MS // 2) // step * step
+    place = np.searchsorted(bars["timestamp"], opens)
+    inside = place < len(bars)
+    inside[inside] = bars["timestamp"][place[inside]] == opens[inside]
+    rates = bars["funding_rate"]
+    for i, rate in zip(place[inside], funding["funding_rate"].to_numpy()[inside], strict=True):
+        rates[i] = rate if np.isnan(rates[i]) else rates[i] + rate

@@ -1,0 +1,203 @@
+"""`replay`: history through Stage1 to Stage3 in one call, and `triggers`: Stage1 alone, in columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.backtest.prepare import frame_ms, infer_interval, prepare_bars
+from aione_lab.backtest.result import Result
+from aione_lab.engine import bulk
+from aione_lab.engine.engine import _start
+from aione_lab.engine.params import params_record
+from aione_lab.engine.records import (
+    ASSESSMENT,
+    FEATURE_NAMES,
+    FEATURE_STATE,
+    FEATURES,
+    OUT,
+    REASONS,
+    SIGNAL,
+    STATE,
+    TRADE,
+)
+from aione_lab.engine.spec import FeatureSpec
+from aione_lab.errors import InputError
+from aione_lab.lake.schema import check_candles
+from aione_lab.lake.store import fingerprint_candles
+from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import parse_symbol, to_ms
+
+Schedule = Mapping[Any, Thresholds]
+
+
+def replay(
+    candles: pd.DataFrame,
+    thresholds: Thresholds | Schedule | None = None,
+    *,
+    symbol: str = "",
+    interval: str | None = None,
+    reference: pd.DataFrame | pd.Series | None = None,
+    funding: pd.DataFrame | pd.Series | None = None,
+    spec: FeatureSpec | None = None,
+    settings: Settings | None = None,
+    costs: Costs | None = None,
+    features: pd.DataFrame | None = None,
+) -> Result:
+    """Push ``candles`` through the very step that live uses, and return what came out.
+
+    Parameters
+    ----------
+    candles
+        Closed candles, ascending, on a UTC DatetimeIndex or with a ``timestamp`` column (int64 ms):
+        ``open, high, low, close, volume`` and, where known, ``quote_volume, trades, taker_buy_volume``.
+        At a missing bar the windows start anew and an open trade is closed with reason ``gap``.
+    thresholds
+        One set for the whole span, or a schedule ``{time: Thresholds}``: each set holds from the first
+        bar at or after its time (the first must not lie after the first bar). Default ``Thresholds()``.
+    symbol, interval
+        For display and messages; the interval is told from the spacing where it is not given.
+    reference
+        Candles (or closes) of the reference symbol, aligned on time; without them correlation is NaN.
+    funding
+        Funding rates at their real stamps. A stamp crossed without a known rate leaves a trade's
+        funding *unknown* (NaN), and the metrics say how many were known.
+    features
+        ``result.features`` of an earlier replay of the same candles, interval, spec and reference, to
+        replay other thresholds without computing them again. Their bytes are the same either way.
+
+    Raises InputError, one line, for frames, intervals or objects that cannot be used.
+    """
+    interval = infer_interval(candles) if interval is None else interval
+    symbol = parse_symbol(symbol) if symbol else ""
+    spec = FeatureSpec() if spec is None else spec
+    settings = Settings() if settings is None else settings
+    costs = Costs() if costs is None else costs
+    bars = prepare_bars(candles, interval, reference, funding)
+    schedule = _schedule(thresholds, bars)
+    n = len(bars)
+    # np.zeros maps memory lazily: room for the worst case costs nothing until it is written.
+    signals, alerts, trades = np.zeros(n, SIGNAL), np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
+    out = np.zeros(1, OUT)
+    rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+    states = np.zeros(1, STATE)
+    columns = np.empty((len(FEATURE_NAMES), n)) if features is None else _columns(features, bars)
+    params = params_record(schedule[0][1], interval, spec, settings, costs)
+    _start(states, params)
+    n_alerts = n_trades = 0
+    for first, last, limits in _spans(schedule, n):
+        params["limits"] = limits.record()
+        loop, state = (bulk.replay_bars, states) if features is None else (bulk.replay_features, states["stages"])
+        new_alerts, new_trades = loop(
+            state, bars, first, last, params, out, rows, block, columns, signals, alerts[n_alerts:], trades[n_trades:]
+        )
+        n_alerts += new_alerts
+        n_trades += new_trades
+    return Result(
+        symbol=symbol,
+        interval=interval,
+        schedule=tuple((int(bars["timestamp"][i]), limits) for i, limits in schedule),
+        spec=spec,
+        settings=settings,
+        costs=costs,
+        bars=bars,
+        columns=columns,
+        signal_records=signals,
+        assessment_records=alerts[:n_alerts].copy(),
+        trade_records=trades[:n_trades].copy(),
+        stage_record=states["stages"].copy(),
+        fingerprint=fingerprint_candles(check_candles(candles, interval)),
+    )
+
+
+def compute_features(
+    candles: pd.DataFrame,
+    *,
+    interval: str | None = None,
+    reference: pd.DataFrame | pd.Series | None = None,
+    spec: FeatureSpec | None = None,
+) -> pd.DataFrame:
+    """The features of ``candles``, one row a bar, one float64 column a feature; NaN: not known yet.
+
+    They depend on the candles, the interval, ``spec`` and the reference, never on a threshold.
+    """
+    interval = infer_interval(candles) if interval is None else interval
+    bars = prepare_bars(candles, interval, reference)
+    states = np.zeros(1, FEATURE_STATE)
+    rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+    columns = np.empty((len(FEATURE_NAMES), len(bars)))
+    specs = (FeatureSpec() if spec is None else spec).record(interval)
+    bulk.start_features(states)
+    bulk.compute_features(states, bars, specs, rows, block, columns)
+    return features_frame(columns, bars["timestamp"])
+
+
+def triggers(
+    features: pd.DataFrame,
+    thresholds: Thresholds | None = None,
+    *,
+    settings: Settings | None = None,
+) -> pd.DataFrame:
+    """Which Stage1 reasons hold on each bar: one boolean column a reason, in their fixed order.
+
+    ``features`` is ``result.features`` or ``compute_features(...)``. Gates and cool-down are apart: they
+    decide about alerts, not about reasons. All False while warming up.
+    """
+    thresholds = Thresholds() if thresholds is None else thresholds
+    columns = _checked_columns(features)
+    # The interval steers nothing that a trigger reads; costs neither.
+    params = params_record(thresholds, "1m", FeatureSpec(), Settings() if settings is None else settings, Costs())
+    rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+    masks = np.zeros(columns.shape[1], np.int64)
+    bulk.trigger_masks(columns, params, rows, block, np.zeros(1, SIGNAL), masks)
+    return pd.DataFrame({name: (masks >> i & 1).astype(bool) for i, name in enumerate(REASONS)}, index=features.index)
+
+
+def features_frame(columns: np.ndarray, times: np.ndarray) -> pd.DataFrame:
+    """Feature columns (F, n) as a DataFrame on a UTC index, without copying the numbers."""
+    index = pd.DatetimeIndex(times.astype("datetime64[ms]"), name="timestamp").tz_localize("UTC")
+    return pd.DataFrame(columns.T, index=index, columns=list(FEATURE_NAMES), copy=False)
+
+
+def _checked_columns(features: pd.DataFrame) -> np.ndarray:
+    if not isinstance(features, pd.DataFrame) or tuple(features.columns) != FEATURE_NAMES:
+        raise InputError.of("features", type(features).__name__, "must be the frame that compute_features returns")
+    return np.ascontiguousarray(features.to_numpy(dtype=np.float64).T)
+
+
+def _columns(features: pd.DataFrame, bars: np.ndarray) -> np.ndarray:
+    columns = _checked_columns(features)
+    close = columns[FEATURE_NAMES.index("close")]
+    if len(features) != len(bars) or not (
+        np.array_equal(frame_ms(features), bars["timestamp"]) and np.array_equal(close, bars["close"])
+    ):
+        raise InputError.of("features", f"{len(features)} rows", "must be the features of these very candles")
+    return columns
+
+
+def _schedule(thresholds: Any, bars: np.ndarray) -> list[tuple[int, Thresholds]]:
+    """[(first bar, thresholds)], ascending, the first at bar 0."""
+    if thresholds is None:
+        return [(0, Thresholds())]
+    if not isinstance(thresholds, Mapping):
+        return [(0, thresholds)]
+    if not thresholds:
+        raise InputError.of("thresholds", thresholds, "a schedule needs at least one time")
+    times = sorted(
+        ((to_ms(time, "thresholds time"), limits) for time, limits in thresholds.items()), key=lambda entry: entry[0]
+    )
+    if times[0][0] > bars["timestamp"][0]:
+        raise InputError.of("thresholds", times[0][0], "the first time of a schedule must not lie after the first candle")
+    places = {int(np.searchsorted(bars["timestamp"], time)): limits for time, limits in times}
+    before = [limits for time, limits in times if time <= bars["timestamp"][0]]
+    places[0] = before[-1]
+    return [(i, places[i]) for i in sorted(places) if i < len(bars)]
+
+
+def _spans(schedule: list[tuple[int, Thresholds]], n: int) -> list[tuple[int, int, Thresholds]]:
+    ends = [first for first, _ in schedule[1:]] + [n]
+    return [(first, end, limits) for (first, limits), end in zip(schedule, ends, strict=True)]

@@ -1,0 +1,257 @@
+"""`Result`: what a replay gives, as frames on access over the engine's numeric records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.backtest.metrics import compute_metrics
+from aione_lab.engine.event import decode_mask
+from aione_lab.engine.params import params_record
+from aione_lab.engine.records import (
+    ASSESSMENT,
+    EXITS,
+    FACTORS,
+    FEATURE_NAMES,
+    FEATURES,
+    READINGS,
+    REASONS,
+    RECOMMENDATIONS,
+    SCENARIOS,
+    SIDES,
+    SIGNALS,
+    SUPPRESSED,
+
+    TRENDS,
+    VOLATILITIES,
+)
+from aione_lab.engine.spec import FeatureSpec
+from aione_lab.errors import InputError
+from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import INTERVALS, iso, to_ms
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+    import vectorbt as vbt
+
+    from aione_lab.backtest.explain import Explanation
+
+
+@dataclass(frozen=True)
+class Result:
+    """Features, signals, alerts, trades and metrics of one replay.
+
+    Frames are built when first asked for. The records behind them (``bars, columns, signal_records,
+    assessment_records, trade_records``) are the engine's own bytes: what ``Engine.push`` gives bar by bar.
+    """
+
+    symbol: str
+    interval: str
+    schedule: tuple[tuple[int, Thresholds], ...]
+    spec: FeatureSpec
+    settings: Settings
+    costs: Costs
+    bars: np.ndarray
+    columns: np.ndarray
+    signal_records: np.ndarray
+    assessment_records: np.ndarray
+    trade_records: np.ndarray
+    stage_record: np.ndarray
+    fingerprint: str
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The thresholds in force on the last bar."""
+        return self.schedule[-1][1]
+
+    @cached_property
+    def index(self) -> pd.DatetimeIndex:
+        """Open times of the bars."""
+        return _utc(self.bars["timestamp"])
+
+    @cached_property
+    def candles(self) -> pd.DataFrame:
+        """The candles that were replayed: open, high, low, close, volume."""
+        names = ["open", "high", "low", "close", "volume"]
+        return pd.DataFrame({name: self.bars[name] for name in names}, index=self.index)
+
+    @cached_property
+    def features(self) -> pd.DataFrame:
+        """One row a bar, one float64 column a feature (documented in ``engine/records.py``)."""
+        return pd.DataFrame(self.columns.T, index=self.index, columns=list(FEATURE_NAMES), copy=False)
+
+    @cached_property
+    def signals(self) -> pd.DataFrame:
+        """One row a bar: signal, trigger_reasons (tuple of str), suppressed, confidence, recommendation, …"""
+        records = self.signal_records
+        masks, place = np.unique(records["reasons"], return_inverse=True)
+        reasons = np.empty(len(masks), dtype=object)
+        reasons[:] = [decode_mask(int(mask)) for mask in masks]
+        columns: dict[str, Any] = {
+            "signal": pd.Categorical.from_codes(records["signal"], list(SIGNALS)),
+            "trigger_reasons": reasons[place],
+            "suppressed": pd.Categorical.from_codes(records["suppressed"], list(SUPPRESSED)),
+            "confidence": records["confidence"],
+            "recommendation": pd.Categorical.from_codes(records["recommendation"], list(RECOMMENDATIONS)),
+            "side": _sides(records["side"]),
+            "position": records["position"].astype(np.int64),
+        }
+        for name in ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold", "equity"):
+            columns[name] = records[name]
+        return pd.DataFrame(columns, index=self.index)
+
+    @cached_property
+    def alerts(self) -> pd.DataFrame:
+        """One row an ALERT: what Stage2 found, with the strength and contribution of every factor."""
+        records = self.assessment_records
+        decoded = {
+            "trend": [TRENDS[int(code)] for code in records["trend"]],
+            "volatility": [VOLATILITIES[int(code)] for code in records["volatility"]],
+            "scenario": [SCENARIOS[int(code)] for code in records["scenario"]],
+            "reading": [READINGS[int(code)] for code in records["reading"]],
+            "side": _sides(records["side"]),
+            "recommendation": [RECOMMENDATIONS[int(code)] for code in records["recommendation"]],
+        }
+        skipped = {"timestamp", "strengths", "contributions", "targets", "detail", "flags", *decoded}
+        plain = {name: records[name] for name in ASSESSMENT.names or () if name not in skipped}
+        frame = pd.DataFrame({**decoded, **plain}, index=_utc(records["timestamp"]))
+        for i in range(3):
+            frame[f"target_{i + 1}"] = records["targets"][:, i]
+        for kind in ("strengths", "contributions"):
+            for i, factor in enumerate(FACTORS):
+                frame[f"{factor}_{kind[:-1]}"] = records[kind][:, i]
+        return frame
+
+    @cached_property
+    def trades(self) -> pd.DataFrame:
+        """One row a closed trade, net of costs.
+
+        ``pnl, fees, funding`` are quote currency; ``mae, mfe`` shares of the entry price; ``funding`` is NaN
+        where a stamp the trade crossed is not known (``pnl`` then holds what is known). ``pnl_other`` of an
+        ``ambiguous`` trade is its P&L had the other of stop and target filled first. A trade still open at
+        the end is not here but in ``open_trade``.
+        """
+        records = self.trade_records
+        columns: dict[str, Any] = {
+            "entry_time": _utc(records["entry_time"]),
+            "exit_time": _utc(records["exit_time"]),
+            "side": _sides(records["side"]),
+            "entry_price": records["entry_price"],
+            "exit_price": records["exit_price"],
+            "exit_reason": pd.Categorical.from_codes(records["exit_reason"], list(EXITS)),
+            "quantity": records["quantity"],
+            "fees": records["fees"],
+            "funding": np.where(records["funding_missing"] > 0, np.nan, records["funding"]),
+            "pnl": records["pnl"],
+            "r_multiple": records["r_multiple"],
+            "mae": records["mae"],
+            "mfe": records["mfe"],
+            "confidence": records["confidence"],
+            "stop": records["stop"],
+            "target": records["target"],
+            "bars": records["bars"],
+            "signal_time": _utc(records["signal_time"]),
+            "ambiguous": records["ambiguous"].astype(bool),
+            "pnl_other": records["pnl_other"],
+            "funding_known": records["funding_known"],
+            "funding_missing": records["funding_missing"],
+        }
+        return pd.DataFrame(columns)
+
+    @cached_property
+    def open_trade(self) -> dict[str, Any] | None:
+        """The position still held after the last bar, marked at its close; None where there is none."""
+        position = self.stage_record["position"][0]
+        if not position["side"]:
+            return None
+        side, close = int(position["side"]), float(self.bars["close"][-1])
+        return {
+            "entry_time": pd.Timestamp(int(position["entry_time"]), unit="ms", tz="UTC"),
+            "side": SIDES[side],
+            "entry_price": float(position["entry_price"]),
+            "quantity": float(position["quantity"]),
+            "stop": float(position["stop"]),
+            "target": float(position["target"]),
+            "unrealised": side * float(position["quantity"]) * (close - float(position["entry_price"])),
+        }
+
+    @cached_property
+    def equity(self) -> pd.Series:
+        """Cash and open position at every close, quote currency, costs so far included."""
+        return pd.Series(self.signal_records["equity"], index=self.index, name="equity")
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Any]:
+        """Numbers of the whole replay, net of costs; ``backtest/metrics.py`` defines each."""
+        return compute_metrics(self)
+
+    def rates(self) -> pd.DataFrame:
+        """Per warm day: how often each reason held, and in how many alerts it took part."""
+        records = self.signal_records
+        warm = self.columns[FEATURE_NAMES.index("warm")] == 1.0
+        days = warm.sum() * INTERVALS[self.interval] / INTERVALS["1d"]
+        alert = records["signal"] == SIGNALS.index("ALERT")
+        rows = {
+            name: ((held := records["reasons"] >> i & 1 == 1).sum() / days, (held & alert).sum() / days)
+            for i, name in enumerate(REASONS)
+        }
+        return pd.DataFrame(rows, index=["bars_per_day", "alerts_per_day"]).T.rename_axis("reason")
+
+    def explain(self, timestamp: Any) -> Explanation:
+        """Why the bar that opened at ``timestamp`` got its signal: triggers, factors, risk, narrative."""
+        from aione_lab.backtest.explain import explain
+
+        time = to_ms(timestamp, "timestamp")
+        at = int(np.searchsorted(self.bars["timestamp"], time))
+        if at == len(self.bars) or self.bars["timestamp"][at] != time:
+            first, last = iso(int(self.bars["timestamp"][0])), iso(int(self.bars["timestamp"][-1]))
+            raise InputError.of("timestamp", timestamp, f"must be the open of a replayed bar, {first} to {last}")
+        row = np.zeros(1, FEATURES)
+        row.view(np.float64)[:] = self.columns[:, at]
+        limits = next(limits for start, limits in reversed(self.schedule) if start <= time)
+        params = params_record(limits, self.interval, self.spec, self.settings, self.costs)
+        found = self.assessment_records[self.assessment_records["timestamp"] == time]
+        trade = self.trade_records[self.trade_records["signal_time"] == time]
+        return explain(
+            self.symbol,
+            row[0],
+            self.signal_records[at],
+            found[0] if len(found) else None,
+            params[0],
+            trade[0] if len(trade) else None,
+        )
+
+    def plot(self, start: Any = None, end: Any = None) -> go.Figure:
+        """Price with triggers and trades, volume, RSI and equity, as a Plotly figure."""
+        from aione_lab.figures import result_chart
+
+        return result_chart(self, start, end)
+
+    def to_vectorbt(self) -> vbt.Portfolio:
+        """The trades as a vectorbt ``Portfolio`` built from order records; funding is not in it."""
+        from aione_lab.backtest.vectorbt_bridge import to_vectorbt
+
+        return to_vectorbt(self)
+
+    def __repr__(self) -> str:
+        m = self.metrics
+        return (
+            f"Result({self.symbol or 'candles'} {self.interval}, {len(self.bars)} bars, {m['n_alerts']} alerts, "
+            f"{m['n_trades']} trades, net {m['net_pnl']:+.2f})"
+        )
+
+
+def _utc(times: np.ndarray) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(times.astype("datetime64[ms]"), name="timestamp").tz_localize("UTC")
+
+
+def _sides(codes: np.ndarray) -> list[str]:
+    return [SIDES[int(code)] for code in codes]
+
+

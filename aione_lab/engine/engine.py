@@ -1,0 +1,233 @@
+"""`Engine`: the step for one symbol, one candle at a time, from Python."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aione_lab.engine.event import Event
+from aione_lab.engine.levels import add_day
+from aione_lab.engine.params import params_record
+from aione_lab.engine.records import BAR, LAYOUT, OUT, STATE
+from aione_lab.engine.spec import FeatureSpec
+from aione_lab.engine.step import break_sequence, start, step_bar
+from aione_lab.errors import InputError, SequenceBreak
+from aione_lab.jit import njit
+from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import iso, parse_symbol
+
+_MAGIC = b"AIONE-ENGINE\n"
+_DIGEST_SIZE = 32
+
+
+@njit
+def _start(states, params):
+    start(states[0], params[0])
+
+
+@njit
+def _step(states, bars, params, outs):
+    step_bar(states[0], bars[0], params[0], outs[0])
+
+
+@njit
+def _break(states, params, outs):
+    break_sequence(states[0], params[0], outs[0])
+
+
+class Engine:
+    """Push closed candles of one symbol; each ``push`` is one step of the same code that replay loops over.
+
+    ``push`` raises SequenceBreak when a candle does not directly follow the one before it (back-fill
+    and push the missing ones first, or call ``reset`` where they do not exist) and InputError for a
+    candle that cannot be one. After either the engine is as it was before the call.
+    """
+
+    def __init__(
+        self,
+        symbol: str,
+        thresholds: Thresholds | None = None,
+        *,
+        interval: str = "1m",
+        spec: FeatureSpec | None = None,
+        settings: Settings | None = None,
+        costs: Costs | None = None,
+    ) -> None:
+        self.symbol = parse_symbol(symbol)
+        self.interval = interval
+        self.spec = FeatureSpec() if spec is None else spec
+        self.settings = Settings() if settings is None else settings
+        self.costs = Costs() if costs is None else costs
+        self._thresholds = Thresholds() if thresholds is None else thresholds
+        self._params = params_record(self._thresholds, interval, self.spec, self.settings, self.costs)
+        self._step_ms = int(self._params["spec"]["step_ms"][0])
+        self._state = np.zeros(1, STATE)
+        self._out = np.zeros(1, OUT)
+        self._out_bytes = self._out.view(np.uint8)  # copying bytes is 100 times quicker than copying fields
+        self._bar = np.zeros(1, BAR)
+        _start(self._state, self._params)
+        self._last_time = 0
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The thresholds in force; setting them takes effect with the next candle."""
+        return self._thresholds
+
+    @thresholds.setter
+    def thresholds(self, thresholds: Thresholds) -> None:
+        if not isinstance(thresholds, Thresholds):
+            raise InputError.of("thresholds", thresholds, "must be a Thresholds object")
+        self._params["limits"] = thresholds.record()
+        self._thresholds = thresholds
+
+    @property
+    def last_time(self) -> int | None:
+        """Open time of the last candle, UTC ms; None before the first."""
+        return self._last_time or None
+
+    @property
+    def next_time(self) -> int | None:
+        """Open time that the next candle must have; None where any will do."""
+        return self._last_time + self._step_ms if self._last_time else None
+
+    def push(
+        self, candle: Mapping[str, Any], reference: Mapping[str, Any] | None = None, funding: float | None = None
+    ) -> Event:
+        """One closed candle through Stage1 to Stage3.
+
+        ``candle``: ``timestamp`` (open, int ms UTC), ``open, high, low, close, volume``, and where known
+        ``quote_volume`` and ``taker_buy_volume``. ``reference``: the reference symbol's candle of the same
+        timestamp. ``funding``: the rate of a funding stamp that falls into this bar.
+        """
+        time = candle["timestamp"] if "timestamp" in candle else None
+        time = _whole_ms(time)
+        if time % self._step_ms or time <= 0:
+            raise InputError.of("candle.timestamp", time, f"must be the open of a {self.interval} bar in UTC ms")
+        if self._last_time and time != self._last_time + self._step_ms:
+            raise SequenceBreak(
+                f"{self.symbol} {self.interval}: got the candle of {iso(time)}, expected "
+                f"{iso(self._last_time + self._step_ms)}"
+            )
+        prices = _read_candle(candle)
+        close = math.nan
+        if reference is not None:
+            if reference.get("timestamp") != time:
+                raise InputError.of("reference.timestamp", reference.get("timestamp"), f"must be {time}, the candle's")
+            close = _price(reference, "close", "reference")
+        rate = math.nan
+        if funding is not None:
+            rate = _number(funding, "funding")
+            if not abs(rate) < 1.0:
+                raise InputError.of("funding", funding, "must be a rate between -1 and 1, such as 0.0001")
+        self._bar[0] = (time, *prices, close, rate)
+        _step(self._state, self._bar, self._params, self._out)
+        self._last_time = time
+        return Event(self.symbol, self._out_bytes.copy())
+
+    def reset(self) -> np.ndarray:
+        """Bars are missing for good: forget the windows and close an open trade at the last close.
+
+        Returns the closed trade as an array of TRADE (0 or 1 long); what replay does at a gap.
+        """
+        _break(self._state, self._params, self._out)
+        self._last_time = 0
+        return self._out["trade"][: int(self._out["trades"][0])].copy()
+
+    def seed_days(self, highs: Any, lows: Any) -> None:
+        """Give the daily levels completed days from before the first candle, oldest first."""
+        if self._last_time:
+            raise InputError.of("engine", f"{self.symbol} at {iso(self._last_time)}", "days are seeded before any candle")
+        highs = np.asarray(highs, dtype=np.float64)
+        lows = np.asarray(lows, dtype=np.float64)
+        if highs.shape != lows.shape or highs.ndim != 1 or not (lows > 0).all() or not (highs >= lows).all():
+            raise InputError.of("highs, lows", (highs.tolist(), lows.tolist()), "need equal lengths and 0 < low ≤ high")
+        _seed(self._state, self._params, highs, lows)
+
+    def snapshot(self) -> bytes:
+        """Everything: configuration, position in the stream, and the state's bytes, with a checksum."""
+        head = {
+            "layout": LAYOUT,
+            "state_bytes": STATE.itemsize,
+            "symbol": self.symbol,
+            "interval": self.interval,
+            "last_time": self._last_time,
+            "thresholds": self._thresholds.to_json(),
+            "spec": self.spec.model_dump(mode="json"),
+            "settings": self.settings.model_dump(mode="json"),
+            "costs": self.costs.model_dump(mode="json"),
+        }
+        text = json.dumps(head).encode()
+        body = len(text).to_bytes(4, "big") + text + self._state.tobytes()
+        return _MAGIC + hashlib.sha256(body).digest() + body
+
+    @classmethod
+    def restore(cls, blob: bytes) -> Engine:
+        """The engine that ``snapshot`` saw. Raises InputError for damaged bytes or another layout."""
+        body = blob[len(_MAGIC) + _DIGEST_SIZE :]
+        if blob[: len(_MAGIC)] != _MAGIC or blob[len(_MAGIC) : len(_MAGIC) + _DIGEST_SIZE] != hashlib.sha256(body).digest():
+            raise InputError.of("blob", bytes(blob[:16]), "is not a whole engine snapshot")
+        size = int.from_bytes(body[:4], "big")
+        head = json.loads(body[4 : 4 + size])
+        if head["layout"] != LAYOUT or head["state_bytes"] != STATE.itemsize:
+            raise InputError.of("blob", f"layout {head['layout']}", f"this version reads layout {LAYOUT}")
+        engine = cls(
+            head["symbol"],
+            Thresholds.from_json(head["thresholds"]),
+            interval=head["interval"],
+            spec=FeatureSpec(**head["spec"]),
+            settings=Settings(**head["settings"]),
+            costs=Costs(**head["costs"]),
+        )
+        engine._state = np.frombuffer(body[4 + size :], STATE).copy()
+        engine._last_time = head["last_time"]
+        return engine
+
+
+@njit
+def _seed(states, params, highs, lows):
+    for i in range(highs.size):
+        add_day(states[0].features.daily, highs[i], lows[i], params[0].spec)
+
+
+def _whole_ms(time: Any) -> int:
+    if isinstance(time, (int, np.integer)) and not isinstance(time, bool):
+        return int(time)
+    raise InputError.of("candle.timestamp", time, "must be the open time as an int in UTC ms")
+
+
+def _number(value: Any, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError.of(name, value, "must be a number") from None
+
+
+def _price(candle: Mapping[str, Any], name: str, argument: str) -> float:
+    price = _number(candle.get(name), f"{argument}.{name}")
+    if not 0.0 < price < math.inf:
+        raise InputError.of(f"{argument}.{name}", price, "must be a positive finite price")
+    return price
+
+
+def _amount(candle: Mapping[str, Any], name: str) -> float:
+    value = candle.get(name)
+    return math.nan if value is None else _number(value, f"candle.{name}")
+
+
+def _read_candle(candle: Mapping[str, Any]) -> tuple[float, ...]:
+    """(open, high, low, close, volume, quote_volume, taker_buy_volume), refused where no candle can be so."""
+    open_, high, low, close = (_price(candle, name, "candle") for name in ("open", "high", "low", "close"))
+    if high < open_ or high < close or high < low:
+        raise InputError.of("candle.high", high, f"must not lie below open {open_}, low {low} or close {close}")
+    if low > open_ or low > close:
+        raise InputError.of("candle.low", low, f"must not lie above open {open_} or close {close}")
+    volume = _number(candle.get("volume"), "candle.volume")
+    if not 0.0 <= volume < math.inf:
+        raise InputError.of("candle.volume", volume, "must be a finite number ≥ 0")
+    return open_, high, low, close, volume, _amount(candle, "quote_volume"), _amount(candle, "taker_buy_volume")

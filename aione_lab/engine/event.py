@@ -1,0 +1,121 @@
+"""`Event`: what one pushed candle gave, with the names that replay's frames use."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from aione_lab.engine.records import (
+    EXITS,
+    FEATURE_NAMES,
+    OUT,
+    REASONS,
+    RECOMMENDATIONS,
+    SIDES,
+    SIGNALS,
+    SUPPRESSED,
+    TRADE,
+)
+
+_MASKS: dict[int, tuple[str, ...]] = {}
+
+
+def decode_mask(mask: int) -> tuple[str, ...]:
+    """Names of the reasons in a Stage1 bit mask, in their fixed order."""
+    names = _MASKS.get(mask)
+    if names is None:
+        names = tuple(name for i, name in enumerate(REASONS) if mask >> i & 1)
+        _MASKS[mask] = names
+    return names
+
+
+class Event:
+    """One bar's outcome. Numeric records behind it equal replay's byte for byte.
+
+    ``signal_record`` (SIGNAL), ``feature_record`` (FEATURES), ``assessment_record`` (ASSESSMENT, or None
+    where the bar is no ALERT) and ``trade_records`` (TRADE arrays, 0 or 1 long) are the numbers; the
+    other attributes are their readable forms.
+    """
+
+    __slots__ = ("__dict__", "_raw", "symbol")
+
+    def __init__(self, symbol: str, raw: np.ndarray) -> None:
+        """``raw``: the bytes (uint8) of one OUT record, owned by this event."""
+        self.symbol = symbol
+        self._raw = raw
+
+    @cached_property
+    def _out(self) -> np.ndarray:
+        return self._raw.view(OUT)
+
+    @property
+    def signal_record(self) -> np.ndarray:
+        return self._out["signal"]
+
+    @property
+    def feature_record(self) -> np.ndarray:
+        return self._out["features"]
+
+    @property
+    def assessment_record(self) -> np.ndarray | None:
+        return self._out["assessment"] if self.signal == "ALERT" else None
+
+    @property
+    def trade_records(self) -> np.ndarray:
+        return self._out["trade"][: int(self._out["trades"][0])]
+
+    @cached_property
+    def timestamp(self) -> int:
+        """Open time of the bar, UTC ms."""
+        return int(self._out["signal"]["timestamp"][0])
+
+    @cached_property
+    def signal(self) -> str:
+        return SIGNALS[self._out["signal"]["signal"][0]]
+
+    @cached_property
+    def trigger_reasons(self) -> tuple[str, ...]:
+        return decode_mask(int(self._out["signal"]["reasons"][0]))
+
+    @cached_property
+    def suppressed(self) -> str:
+        """Why an alert was held back: low_volatility, volume, hour or cooldown; '' where it was not."""
+        return SUPPRESSED[self._out["signal"]["suppressed"][0]]
+
+    @cached_property
+    def confidence(self) -> float:
+        return float(self._out["signal"]["confidence"][0])
+
+    @cached_property
+    def recommendation(self) -> str:
+        return RECOMMENDATIONS[self._out["signal"]["recommendation"][0]]
+
+    @cached_property
+    def equity(self) -> float:
+        return float(self._out["signal"]["equity"][0])
+
+    @cached_property
+    def features(self) -> dict[str, float]:
+        return {name: float(self._out["features"][name][0]) for name in FEATURE_NAMES}
+
+    @cached_property
+    def trades(self) -> tuple[dict[str, Any], ...]:
+        """Trades that this bar closed, with the field names of ``result.trades``."""
+        return tuple(trade_dict(record) for record in self.trade_records)
+
+    def __repr__(self) -> str:
+        return f"Event({self.symbol}, {self.timestamp}, {self.signal}, {self.trigger_reasons}, {self.recommendation!r})"
+
+
+def trade_dict(record: np.ndarray) -> dict[str, Any]:
+    """A TRADE record as a dictionary; funding is NaN where a stamp it crossed is not known."""
+    names = [name for name in TRADE.names or () if name not in ("side", "exit_reason", "ambiguous")]
+    values: dict[str, Any] = {name: record[name].item() for name in names}
+    if values["funding_missing"]:
+        values["funding"] = float("nan")
+    values["side"] = SIDES[int(record["side"])]
+    values["exit_reason"] = EXITS[int(record["exit_reason"])]
+    values["ambiguous"] = bool(record["ambiguous"])
+    return values
