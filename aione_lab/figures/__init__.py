@@ -3,6 +3,7 @@
 from aione_lab.figures.decimate import decimate
 from aione_lab.figures.performance import equity_chart, trades_chart
 from aione_lab.figures.price import price_chart
+from aione_lab.figures.result import result_chart
 from aione_lab.figures.signals import contributions_chart, rates_chart
 from aione_lab.figures.theme import template
 
@@ -12,6 +13,7 @@ __all__ = [
     "equity_chart",
     "price_chart",
     "rates_chart",
+    "result_chart",
     "template",
     "trades_chart",
 ]

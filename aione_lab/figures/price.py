@@ -30,10 +30,11 @@ def price_chart(
     levels: Mapping[str, float] | None = None,
     *,
     rsi: pd.Series | None = None,
+    equity: pd.Series | None = None,
     title: str | None = None,
     theme: Theme = "light",
 ) -> go.Figure:
-    """Price, volume and (where given) RSI, with alerts, trades and levels.
+    """Price and volume, with alerts, trades and levels; RSI and equity below where given.
 
     Parameters
     ----------
@@ -44,7 +45,7 @@ def price_chart(
         ``r_multiple`` are shown where present
     levels : name → price; names that start with ``stop`` or ``sl`` and with ``target`` or ``tp`` get their own colours.
         NaN levels are left out.
-    rsi : RSI on the index of ``candles``; NaN while warming up
+    rsi, equity : one value a candle, on its index; NaN while warming up
     title, theme : heading; ``light`` or ``dark``
 
     Raises InputError where a column is missing or times are not UTC. Half a million bars make a figure of some
@@ -55,14 +56,22 @@ def price_chart(
     if not len(candles):
         return nothing(theme, title, "no candles")
     times = utc_times(candles.index, "candles")
-    heights = [0.62, 0.18, 0.20] if rsi is not None else [0.78, 0.22]
-    figure = make_subplots(rows=len(heights), cols=1, shared_xaxes=True, vertical_spacing=0.03, row_heights=heights)
+    below = (
+        {"Volume": 0.22} | ({"RSI": 0.22} if rsi is not None else {}) | ({"Equity": 0.26} if equity is not None else {})
+    )
+    rows = 1 + len(below)
+    figure = make_subplots(
+        rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.03, row_heights=[0.8, *below.values()]
+    )
     _draw_price(figure, candles, times, colours)
     _draw_volume(figure, candles, times, colours)
     if rsi is not None:
-        if len(rsi) != len(candles):
-            raise InputError.of("rsi", len(rsi), f"must have one value a candle ({len(candles)})")
-        _draw_rsi(figure, times, rsi.to_numpy(dtype=np.float64), colours)
+        _draw_line(figure, times, rsi, "RSI", list(below).index("RSI") + 2, colours.soft)
+        for level in (30, 70):
+            figure.add_hline(y=level, line={"color": colours.neutral, "width": 1, "dash": "dot"}, row=3, col=1)
+        figure.update_yaxes(range=[0, 100], tickvals=[0, 30, 50, 70, 100], row=3, col=1)
+    if equity is not None:
+        _draw_line(figure, times, equity, "Equity", rows, colours.up)
     low, high = float(candles["low"].min()), float(candles["high"].max())
     if trades is not None and len(trades):
         _draw_trades(figure, trades, colours)
@@ -71,11 +80,11 @@ def price_chart(
     if levels:
         _draw_levels(figure, levels, colours)
     figure.update_yaxes(title_text="Price", row=1, col=1)
-    figure.update_xaxes(title_text="Time (UTC)", row=len(heights), col=1)
+    figure.update_xaxes(title_text="Time (UTC)", row=rows, col=1)
     half_bar = np.diff(times).min() // 2 if len(times) > 1 else np.timedelta64(30, "s")
     figure.update_xaxes(rangeslider_visible=False, range=[times[0] - half_bar, times[-1] + half_bar])
     figure.update_layout(hovermode="x unified" if len(candles) <= CANDLESTICK_BARS else "closest")
-    return finish(figure, theme, title, 720 if rsi is not None else 600)
+    return finish(figure, theme, title, 360 + 120 * rows)
 
 
 def _draw_price(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, colours: Palette) -> None:
@@ -150,24 +159,24 @@ def _draw_volume(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, co
     figure.update_yaxes(title_text=axis, row=2, col=1)
 
 
-def _draw_rsi(figure: go.Figure, times: np.ndarray, rsi: np.ndarray, colours: Palette) -> None:
-    x, y = decimate(times, rsi, LINE_POINTS // 2)
+def _draw_line(figure: go.Figure, times: np.ndarray, series: pd.Series, name: str, row: int, colour: str) -> None:
+    if len(series) != len(times):
+        raise InputError.of(name.lower(), len(series), f"must have one value a candle ({len(times)})")
+    x, y = decimate(times, series.to_numpy(dtype=np.float64), LINE_POINTS // 2)
     figure.add_trace(
         go.Scatter(
             x=x,
             y=y,
-            name="RSI",
+            name=name,
             mode="lines",
-            line={"color": colours.soft, "width": 1},
-            hovertemplate="RSI %{y:.1f}<extra></extra>",
+            line={"color": colour, "width": 1},
+            hovertemplate=f"{name} %{{y:,.1f}}<extra></extra>",
             showlegend=False,
         ),
-        row=3,
+        row=row,
         col=1,
     )
-    for level in (30, 70):
-        figure.add_hline(y=level, line={"color": colours.neutral, "width": 1, "dash": "dot"}, row=3, col=1)
-    figure.update_yaxes(title_text="RSI", range=[0, 100], tickvals=[0, 30, 50, 70, 100], row=3, col=1)
+    figure.update_yaxes(title_text=name, row=row, col=1)
 
 
 def _draw_signals(

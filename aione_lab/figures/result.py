@@ -1,0 +1,43 @@
+"""One replay on one page: what `Result.plot` shows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+from aione_lab.errors import InputError
+from aione_lab.figures.price import price_chart
+from aione_lab.figures.theme import Theme
+from aione_lab.units import to_ms
+
+if TYPE_CHECKING:
+    from aione_lab.backtest.result import Result
+
+
+def result_chart(result: Result, start: Any = None, end: Any = None, *, theme: Theme = "light") -> go.Figure:
+    """Price with alerts and trades, volume, RSI and equity of ``result`` from ``start`` to ``end`` (exclusive).
+
+    Both may be UTC milliseconds, an ISO text or a datetime with a zone; left out, the replay is shown whole.
+    Trades that were open at any time of the span are drawn. InputError where the span holds no bar.
+    """
+    bars = result.bars["timestamp"]
+    first = int(bars[0]) if start is None else to_ms(start, "start")
+    stop = int(bars[-1]) + 1 if end is None else to_ms(end, "end")
+    rows = slice(*bars.searchsorted([first, stop]))
+    index = result.index[rows]
+    if not len(index):
+        raise InputError.of(
+            "start, end", (start, end), f"must hold a bar; the replay is {result.index[0]} to {result.index[-1]}"
+        )
+    trades = result.trades
+    trades = trades[(trades["exit_time"] >= index[0]) & (trades["entry_time"] <= index[-1])]
+    return price_chart(
+        result.candles.iloc[rows],
+        result.signals.iloc[rows],
+        trades,
+        rsi=result.features["rsi"].iloc[rows],
+        equity=result.equity.iloc[rows],
+        title=f"{result.symbol or 'candles'} {result.interval}",
+        theme=theme,
+    )
