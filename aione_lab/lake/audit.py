@@ -27,6 +27,14 @@ MAINTENANCE_SYMBOLS = 2
 MAINTENANCE_SHARE = 0.5
 """… and they are at least this share of the others whose candles span it."""
 
+PRESENT_SHARE = 0.1
+"""A symbol misses a gap too when it has at most this share of the gap's candles."""
+
+Witness = tuple[tuple[int, int], np.ndarray]
+"""First and last stamp of another symbol, and its stamps between two times."""
+
+Others = Callable[[int, int], list[Witness]]
+
 Verdict = Literal["clean", "usable with gaps", "broken"]
 
 
@@ -134,7 +142,7 @@ def audit_lake(lake: Lake, symbol: str, interval: str, now_ms: int | None = None
     stamps = columns.pop("timestamp")
     notes: list[str] = []
 
-    def others(first: int, last: int) -> list[np.ndarray]:
+    def others(first: int, last: int) -> list[Witness]:
         return _other_stamps(lake, symbol, interval, (first, last), notes)
 
     return _report(symbol, interval, step, stamps, columns, now, others, revised, notes)
@@ -147,7 +155,7 @@ def _report(
     given: np.ndarray,
     values: dict[str, np.ndarray],
     now_ms: int,
-    others: Callable[[int, int], list[np.ndarray]] | None,
+    others: Others | None,
     revised: int,
     notes: list[str] | tuple[str, ...],
 ) -> AuditReport:
@@ -239,10 +247,8 @@ def _row_faults(ms: np.ndarray, values: dict[str, np.ndarray], step: int, now_ms
     return faults + _fault("candle not finished", plausible(ms) & (ms + step > now_ms), ms)
 
 
-def _classed_gaps(
-    ms: np.ndarray, step: int, others: Callable[[int, int], list[np.ndarray]] | None
-) -> tuple[Stretch, ...]:
-    """Every gap between sorted stamps; ``others(first, last)`` gives the stamps of the other symbols there."""
+def _classed_gaps(ms: np.ndarray, step: int, others: Others | None) -> tuple[Stretch, ...]:
+    """Every gap between sorted stamps, classed by what the other symbols have there."""
     before = np.flatnonzero(np.diff(ms) > step)
     if not len(before):
         return ()
@@ -251,13 +257,11 @@ def _classed_gaps(
     if others is not None:
         spanning = np.zeros(len(starts), dtype=np.int64)
         absent = np.zeros(len(starts), dtype=np.int64)
-        for stamps in others(int(starts[0]) - step, int(ends[-1]) + step):
-            if not len(stamps):
-                continue
-            covers = (stamps[0] < starts) & (stamps[-1] >= ends)
+        for (first, last), stamps in others(int(starts[0]), int(ends[-1])):
+            covers = (first < starts) & (last >= ends)
             inside = np.searchsorted(stamps, ends) - np.searchsorted(stamps, starts)
             spanning += covers
-            absent += covers & (inside == 0)
+            absent += covers & (inside <= PRESENT_SHARE * (ends - starts) // step)
         shared = (absent >= MAINTENANCE_SYMBOLS) & (absent >= MAINTENANCE_SHARE * spanning)
     return tuple(
         Stretch(kind="maintenance" if common else "missing", start=iso(a), end=iso(b), bars=(b - a) // step)
@@ -265,12 +269,14 @@ def _classed_gaps(
     )
 
 
-def _other_stamps(lake: Lake, symbol: str, interval: str, span: tuple[int, int], notes: list[str]) -> list[np.ndarray]:
+def _other_stamps(lake: Lake, symbol: str, interval: str, bounds: tuple[int, int], notes: list[str]) -> list[Witness]:
     found = []
     for other in lake.symbols(interval):
         if other != symbol:
             try:
-                found.append(lake.arrays(other, interval, *span, columns=())["timestamp"])
+                span = lake.span(other, interval)
+                if span is not None:
+                    found.append((span, lake.arrays(other, interval, *bounds, columns=())["timestamp"]))
             except LakeCorruption as error:
                 notes.append(f"not compared with {other}: {error}")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -72,44 +73,57 @@ def _swept(storage: Storage, series: Series) -> bool:
         return True
 
 
-def verify(storage: Storage) -> Verified:
-    """Check manifests, checksums, content and leftovers of every series, reading every byte anew."""
+def verify(storage: Storage, lock_timeout: float) -> Verified:
+    """Check manifests, checksums, content and leftovers of every series, reading every byte anew.
+
+    Each series is checked under its symbol's lock (where the lake can be written to), so that what a
+    living writer has under way is no fault; LakeError when a lock stays held.
+    """
     files = rows = 0
     faults: list[str] = []
     for series in storage.series():
-        layout = _layout(series)
+        with storage.lock(series.symbol, lock_timeout) if storage.writable() else contextlib.nullcontext():
+            checked = _verify_series(storage, series)
+        files += checked.files
+        rows += checked.rows
+        faults += checked.faults
+    return Verified(files, rows, tuple(faults))
+
+
+def _verify_series(storage: Storage, series: Series) -> Verified:
+    layout = _layout(series)
+    try:
+        manifest = load_manifest(storage, series)
+    except LakeCorruption as error:
+        return Verified(0, 0, (str(error),))
+    if manifest is None:
+        return Verified(0, 0, ())
+    rows = 0
+    faults: list[str] = []
+    previous = None
+    for part in manifest.parts:
+        name = str(storage.path(f"{series.folder}/{part.file}"))
         try:
-            manifest = load_manifest(storage, series)
+            columns = _proven(storage, series, part.file, layout, part.sha256)
         except LakeCorruption as error:
             faults.append(str(error))
             continue
-        if manifest is None:
-            continue
-        previous = None
-        for part in manifest.parts:
-            name = str(storage.path(f"{series.folder}/{part.file}"))
-            files += 1
-            try:
-                columns = _proven(storage, series, part.file, layout, part.sha256)
-            except LakeCorruption as error:
-                faults.append(str(error))
-                continue
-            rows += part.rows
-            stamps = columns["timestamp"]
-            if (len(stamps), int(stamps[0]), int(stamps[-1])) != (part.rows, part.first_ms, part.last_ms):
-                faults.append(f"{name}: rows or times differ from the manifest's")
-            elif (np.diff(stamps) <= 0).any() or (previous is not None and stamps[0] <= previous):
-                faults.append(f"{name}: times do not rise")
-            elif series.interval is not None and (stamps % interval_ms(series.interval)).any():
-                faults.append(f"{name}: times off the {series.interval} grid")
-            previous = part.last_ms
-        named = {part.file for part in manifest.parts}
-        faults += [
-            f"{storage.path(series.folder)}/{file}: not in the manifest"
-            for file in (*storage.data_files(series), *storage.temporaries(series))
-            if file not in named
-        ]
-    return Verified(files, rows, tuple(faults))
+        rows += part.rows
+        stamps = columns["timestamp"]
+        if (len(stamps), int(stamps[0]), int(stamps[-1])) != (part.rows, part.first_ms, part.last_ms):
+            faults.append(f"{name}: rows or times differ from the manifest's")
+        elif (np.diff(stamps) <= 0).any() or (previous is not None and stamps[0] <= previous):
+            faults.append(f"{name}: times do not rise")
+        elif series.interval is not None and (stamps % interval_ms(series.interval)).any():
+            faults.append(f"{name}: times off the {series.interval} grid")
+        previous = part.last_ms
+    named = {part.file for part in manifest.parts}
+    faults += [
+        f"{storage.path(series.folder)}/{file}: not in the manifest"
+        for file in (*storage.data_files(series), *storage.temporaries(series))
+        if file not in named
+    ]
+    return Verified(len(manifest.parts), rows, tuple(faults))
 
 
 def rebuild(storage: Storage, series: Series) -> Rebuilt:

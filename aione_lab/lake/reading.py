@@ -46,17 +46,27 @@ class Reader:
         raise LakeError(f"{series.label}: it is being rewritten faster than it can be read")
 
     def rows(self, series: Series, manifest: Manifest, names: tuple[str, ...], first: int, last: int) -> Columns:
-        """Rows with ``first`` ≤ timestamp < ``last``, of the parts that can hold any."""
-        pieces = []
-        for part in manifest.parts:
-            if part.last_ms < first or part.first_ms >= last:
-                continue
+        """Rows with ``first`` ≤ timestamp < ``last``, of the parts that can hold any.
+
+        The columns are rows of one block. One large allocation gets huge pages where a dozen of 4 MB
+        do not, and a part is copied while it is in the cache: two thirds of the time of joining them all.
+        """
+        wanted = [part for part in manifest.parts if part.last_ms >= first and part.first_ms < last]
+        block = np.empty((1 + len(names), sum(part.rows for part in wanted)))
+        stamps = block[0].view(np.int64)
+        filled = 0
+        for part in wanted:
             piece = self.part(series, part, names)
             if part.first_ms < first or part.last_ms >= last:
                 low, high = np.searchsorted(piece["timestamp"], [first, last])
                 piece = parts.select(piece, slice(int(low), int(high)))
-            pieces.append(piece)
-        return parts.concatenate(pieces, names)
+            end = filled + len(piece["timestamp"])
+            stamps[filled:end] = piece["timestamp"]
+            for row, name in enumerate(names, start=1):
+                block[row, filled:end] = piece[name]
+            filled = end
+        columns = {name: block[row, :filled] for row, name in enumerate(names, start=1)}
+        return {"timestamp": stamps[:filled], **columns}
 
     def joined(self, series: Series, several: list[Part], names: tuple[str, ...]) -> Columns:
         """All rows of some parts, end to end."""

@@ -55,7 +55,7 @@ class Lake:
     """
 
     def __init__(self, root: str | os.PathLike[str] = "data_lake", *, lock_timeout: float = 30.0) -> None:
-        if not lock_timeout >= 0:
+        if not isinstance(lock_timeout, (int, float)) or not lock_timeout >= 0:
             raise InputError.of("lock_timeout", lock_timeout, "must be seconds, zero or more")
         self._storage = Storage(root)
         self._lock_timeout = float(lock_timeout)
@@ -165,15 +165,23 @@ class Lake:
             return
         generation = manifest.generation + 1
         result = [part for part in manifest.parts if part.month not in changes]
-        for month, (kept, pieces) in changes.items():
-            result += kept
-            for columns in pieces:
-                part, content = build_part(month, generation, columns, layout)
-                self._storage.write(f"{series.folder}/{part.file}", content)
-                result.append(part)
-        result.sort(key=lambda part: part.first_ms)
-        committed = Manifest(generation=generation, revised=manifest.revised + revised, parts=tuple(result))
-        save_manifest(self._storage, series, committed)
+        written: list[Part] = []
+        try:
+            for month, (kept, pieces) in changes.items():
+                result += kept
+                for columns in pieces:
+                    part, content = build_part(month, generation, columns, layout)
+                    written.append(part)
+                    self._storage.write(f"{series.folder}/{part.file}", content)
+            result = sorted([*result, *written], key=lambda part: part.first_ms)
+            committed = Manifest(generation=generation, revised=manifest.revised + revised, parts=tuple(result))
+            save_manifest(self._storage, series, committed)
+        except BaseException:  # the disk is full, an interrupt
+            now = load_manifest(self._storage, series)
+            if now is not None and now.generation == manifest.generation:  # else only the last fsync failed
+                for part in written:
+                    self._storage.remove(f"{series.folder}/{part.file}")
+            raise
         kept_files = {part.file for part in result}
         for part in manifest.parts:
             if part.file not in kept_files:
@@ -279,7 +287,7 @@ class Lake:
 
     def verify(self) -> Verified:
         """Check every file of the lake anew and report each fault by name; raises for none of them."""
-        return maintenance.verify(self._storage)
+        return maintenance.verify(self._storage, self._lock_timeout)
 
     def rebuild_manifest(self, symbol: str, interval: str | None) -> Rebuilt:
         """Write a series' manifest anew from its data files; ``interval`` None is the symbol's funding.

@@ -113,7 +113,8 @@ def test_what_most_symbols_miss_is_maintenance(tmp_path: Path) -> None:
     frame = history()
     common, own = frame.index[300:330], frame.index[50:55]
     for symbol in ("BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"):
-        lake.append(symbol, "1m", frame.drop(common))
+        longer = frame.index[290:340] if symbol == "ETHUSDT" else common[:28]  # not to the minute the same
+        lake.append(symbol, "1m", frame.drop(longer))
     lake.append("SOLUSDT", "1m", frame)  # one symbol has them all the same
     lake.append("NEWUSDT", "1m", frame.iloc[400:])  # not yet listed then: no witness
     lake.append("ADAUSDT", "1m", frame.drop(common).drop(own))

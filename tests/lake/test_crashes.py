@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import lake_workers as work
@@ -302,17 +304,40 @@ def test_rebuild_merges_what_a_killed_writer_left(tmp_path: Path) -> None:
     assert list(truth.columns) == list(CANDLE_COLUMNS)
 
 
+def full_disk(failing: int) -> Callable[[int], None]:
+    """An fsync that fails the ``failing``-th time it is called."""
+    calls = 0
+    sync = os.fsync
+
+    def call(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(28, "No space left on device")
+        sync(handle)
+
+    return call
+
+
 def test_a_failed_write_leaves_the_old_state_and_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk at the first, second, … fsync of an append that touches three months."""
     lake = Lake(tmp_path)
-    lake.append("BTCUSDT", "1h", work.candles(work.chunk(0)))
+    hours = work.START + work.HOUR * np.arange(24 * 70)
+    lake.append("BTCUSDT", "1h", work.candles(hours))
     before, files = lake.candles("BTCUSDT", "1h"), work.files_below(tmp_path)
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("aione_lab.lake.storage.os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        lake.append("BTCUSDT", "1h", work.candles(work.chunk(3)))
-    monkeypatch.undo()
-    assert work.files_below(tmp_path) == files
-    pd.testing.assert_frame_equal(lake.candles("BTCUSDT", "1h"), before)
+    for failing in range(1, 40):
+        with monkeypatch.context() as patch:
+            patch.setattr("aione_lab.lake.storage.os.fsync", full_disk(failing))
+            try:
+                lake.append("BTCUSDT", "1h", work.candles(hours, version=1))
+            except OSError as error:
+                assert "No space left" in str(error)
+            else:
+                break
+        if lake.rows_revised("BTCUSDT", "1h"):  # the commit itself went through, only its last fsync failed
+            break
+        pd.testing.assert_frame_equal(lake.candles("BTCUSDT", "1h"), before)
+        assert work.files_below(tmp_path) == files
+    assert failing > 5
+    pd.testing.assert_frame_equal(Lake(tmp_path).candles("BTCUSDT", "1h"), work.candles(hours, version=1))
+    assert Lake(tmp_path).verify().faults == ()
