@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from typing import Any
 
@@ -17,6 +18,7 @@ UNREADABLE = np.iinfo(np.int64).min
 FINER_THAN_MS = UNREADABLE + 1
 """Stands for a stamp with a fraction of a millisecond: never on the grid of an interval."""
 
+_ZONED = "must be int64 UTC milliseconds or UTC times such as 2025-05-10T12:30:00Z, neither naive nor in another zone"
 _UTC_NAMES = {"UTC", "ETC/UTC", "UTC+00:00", "+00:00", "ZULU", "ETC/ZULU", "UCT"}
 _UNITS_PER_MS = {"us": 1_000, "ns": 1_000_000}
 _TWO_32 = 2**32
@@ -51,6 +53,8 @@ def read_stamps(source: pd.Index | pd.Series, argument: str) -> np.ndarray:
     if pd.api.types.is_bool_dtype(dtype):
         raise InputError.of(argument, str(dtype), "must be int64 UTC milliseconds or UTC datetimes")
     if pd.api.types.is_integer_dtype(dtype) and not source.hasnans:
+        if dtype.kind == "u":
+            source = source.where(source < 2**63, 0)  # no time either way, and no wrapping into negatives
         return np.array(source.to_numpy(), dtype=np.int64)  # a copy: the frame stays the caller's
     if pd.api.types.is_numeric_dtype(dtype):
         return _float_ms(np.asarray(source.to_numpy(dtype=np.float64, na_value=np.nan)))
@@ -86,17 +90,20 @@ def _object_ms(source: pd.Index | pd.Series, argument: str) -> np.ndarray:
         exact = [_whole(value) for value in values]
         return np.array(exact, dtype=np.int64)
     for value in values:
-        if hasattr(value, "utcoffset") and value.utcoffset() is None and not pd.isna(value):
-            raise InputError.of(argument, str(value), "naive times are ambiguous, give them a zone")
+        if not pd.isna(value) and not _is_utc(value):
+            raise InputError.of(argument, str(value), _ZONED)
     try:
         parsed = pd.to_datetime(pd.Series(values, dtype=object), utc=True, errors="raise", format="ISO8601")
     except (ValueError, TypeError):
-        shown = values[0] if values else None
-        raise InputError.of(argument, shown, "must be int64 UTC milliseconds or UTC datetimes") from None
-    for value in values:
-        if isinstance(value, str) and not value.strip().upper().endswith(("Z", "+00:00", "+0000", "UTC")):
-            raise InputError.of(argument, value, "naive or non-UTC times are ambiguous, write 2025-05-10T12:30:00Z")
+        raise InputError.of(argument, values[0], _ZONED) from None
     return _datetime_ms(pd.DatetimeIndex(parsed))
+
+
+def _is_utc(value: Any) -> bool:
+    """Whether a text or datetime says that it is UTC; a date or a naive time does not."""
+    if isinstance(value, str):
+        return value.strip().upper().endswith(("Z", "+00:00", "+0000", "UTC"))
+    return isinstance(value, dt.datetime) and value.utcoffset() == dt.timedelta(0)
 
 
 def _whole(value: Any) -> int:

@@ -14,7 +14,7 @@ from lake_workers import START, candles
 
 from aione_lab.errors import InputError
 from aione_lab.lake import CANDLE_COLUMNS, check_candles, check_funding, screen_candles
-from aione_lab.lake.stamps import mend_stamps
+from aione_lab.lake.stamps import FINER_THAN_MS, UNREADABLE, mend_stamps, read_stamps
 
 MINUTE = 60_000
 
@@ -82,6 +82,37 @@ def test_bad_frames_get_one_line_that_says_what_and_where(name: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         check_candles(spoil(sound()), "1m")
     assert "\n" not in str(caught.value) and str(caught.value).startswith("candles")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [dt.datetime(2025, 1, 1)],
+        [dt.date(2025, 1, 1)],
+        [dt.datetime(2025, 1, 1, tzinfo=dt.timezone(dt.timedelta(hours=2)))],
+        ["2025-01-01T00:00:00+02:00"],
+        ["2025-01-01"],
+        ["soon"],
+    ],
+)
+def test_objects_that_are_not_utc_times_are_refused(values: list[object]) -> None:
+    with pytest.raises(InputError, match=r"^t='.*neither naive nor in another zone"):
+        read_stamps(pd.Series(values, dtype=object), "t")
+
+
+def test_mixed_columns_are_read_value_by_value() -> None:
+    mixed = pd.Series([START, str(START + MINUTE), "1.7356896e12", "junk", None, START + 0.5, "9" * 400], dtype=object)
+    assert read_stamps(mixed, "t").tolist() == [
+        START,
+        START + MINUTE,
+        START,
+        *[UNREADABLE] * 2,
+        FINER_THAN_MS,
+        UNREADABLE,
+    ]
+    times = pd.Series([pd.Timestamp(START, unit="ms", tz="UTC"), pd.NaT], dtype=object)
+    assert read_stamps(times, "t").tolist() == [START, UNREADABLE]
+    assert read_stamps(pd.Series(np.array([2**64 - 1, START], dtype=np.uint64)), "t").tolist() == [0, START]
 
 
 def test_the_argument_is_named_and_the_interval_checked() -> None:
