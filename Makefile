@@ -40,8 +40,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 # Compiling the engine takes some seconds; done once here, numba's cache serves everything after it.
-$(WARMED): $(INSTALLED) $(wildcard aione_lab/engine/*.py)
-	@if [ -e aione_lab/warm.py ]; then $(PY) -m aione_lab.warm; fi
+$(WARMED): $(INSTALLED) $(wildcard aione_lab/engine/*.py aione_lab/thresholds/*.py) aione_lab/units.py
+	@$(PY) -m aione_lab.warm
 	@touch $@
 
 demo: env  ## simulated exchange -> lake -> replay -> HTML report

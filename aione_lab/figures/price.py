@@ -193,6 +193,7 @@ def _draw_signals(
         ("SELL", alerts[(advice == "SELL").to_numpy()], "triangle-down", colours.accent, 11),
         ("ALERT", alerts[~advice.isin(["BUY", "SELL"]).to_numpy()], "diamond-open", colours.second, 8),
     ]
+    shrink = 1.0 if len(candles) <= CANDLESTICK_BARS else 0.7
     for name, rows, symbol, colour, size in kinds:
         if rows.empty:
             continue
@@ -206,7 +207,7 @@ def _draw_signals(
                 y=(bars["low"] - offset if below else bars["high"] + offset) if len(shown) else [None],
                 name=f"{name} ({len(rows):,}: too many to draw)" if crowded else f"{name} ({len(rows):,})",
                 mode="markers",
-                marker={"symbol": symbol, "size": size, "color": colour, "line": {"width": 1.5, "color": colour}},
+                marker={"symbol": symbol, "size": size * shrink, "color": colour, "line": {"width": 1.5}},
                 text=[_signal_text(row) for row in shown.to_dict("records")],
                 hovertemplate=f"<b>{name}</b> %{{x|%Y-%m-%d %H:%M}}<br>%{{text}}<extra></extra>",
             ),

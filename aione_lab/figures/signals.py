@@ -108,6 +108,7 @@ def rates_chart(rates: pd.DataFrame, *, title: str | None = None, theme: Theme =
             colorbar={"title": "a day", "tickvals": np.log1p(marks), "ticktext": [str(mark) for mark in marks]},
             hovertemplate="%{y}<br>%{x}: %{customdata:.3~g} a day<extra></extra>",
             hoverongaps=False,
+            showscale=len(rates) >= 4,  # lower than that a scale is unreadable, and the numbers say it all
             xgap=1,
             ygap=1,
         )
