@@ -1,0 +1,50 @@
+"""Random entries: the same exits and costs, so a planted effect stands out and a null does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aione_lab.backtest.baseline import random_entries
+from aione_lab.backtest.replay import replay
+from aione_lab.engine.entries import trade_entries
+from aione_lab.engine.params import params_record
+from aione_lab.engine.records import STAGE_STATE, TRADE
+from aione_lab.engine.spec import FeatureSpec
+from aione_lab.errors import InputError
+from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds import Thresholds
+
+
+def test_the_same_entries_give_the_same_trades(simulated) -> None:
+    result = replay(simulated["LINKUSDT"], Thresholds(min_confidence=0.5))
+    trades = result.trade_records
+    entries = np.searchsorted(result.bars["timestamp"], trades["signal_time"])
+    stops, targets = np.zeros(len(result.bars)), np.zeros(len(result.bars))
+    stops[entries], targets[entries] = trades["stop"], trades["target"]
+    stage, again = np.zeros(1, STAGE_STATE), np.zeros(len(trades), TRADE)
+    stage["cash"] = 10_000.0
+    params = params_record(Thresholds(), "1m", FeatureSpec(), Settings(), Costs())
+    assert len(trades) > 20
+    assert trade_entries(stage, result.bars, entries, stops, targets, params, again) == len(trades)
+    again["confidence"] = trades["confidence"]
+    assert again.tobytes() == trades.tobytes()
+
+
+def test_repeatable_and_costs_show(simulated) -> None:
+    result = replay(simulated["SOLUSDT"], costs=Costs(fee=0.001))
+    one, two = random_entries(result, n_draws=50, seed=3), random_entries(result, n_draws=50, seed=3)
+    assert one.net_pnl.tobytes() == two.net_pnl.tobytes()
+    assert one.n_entries == len(result.trade_records)
+    free = random_entries(replay(simulated["SOLUSDT"], costs=Costs(fee=0.0)), n_draws=50, seed=3)
+    assert np.nanmean(one.expectancy) < np.nanmean(free.expectancy) - 10
+    assert 0.0 < one.p_value <= 1.0
+
+
+def test_no_trades_no_verdict(simulated) -> None:
+    result = replay(simulated["SOLUSDT"], Thresholds(min_confidence=1.0))
+    baseline = random_entries(result, n_draws=5)
+    assert baseline.n_entries == 0
+    assert np.isnan(baseline.p_value)
+    with pytest.raises(InputError, match="n_draws=0"):
+        random_entries(result, n_draws=0)
