@@ -15,7 +15,6 @@ import numpy as np
 from aione_lab.backtest.narrative import narrate
 from aione_lab.engine.event import decode_mask
 from aione_lab.engine.records import (
-    ASSESSMENT,
     DETAILS,
     FACTORS,
     FEATURE_NAMES,
@@ -100,16 +99,15 @@ def stage1_dict(
     }
 
 
-def factors_dict(found: Any, rules: Any) -> dict[str, dict[str, float | None]]:
-    """Factor → strength (None: unavailable), weight, contribution; the contributions add up to the score."""
-    return {
-        name: {
-            "strength": number(found.strengths[i]),
-            "weight": float(rules.weights[i]),
-            "contribution": float(found.contributions[i]),
-        }
+def factor_lines(found: Any, rules: Any) -> list[tuple[str, tuple[float | None, float, float]]]:
+    """(factor, (strength, weight, contribution)) of an ASSESSMENT; strength None: unavailable.
+
+    The contributions add up to the score to the last bit, in any order.
+    """
+    return [
+        (name, (number(found.strengths[i]), float(rules.weights[i]), float(found.contributions[i])))
         for i, name in enumerate(FACTORS)
-    }
+    ]
 
 
 def context_dict(symbol: str, found: Any) -> dict[str, Any]:
@@ -133,17 +131,17 @@ def context_dict(symbol: str, found: Any) -> dict[str, Any]:
 def risk_dict(found: Any) -> dict[str, Any]:
     """``risk_parameters`` of an ASSESSMENT; ``room_atr`` is None where no opposing level is known."""
     return {
-        "sl_level": float(found.stop),
-        "tp_targets": [float(target) for target in found.targets if target == target],
-        "optimal_entry": [float(found.entry_low), float(found.entry_high)],
-        "risk_reward_ratio": float(found.risk_reward),
+        "sl_level": number(found.stop),
+        "tp_targets": [float(target) for target in found.targets if math.isfinite(target)],
+        "optimal_entry": [number(found.entry_low), number(found.entry_high)],
+        "risk_reward_ratio": number(found.risk_reward),
         "room_atr": number(found.room),
     }
 
 
 def flags_dict(found: Any) -> dict[str, bool]:
     """``anomaly_detection`` of an ASSESSMENT: every flag, up or down."""
-    return {name: bool(int(found.flags) >> i & 1) for i, name in enumerate(FLAGS)}
+    return {name: bool(int(found["flags"]) >> i & 1) for i, name in enumerate(FLAGS)}
 
 
 def stage2_dict(
@@ -179,7 +177,10 @@ def stage2_dict(
             "confidence": float(found.confidence),
             "side": SIDES[int(found.side)],
             "reading": READINGS[int(found.reading)],
-            "factors": factors_dict(found, rules),
+            "factors": {
+                name: dict(zip(("strength", "weight", "contribution"), line, strict=True))
+                for name, line in factor_lines(found, rules)
+            },
             "factors_confirmed": int(found.confirmed),
             "clustered": bool(found.clustered),
             "coverage": float(found.coverage),
@@ -225,8 +226,3 @@ def empty_stage2(symbol: str) -> dict[str, Any]:
         "calibration_params": {},
         "validation_passed": False,
     }
-
-
-def empty_assessment() -> np.ndarray:
-    """An ASSESSMENT (1,) to be filled."""
-    return np.zeros(1, ASSESSMENT)

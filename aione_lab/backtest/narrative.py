@@ -32,7 +32,8 @@ def narrate(symbol: str, row: Any, signal: Any, found: Any, limits: Any, rules: 
     """``{"uk": text, "en": text}`` of the alert; deterministic.
 
     ``row`` (FEATURES), ``signal`` (SIGNAL), ``found`` (ASSESSMENT), ``limits`` (LIMITS) and ``rules``
-    (RULES) are single records. Raises InputError for a symbol that is none.
+    (RULES) are single records. ``symbol`` may be "" where none is known; InputError for anything else
+    that is no symbol.
     """
     parts = sentences(symbol, row, signal, found, limits, rules)
     return {UK: " ".join(part.uk for part in parts), EN: " ".join(part.en for part in parts)}
@@ -40,8 +41,8 @@ def narrate(symbol: str, row: Any, signal: Any, found: Any, limits: Any, rules: 
 
 def sentences(symbol: str, row: Any, signal: Any, found: Any, limits: Any, rules: Any) -> tuple[Sentence, ...]:
     """The sentences one by one, each with what it rests on; arguments as in ``narrate``."""
-    name = parse_symbol(symbol)
-    decimals = price_decimals(float(found.price))
+    name = parse_symbol(symbol) if symbol else ""
+    decimals = price_decimals(float(found.price), float(rules.tick_size))
     parts = (
         _triggers(name, conditions(row, signal, limits, rules), decimals),
         _factors(found),
@@ -50,8 +51,10 @@ def sentences(symbol: str, row: Any, signal: Any, found: Any, limits: Any, rules
     return tuple(part for part in parts if part is not None)
 
 
-def price_decimals(price: float) -> int:
-    """Decimals that show a price to six significant digits; all prices of a text share them."""
+def price_decimals(price: float, tick: float = 0.0) -> int:
+    """Decimals that show a ``tick``, or six digits of the price where none is known; at most 12."""
+    if tick > 0:
+        return next((n for n in range(12) if math.isclose(tick, round(tick, n), rel_tol=1e-6)), 12)
     return min(12, max(0, 5 - math.floor(math.log10(price))))
 
 
@@ -88,7 +91,9 @@ def _triggers(symbol: str, held: tuple[Condition, ...], decimals: int) -> Senten
             limit = _number(condition.limit, kind, decimals, language)
             named.append(phrases[i].full.format(value=value, limit=limit))
         pattern = TEXT["trigger" if len(named) == 1 else "triggers"][language]
-        texts[language] = pattern.format(symbol=symbol, list=_joined(named, language))
+        where = TEXT["on"][language].format(symbol=symbol) if symbol else ""
+        text = where + pattern.format(list=_joined(named, language))
+        texts[language] = text[0].upper() + text[1:]
     return Sentence("triggers", **texts)
 
 

@@ -12,13 +12,13 @@ UK, EN = "uk", "en"
 
 
 class Phrase(NamedTuple):
-    """One trigger in one language; ``kind`` is how its numbers are written."""
+    """One trigger in one language: with its numbers, and without them."""
 
     full: str
     bare: str
 
 
-# (reason, feature) → kind of number, Ukrainian, English
+# (reason, feature) → how its numbers are written (decimals, percent, price), Ukrainian, English
 TRIGGERS: dict[tuple[str, str], tuple[str, Phrase, Phrase]] = {
     ("VOLUME_SPIKE", "volume_z"): (
         "one",
@@ -72,7 +72,10 @@ TRIGGERS: dict[tuple[str, str], tuple[str, Phrase, Phrase]] = {
     ),
     ("VOLATILITY_SPIKE", "range_burst"): (
         "one",
-        Phrase("сплеск волатильності (діапазон свічки — {value} середнього за порога {limit})", "сплеск волатильності"),
+        Phrase(
+            "сплеск волатильності (діапазон свічки у {value} раза ширший за середній, поріг {limit})",
+            "сплеск волатильності",
+        ),
         Phrase("a volatility spike (range {value} times its mean, threshold {limit})", "a volatility spike"),
     ),
     ("VOLATILITY_SPIKE", "atr_pct"): (
@@ -109,8 +112,9 @@ READING_NAMES: dict[tuple[str, str], dict[str, str]] = {
 }
 
 TEXT: dict[str, dict[str, str]] = {
-    "trigger": {UK: "На {symbol} спрацював тригер: {list}.", EN: "{symbol} was triggered by {list}."},
-    "triggers": {UK: "На {symbol} спрацювали тригери: {list}.", EN: "{symbol} was triggered by {list}."},
+    "on": {UK: "{symbol}: ", EN: "{symbol}: "},
+    "trigger": {UK: "спрацював тригер — {list}.", EN: "triggered by {list}."},
+    "triggers": {UK: "спрацювали тригери — {list}.", EN: "triggered by {list}."},
     "and": {UK: " та ", EN: " and "},
     "for": {
         UK: "На користь {reading} найбільше свідчить {best} (сила {strength}).",

@@ -1,0 +1,179 @@
+"""From a Stage1 dictionary, ours or somebody else's, to the records that the Stage2 kernel reads."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aione_lab.backtest.decode import PRICE
+from aione_lab.engine.params import rules_record
+from aione_lab.engine.records import ASSESSMENT, FEATURE_NAMES, FEATURES, PARAMS, REASONS, SIGNAL, SIGNALS
+from aione_lab.engine.stage2 import assess
+from aione_lab.errors import InputError
+from aione_lab.jit import njit
+from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.adaptive import resolve
+from aione_lab.thresholds.classes import AssetClasses, thresholds_for
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import INTERVALS, iso, parse_symbol, to_ms
+
+REQUIRED = (PRICE, "atr", "rsi", "volume_z", "daily_high", "daily_low")
+"""Numbers of ``stats`` without which nothing can be assessed."""
+
+LARGEST = 1e100
+"""Numbers from here on are no market's: they would overflow on the way."""
+
+
+class Head(NamedTuple):
+    """What every signal has to say: symbol, signal and, where given, the bar's time (UTC ms)."""
+
+    symbol: str
+    signal: str
+    time: int | None
+
+    def time_text(self) -> str | None:
+        """ISO text of the time."""
+        return None if self.time is None else iso(self.time)
+
+
+class AlertInput(NamedTuple):
+    """One alert as arrays of one: FEATURES, SIGNAL (mask, resolved limits), PARAMS (limits and rules)."""
+
+    symbol: str
+    time: int
+    row: np.ndarray
+    signal: np.ndarray
+    params: np.ndarray
+    thresholds: dict[str, Any]
+    is_default: bool
+
+
+def read_head(signal: Any) -> Head:
+    """Symbol, signal and time of a Stage1 dictionary; InputError names the field that is missing or wrong."""
+    if not isinstance(signal, Mapping):
+        raise InputError.of("signal", signal, "must be a mapping, the dictionary that Stage1 gives")
+    symbol = parse_symbol(signal.get("symbol"), "symbol")  # type: ignore[arg-type]
+    name = signal.get("signal")
+    if name not in SIGNALS:
+        raise InputError.of("signal", name, f"must be one of {', '.join(SIGNALS)}")
+    given = signal.get("timestamp")
+    return Head(symbol, name, None if given is None else to_ms(given, "timestamp"))
+
+
+def read_alert(
+    signal: Mapping[str, Any], head: Head, settings: Settings, costs: Costs, interval: str, classes: AssetClasses
+) -> AlertInput:
+    """Records of an ALERT; InputError names the field that is missing or wrong.
+
+    A signal without a time is of now.
+    """
+    moment = time.time_ns() // 1_000_000 if head.time is None else head.time
+    row = _features(signal.get("stats"))
+    thresholds, limits = _thresholds(signal.get("thresholds"), head.symbol, classes)
+    params = np.zeros(1, PARAMS)
+    params["limits"] = limits
+    params["rules"] = rules_record(settings, costs, INTERVALS[interval])
+    record = np.zeros(1, SIGNAL)
+    record["timestamp"] = moment
+    record["signal"] = SIGNALS.index("ALERT")
+    record["reasons"] = _mask(signal.get("trigger_reasons", ()))
+    atr_7d = float(row["atr_7d"][0])
+    resolve(limits[0], atr_7d, record[0])
+    is_default = _is_default(thresholds, thresholds_for(head.symbol, None, classes), atr_7d)
+    return AlertInput(head.symbol, moment, row, record, params, thresholds.to_json(), is_default)
+
+
+def assess_alert(alert: AlertInput) -> np.ndarray:
+    """ASSESSMENT (1,) of the alert, from the kernel that replay and live call."""
+    found = np.zeros(1, ASSESSMENT)
+    mask = alert.signal["reasons"]
+    _assess(alert.signal["timestamp"], alert.row, mask, alert.params, found)
+    return found
+
+
+@njit
+def _assess(times: Any, rows: Any, masks: Any, params: Any, found: Any) -> None:
+    assess(times[0], rows[0], masks[0], params[0].limits, params[0].rules, found[0])
+
+
+def _features(stats: Any) -> np.ndarray:
+    """FEATURES (1,) of ``stats``; what is missing, None or NaN stays unknown."""
+    if not isinstance(stats, Mapping):
+        raise InputError.of("stats", stats, "must be a mapping of numbers by name")
+    row = np.full(1, math.nan, np.float64).repeat(len(FEATURE_NAMES)).view(FEATURES)
+    for feature in FEATURE_NAMES:
+        name = PRICE if feature == "close" else feature
+        value = stats.get(name)
+        if value is None:
+            continue
+        row[feature] = _number(value, f"stats.{name}")
+    for name in REQUIRED:
+        if math.isnan(row["close" if name == PRICE else name][0]):
+            raise InputError.of(f"stats.{name}", stats.get(name), "is required and must be a finite number")
+    for name in (PRICE, "atr", "daily_high", "daily_low"):
+        if not row["close" if name == PRICE else name][0] > 0:
+            raise InputError.of(f"stats.{name}", stats[name], "must be greater than zero")
+    if not 0 <= row["rsi"][0] <= 100:
+        raise InputError.of("stats.rsi", stats["rsi"], "must lie between 0 and 100")
+    if row["daily_high"][0] < row["daily_low"][0]:
+        low = stats["daily_low"]
+        raise InputError.of("stats.daily_high", stats["daily_high"], f"must not be below daily_low, which is {low}")
+    # What follows from other numbers need not be given.
+    if "atr_pct" not in stats:
+        row["atr_pct"] = row["atr"] / row["close"]
+    if "vwap_dev" not in stats:
+        row["vwap_dev"] = row["close"] / row["vwap"] - 1.0
+    return row
+
+
+def _number(value: Any, name: str) -> float:
+    plain = value.item() if isinstance(value, np.generic) else value
+    if isinstance(plain, (int, float)) and not isinstance(plain, bool) and (plain != plain or abs(plain) < LARGEST):
+        return float(plain)
+    raise InputError.of(name, value, "must be a finite number, or None where it is not known")
+
+
+def _mask(reasons: Any) -> int:
+    if isinstance(reasons, str) or not isinstance(reasons, (list, tuple, set, frozenset)):
+        raise InputError.of("trigger_reasons", reasons, "must be a list of reasons")
+    mask = 0
+    for reason in reasons:
+        if reason not in REASONS:
+            raise InputError.unknown("trigger_reasons", reason, REASONS)
+        mask |= 1 << REASONS.index(reason)
+    return mask
+
+
+def _thresholds(given: Any, symbol: str, classes: AssetClasses) -> tuple[Thresholds, np.ndarray]:
+    """Thresholds of the signal and their LIMITS (1,); those of the asset class where it brings none."""
+    if given is None or (isinstance(given, Mapping) and not given):
+        given = thresholds_for(symbol, None, classes)
+    if isinstance(given, Thresholds):
+        return given, given.record()
+    if isinstance(given, Mapping):
+        low, high = given.get("low_gate"), given.get("high_gate")
+        if isinstance(low, float) and isinstance(high, float) and 0 < high <= low:
+            # A fixed gate and one that follows the symbol can cross on a bar: fine there, no set to start from.
+            thresholds = Thresholds.from_json({**given, "high_gate": None})
+            limits = thresholds.record()
+            limits["high_gate"] = high
+            return thresholds, limits
+    thresholds = Thresholds.from_json(given)
+    return thresholds, thresholds.record()
+
+
+def _is_default(thresholds: Thresholds, own: Thresholds, atr_7d: float) -> bool:
+    """Whether this is what the symbol has without a calibration, resolved at ``atr_7d`` or not.
+
+    A set whose ``meta`` says that it was calibrated is none, whatever its numbers.
+    """
+    if (thresholds.meta or {}).get("source") == "calibrated":
+        return False
+    defaults = [own, Thresholds()]
+    if atr_7d > 0:
+        defaults += [default.resolved(atr_7d) for default in defaults]
+    return thresholds in defaults

@@ -1,0 +1,119 @@
+"""The last bar of a frame: a replay without memory, and what there is to say about how much it rests on."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.backtest.decode import features_at
+from aione_lab.backtest.prepare import frame_ms, prepare_bars
+from aione_lab.engine import bulk
+from aione_lab.engine.engine import _seed, _start
+from aione_lab.engine.params import params_record
+from aione_lab.engine.records import ASSESSMENT, FEATURE_NAMES, FEATURES, OUT, SIGNAL, SIGNALS, STATE, SUPPRESSED, TRADE
+from aione_lab.engine.spec import FeatureSpec
+from aione_lab.errors import InputError
+from aione_lab.lake.schema import check_candles
+from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import DAY_MS, HOUR_MS, iso
+
+
+class LastBar(NamedTuple):
+    """Records of the last bar (FEATURES, SIGNAL) and hints about what they rest on."""
+
+    row: Any
+    signal: Any
+    hints: tuple[str, ...]
+
+
+def check_days(daily: pd.DataFrame, argument: str) -> pd.DataFrame:
+    """A checked frame of one-day candles; InputError for one that is none."""
+    return check_candles(daily, "1d", argument)
+
+
+def replay_last_bar(
+    candles: pd.DataFrame,
+    reference: pd.DataFrame | pd.Series | None,
+    days: pd.DataFrame | None,
+    *,
+    thresholds: Thresholds,
+    interval: str,
+    spec: FeatureSpec,
+    settings: Settings,
+) -> LastBar:
+    """Replay ``candles`` from an empty state, seeded with the completed ``days`` before them.
+
+    Raises InputError for frames that cannot be used, and for days of which none ends before the candles.
+    """
+    bars = prepare_bars(candles, interval, reference)
+    params = params_record(thresholds, interval, spec, settings, Costs())
+    states = np.zeros(1, STATE)
+    _start(states, params)
+    hints = [] if days is None else _seed_days(states, params, days, bars, spec)
+    n = len(bars)
+    rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+    columns, signals = np.empty((len(FEATURE_NAMES), n)), np.zeros(n, SIGNAL)
+    alerts, trades = np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
+    bulk.replay_bars(states, bars, 0, n, params, np.zeros(1, OUT), rows, block, columns, signals, alerts, trades)
+    row, signal = features_at(columns, n - 1), signals[-1]
+    return LastBar(row, signal, tuple(hints + _hints(row, signal, bars, spec, interval)))
+
+
+def bars_needed(spec: FeatureSpec, interval: str) -> int:
+    """Bars in a row after which every stream is warm, wherever in the hour it began."""
+    record = spec.record(interval)[0]
+    hour = HOUR_MS // int(record["step_ms"])
+    return max(
+        int(record["day_bars"]),
+        hour * spec.atr_window + hour - 1,
+        spec.rsi_window + spec.rsi_mean_window,
+        spec.volume_window + 1,
+        spec.atr_window + 1,
+    )
+
+
+def _seed_days(
+    states: np.ndarray, params: np.ndarray, days: pd.DataFrame, bars: np.ndarray, spec: FeatureSpec
+) -> list[str]:
+    first = int(bars["timestamp"][0])
+    ends = frame_ms(days) + DAY_MS
+    used = days[ends <= first].tail(spec.level_days)
+    if not len(used):
+        given = f"days from {iso(int(ends[0]) - DAY_MS)[:10]}"
+        raise InputError.of("daily", given, f"must hold a day that ends by the first candle, {iso(first)}")
+    _seed(states, params, used["high"].to_numpy(), used["low"].to_numpy())
+    hints = []
+    late = int((ends > first).sum())
+    if late:
+        hints.append(f"{late} of {len(days)} daily candles left out: they end after the first candle")
+    newest = int(frame_ms(used)[-1])
+    if newest + DAY_MS < first // DAY_MS * DAY_MS:
+        hints.append(f"daily levels end with {iso(newest)[:10]}, before the day that precedes the first candle")
+    return hints
+
+
+def _hints(row: Any, signal: Any, bars: np.ndarray, spec: FeatureSpec, interval: str) -> list[str]:
+    hints = []
+    if SIGNALS[int(signal.signal)] == "NONE":
+        hints.append(_why_none(bars, spec, interval))
+    elif signal.suppressed:
+        hints.append(f"alert held back: {SUPPRESSED[int(signal.suppressed)]}")
+    if row.atr_7d_days < spec.atr_mean_days:
+        hints.append(f"atr_7d rests on {row.atr_7d_days:.1f} of {spec.atr_mean_days} days")
+    if row.level_days < spec.level_days:
+        hints.append(f"daily levels rest on {int(row.level_days)} of {spec.level_days} days")
+    return hints
+
+
+def _why_none(bars: np.ndarray, spec: FeatureSpec, interval: str) -> str:
+    needed = bars_needed(spec, interval)
+    times = bars["timestamp"]
+    breaks = np.flatnonzero(np.diff(times) != int(spec.record(interval)["step_ms"][0]))
+    run = len(bars) - (int(breaks[-1]) + 1 if breaks.size else 0)
+    if run >= needed:
+        return "no signal: nothing has traded lately, so there is no ATR or no volume z-score"
+    since = f" since the missing bar before {iso(int(times[-run]))}" if breaks.size else ""
+    return f"no signal: {needed} bars of {interval} in a row are needed, there are {run}{since}"
