@@ -39,12 +39,14 @@ def crossings(state, bar, row):
                 up = max(up, level)
             if previous >= level > bar.close:
                 down = min(down, level)
-    for i in range(daily.n_levels):
-        level = daily.levels[i]
-        if previous <= level < bar.close:
-            up = max(up, level)
-        if previous >= level > bar.close:
-            down = min(down, level)
+    # Strictly inside the last close's bracket there is no swing level to cross.
+    if not daily.below < bar.close < daily.above:
+        for i in range(daily.n_levels):
+            level = daily.levels[i]
+            if previous <= level < bar.close:
+                up = max(up, level)
+            if previous >= level > bar.close:
+                down = min(down, level)
     row.breakout_up = up if up > -math.inf else NAN
     row.breakout_down = down if down < math.inf else NAN
 
@@ -66,12 +68,9 @@ def nearest_levels(daily, row):
             below = level
         if above > level > close:
             above = level
-    for i in range(daily.n_levels):
-        level = daily.levels[i]
-        if below < level < close:
-            below = level
-        if above > level > close:
-            above = level
+    swing_below, swing_above = _bracket(daily, close)
+    below = max(below, swing_below)
+    above = min(above, swing_above)
     row.major_support = below if below > -math.inf else NAN
     row.major_resistance = above if above < math.inf else NAN
     for level in (row.sr_high, row.sr_low):
@@ -86,6 +85,37 @@ def nearest_levels(daily, row):
     if row.atr > 0.0:
         row.support_distance = (close - row.support) / row.atr
         row.resistance_distance = (row.resistance - close) / row.atr
+
+
+@njit
+def _bracket(daily, close):
+    """The swing levels next to ``close``, strictly below and above (±inf where there is none).
+
+    They are kept until a close leaves them or a day is completed, so that most bars search nothing.
+    With a level exactly at the close nothing is kept: the next bar has to look again.
+    """
+    if daily.below < close < daily.above:
+        return daily.below, daily.above
+    below = -math.inf
+    above = math.inf
+    touched = False
+    for i in range(daily.n_levels):
+        level = daily.levels[i]
+        if below < level < close:
+            below = level
+        elif above > level > close:
+            above = level
+        elif level == close:
+            touched = True
+    daily.below = math.inf if touched else below
+    daily.above = above
+    return below, above
+
+
+@njit
+def _forget_bracket(daily):
+    daily.below = math.inf
+    daily.above = -math.inf
 
 
 @njit
@@ -116,6 +146,7 @@ def add_day(daily, high, low, spec):
     daily.lows[daily.count] = low
     daily.count += 1
     daily.n_levels = 0
+    _forget_bracket(daily)
     wing = spec.level_swing_days
     for centre in range(wing, daily.count - wing):
         if _is_peak(daily.highs, 1.0, centre, wing):
@@ -156,24 +187,27 @@ def swings_push(swings, bar, spec, number, row):
     """
     wing = spec.swing_bars
     size = 2 * wing + 1
-    swings.highs[number % size] = bar.high
-    swings.lows[number % size] = bar.low
-    swings.rsis[number % size] = row.rsi
+    # Each value is written twice, size places apart: the last `size` bars then always lie in one row.
+    place = swings.count % size
+    swings.highs[place] = swings.highs[place + size] = bar.high
+    swings.lows[place] = swings.lows[place + size] = bar.low
+    swings.rsis[place] = swings.rsis[place + size] = row.rsi
     swings.count += 1
     row.bullish_divergence = NAN
     row.bearish_divergence = NAN
     if swings.count >= size:
+        at = place + 1 + wing
         centre = number - wing
-        rsi = swings.rsis[centre % size]
-        if _is_ring_peak(swings.highs, 1.0, centre, wing, size):
-            price = swings.highs[centre % size]
+        rsi = swings.rsis[at]
+        if _is_peak(swings.highs, 1.0, at, wing):
+            price = swings.highs[at]
             if swings.high_bar >= 0 and centre - swings.high_bar <= spec.divergence_bars and price > swings.high_price:
                 row.bearish_divergence = swings.high_rsi - rsi
             swings.high_price = price
             swings.high_rsi = rsi
             swings.high_bar = centre
-        if _is_ring_peak(swings.lows, -1.0, centre, wing, size):
-            price = swings.lows[centre % size]
+        if _is_peak(swings.lows, -1.0, at, wing):
+            price = swings.lows[at]
             if swings.low_bar >= 0 and centre - swings.low_bar <= spec.divergence_bars and price < swings.low_price:
                 row.bullish_divergence = rsi - swings.low_rsi
             swings.low_price = price
@@ -184,19 +218,11 @@ def swings_push(swings, bar, spec, number, row):
 
 
 @njit
-def _is_ring_peak(values, sign, centre, wing, size):
-    top = sign * values[centre % size]
-    for j in range(1, wing + 1):
-        if sign * values[(centre - j) % size] >= top or sign * values[(centre + j) % size] > top:
-            return False
-    return True
-
-
-@njit
 def reset_daily(daily):
     daily.bars = 0
     daily.count = 0
     daily.n_levels = 0
+    _forget_bracket(daily)
 
 
 @njit

@@ -44,8 +44,9 @@ def _refresh(profile, size, bins, share):
     for b in range(bins):
         profile.bins[b] = 0.0
     total = 0.0
+    per_width = 1.0 / width
     for i in range(size):
-        b = min(int((profile.typical[i] - low) / width), bins - 1)
+        b = min(int((profile.typical[i] - low) * per_width), bins - 1)
         profile.bins[b] += profile.volume[i]
         total += profile.volume[i]
     peak = 0

@@ -353,9 +353,9 @@ HIGHER = _record(
     ("last_quote_volume", "f8"),  # of the last completed higher bar; NaN until there
 )
 SWINGS = _record(
-    ("highs", "f8", (41,)),
-    ("lows", "f8", (41,)),
-    ("rsis", "f8", (41,)),
+    ("highs", "f8", (82,)),
+    ("lows", "f8", (82,)),
+    ("rsis", "f8", (82,)),
     ("count", "i8"),
     ("high_price", "f8"),
     ("high_rsi", "f8"),
@@ -373,6 +373,8 @@ DAILY = _record(
     ("lows", "f8", (30,)),
     ("levels", "f8", (LEVELS,)),  # swing prices, ascending
     ("n_levels", "i8"),
+    ("below", "f8"),  # bracket of swing levels around the last close, see levels.py
+    ("above", "f8"),
 )
 PROFILE = _record(
     ("typical", "f8", (LONG,)),

@@ -47,7 +47,7 @@ class FeatureSpec(Config):
     flow_window: Window = Field(15, description="bars of the taker-buy imbalance")
     profile_window: Span = Field(240, description="bars of the volume profile")
     profile_bins: Annotated[int, Field(ge=4, le=64)] = 24
-    profile_refresh: Annotated[int, Field(ge=1, le=1440)] = Field(15, description="bars between two profiles")
+    profile_refresh: Annotated[int, Field(ge=1, le=1440)] = Field(30, description="bars between two profiles")
     value_area: Annotated[float, Field(gt=0, le=1)] = Field(0.7, description="share of the volume in the value area")
     correlation_window: Span = Field(240, description="log returns in the correlation with the reference")
     trend_fast: Window = Field(5, description="completed higher bars of the fast average")
