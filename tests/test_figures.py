@@ -281,6 +281,9 @@ def test_contributions_add_up_to_the_score() -> None:
     assert figure.layout.xaxis.title.text == "Factor (not available: orderbook)"
     assert figure.layout.title.text == "Score 0.270, reading: reversal, confidence 0.310"
     assert contributions_chart(metrics).data[0].y[-1] == waterfall.y[-1]
+    as_list = {"score": 0.27, "factors": [{"name": name, **factor} for name, factor in factors.items()]}
+    as_list["factors"][-1] |= {"strength": None, "contribution": 0.0}
+    assert list(contributions_chart(as_list).data[0].x) == ["macd", "volume", "rsi", "score"]
     nothing_known = {"factors": {"orderbook": {"contribution": None}}}
     assert contributions_chart(nothing_known).layout.annotations[0].text == "no factor was available"
     with pytest.raises(InputError, match="must have 'factors'"):

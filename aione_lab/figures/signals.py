@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,28 +12,34 @@ import plotly.graph_objects as go
 from aione_lab.errors import InputError
 from aione_lab.figures.theme import Theme, finish, nothing, palette, safe
 
+if TYPE_CHECKING:
+    from aione_lab.backtest.explain import Explanation
+
 
 def contributions_chart(
-    explanation: Mapping[str, Any], *, title: str | None = None, theme: Theme = "light"
+    explanation: Explanation | Mapping[str, Any], *, title: str | None = None, theme: Theme = "light"
 ) -> go.Figure:
     """Waterfall from zero to the score of one signal, factor by factor, the strongest first.
 
-    ``explanation`` holds ``factors`` (name → mapping with ``strength``, ``weight``, ``contribution``), itself or
-    under ``confidence_metrics``; ``composite_score``, ``confidence`` and ``reading`` are named in the heading where
-    present. A factor that was not available (contribution None or NaN) is named below the chart, not drawn as zero.
+    ``explanation`` is what ``Result.explain`` gives, or a mapping that holds ``factors`` itself or under
+    ``confidence_metrics`` (a Stage2 dictionary): name → mapping with ``strength``, ``weight``, ``contribution``.
+    Score, reading and confidence are named in the heading where present. A factor that was not available
+    (strength or contribution None or NaN) is named below the chart, not drawn as zero.
     """
     colours = palette(theme)
-    metrics = explanation.get("confidence_metrics", explanation)
+    whole = explanation if isinstance(explanation, Mapping) else explanation.to_dict()
+    metrics = whole.get("confidence_metrics", whole)
     factors = metrics.get("factors")
+    if isinstance(factors, Sequence) and not isinstance(factors, str):
+        factors = {factor["name"]: factor for factor in factors}
     if not isinstance(factors, Mapping):
         raise InputError.of("explanation", sorted(map(str, metrics)), "must have 'factors', name -> contribution")
     present, absent = {}, []
     for name, factor in factors.items():
-        contribution = factor.get("contribution")
-        if contribution is None or not np.isfinite(contribution):
-            absent.append(safe(name))
-        else:
+        if _known(factor.get("contribution")) and _known(factor.get("strength", 0.0)):
             present[name] = factor
+        else:
+            absent.append(safe(name))
     heading = title or _heading(metrics)
     if not present:
         return nothing(theme, heading, "no factor was available")
@@ -64,10 +70,15 @@ def contributions_chart(
     return finish(figure, theme, heading, 400).update_layout(margin={"t": 52})
 
 
+def _known(value: float | None) -> bool:
+    return value is not None and bool(np.isfinite(value))
+
+
 def _heading(metrics: Mapping[str, Any]) -> str:
     parts = []
-    if "composite_score" in metrics:
-        parts.append(f"Score {metrics['composite_score']:.3f}")
+    score = metrics.get("composite_score", metrics.get("score"))
+    if score is not None:
+        parts.append(f"Score {score:.3f}")
     if metrics.get("reading"):
         parts.append(f"reading: {metrics['reading']}")
     if "confidence" in metrics:
