@@ -46,7 +46,7 @@ def compute_metrics(result: Result) -> dict[str, Any]:
         "final_equity": end,
         "total_return": end / capital - 1.0,
         "max_drawdown": max_drawdown(signals["equity"], capital),
-        "sharpe": daily_sharpe(signals["timestamp"], signals["equity"], capital),
+        "sharpe": sharpe_ratio(daily_returns(daily_equity(signals["timestamp"], signals["equity"]), capital)),
         "open_at_end": result.open_trade is not None,
     }
 
@@ -90,11 +90,20 @@ def max_drawdown(equity: np.ndarray, capital: float) -> float:
     return float(np.max(1.0 - equity / peak, initial=0.0))
 
 
-def daily_sharpe(times: np.ndarray, equity: np.ndarray, capital: float) -> float:
-    """Annualised Sharpe ratio of the daily returns of equity; the last close of each UTC day counts."""
+def daily_equity(times: np.ndarray, equity: np.ndarray) -> np.ndarray:
+    """Equity at the last bar of each UTC day."""
     days = times // DAY_MS
-    closes = equity[np.append(days[1:] != days[:-1], True)]
-    returns = np.diff(np.concatenate([[capital], closes])) / np.concatenate([[capital], closes[:-1]])
+    return equity[np.append(days[1:] != days[:-1], True)]
+
+
+def daily_returns(closes: np.ndarray, capital: float) -> np.ndarray:
+    """Returns from one daily equity to the next, the first against the starting capital."""
+    before = np.concatenate([[capital], closes[:-1]])
+    return closes / before - 1.0
+
+
+def sharpe_ratio(returns: np.ndarray) -> float:
+    """Annualised Sharpe ratio of daily returns; NaN below two of them or without variation."""
     if len(returns) < 2 or not returns.std(ddof=1) > 0:
         return math.nan
     return float(returns.mean() / returns.std(ddof=1) * math.sqrt(DAYS_PER_YEAR))

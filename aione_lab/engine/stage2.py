@@ -47,9 +47,21 @@ def assess(timestamp, row, reasons, limits, rules, found):
     found.timestamp = timestamp
     found.price = row.close
     found.atr = row.atr
+    judge(row, reasons, rules, found)
+    plan(row, limits, rules, found)
+
+
+@njit
+def judge(row, reasons, rules, found):
+    """Hypothesis, context and confidence: what the thresholds have no part in."""
     _hypothesis(row, rules, found)
     _context(row, reasons, rules, found)
     _confidence(rules, found)
+
+
+@njit
+def plan(row, limits, rules, found):
+    """Risk and recommendation for a judged alert: where the thresholds enter."""
     _risk(row, limits, rules, found)
     _recommend(limits, rules, found)
 

@@ -1,0 +1,158 @@
+"""`Prepared` and `evaluate`: many threshold sets over one symbol's features, trades and metrics out.
+
+The engine's fast path (``engine/pruned.py``): the same trades as ``replay``, byte for byte, in a few
+milliseconds a set for a symbol-year. It gives no signals and no equity bar by bar; replay does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.backtest.metrics import daily_returns, sharpe_ratio, trade_metrics
+from aione_lab.backtest.prepare import infer_interval, prepare_bars
+from aione_lab.backtest.replay import _columns, compute_features
+from aione_lab.engine import bulk, pruned
+from aione_lab.engine.params import params_record
+from aione_lab.engine.records import ASSESSMENT, FEATURE_NAMES, FEATURES, PARAMS, SIGNAL, STAGE_STATE, TRADE
+from aione_lab.engine.spec import FeatureSpec
+from aione_lab.errors import InputError
+from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import DAY_MS
+
+_BATCH = 32  # sets in one kernel call: enough to share the cache, few enough to keep memory flat
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The trades of one threshold set (TRADE records) and the metrics that follow from them."""
+
+    thresholds: Thresholds
+    trade_records: np.ndarray
+    n_alerts: int
+    max_drawdown: float
+    final_equity: float  # cash after the last closed trade; an open one is not in it
+    daily_equity: np.ndarray  # at the last bar of each UTC day of the data
+    capital: float
+    both_touched: str
+
+    @cached_property
+    def metrics(self) -> Mapping[str, Any]:
+        """The metrics of ``Result.metrics`` that need no bar-by-bar signals."""
+        return {
+            "n_alerts": self.n_alerts,
+            **trade_metrics(self.trade_records, self.both_touched),
+            "max_drawdown": self.max_drawdown,
+            "sharpe": sharpe_ratio(daily_returns(self.daily_equity, self.capital)),
+        }
+
+
+class Prepared:
+    """One symbol's bars and features, made ready for any number of threshold sets.
+
+    Depends on candles, spec, settings and costs, and on no threshold. About 250 bytes a bar.
+    """
+
+    def __init__(
+        self,
+        candles: pd.DataFrame,
+        *,
+        interval: str | None = None,
+        reference: pd.DataFrame | pd.Series | None = None,
+        funding: pd.DataFrame | pd.Series | None = None,
+        spec: FeatureSpec | None = None,
+        settings: Settings | None = None,
+        costs: Costs | None = None,
+        features: pd.DataFrame | None = None,
+    ) -> None:
+        self.interval = infer_interval(candles) if interval is None else interval
+        self.spec = FeatureSpec() if spec is None else spec
+        self.settings = Settings() if settings is None else settings
+        self.costs = Costs() if costs is None else costs
+        self.bars = prepare_bars(candles, self.interval, reference, funding)
+        if features is None:
+            features = compute_features(candles, interval=self.interval, reference=reference, spec=self.spec)
+        columns = _columns(features, self.bars)
+        n = len(self.bars)
+        self._packed = np.zeros(n, np.uint16)
+        self._screen = np.zeros((6, n), np.float32)
+        self._prepared = np.zeros(n, pruned.PREPARED)
+        params = self._params(Thresholds())
+        params["limits"]["high_gate"] = math.inf
+        rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+        signals, found = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT)
+        pruned.prepare(
+            columns, self.bars, params, rows, block, signals, found, self._packed, self._screen, self._prepared
+        )
+        days = self.bars["timestamp"] // DAY_MS
+        self._days = np.unique(days) - days[0]
+
+    def _params(self, thresholds: Thresholds) -> np.ndarray:
+        return params_record(thresholds, self.interval, self.spec, self.settings, self.costs)
+
+    def evaluate(self, sets: Sequence[Thresholds]) -> list[Evaluation]:
+        """One Evaluation a set, in order. Raises InputError where an element is no Thresholds."""
+        if isinstance(sets, Thresholds):
+            raise InputError.of("sets", sets, "must be a sequence of Thresholds")
+        out: list[Evaluation] = []
+        for first in range(0, len(sets), _BATCH):
+            out += self._batch(sets[first : first + _BATCH])
+        return out
+
+    def _batch(self, sets: Sequence[Thresholds]) -> list[Evaluation]:
+        k, n = len(sets), len(self.bars)
+        params = np.zeros(k, PARAMS)
+        for i, thresholds in enumerate(sets):
+            params[i] = self._params(thresholds)[0]
+        rules = params["rules"][0]
+        apart = max(1, -(-int(rules["cooldown_ms"]) // int(rules["step_ms"])))
+        # np.zeros maps lazily: only pages that trades reach take memory.
+        trades = np.zeros((k, n // apart + 2), TRADE)
+        stages, progress = np.zeros(k, STAGE_STATE), np.zeros(k, pruned.PROGRESS)
+        stages["cash"] = self.settings.initial_capital
+        daily = np.full((k, int(self._days[-1]) + 1), np.nan)
+        rows = np.zeros(1, FEATURES)
+        rows.view(np.float64)[:] = np.nan
+        signals, found = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT)
+        pruned.run_sets(
+            self.bars,
+            self._packed,
+            self._screen,
+            self._prepared,
+            params,
+            rows,
+            signals,
+            found,
+            stages,
+            progress,
+            trades,
+            daily,
+            np.zeros(pruned.SLICE, np.uint8),
+        )
+        return [
+            Evaluation(
+                thresholds=thresholds,
+                trade_records=trades[i, : int(progress["trades"][i])].copy(),
+                n_alerts=int(progress["alerts"][i]),
+                max_drawdown=float(progress["drawdown"][i]),
+                final_equity=float(stages["cash"][i]),
+                daily_equity=_carried_on(daily[i], self.settings.initial_capital)[self._days],
+                capital=self.settings.initial_capital,
+                both_touched=self.settings.both_touched,
+            )
+            for i, thresholds in enumerate(sets)
+        ]
+
+
+def _carried_on(daily: np.ndarray, capital: float) -> np.ndarray:
+    """Daily equity with the days that saw no position carrying the last value on."""
+    seen = np.isfinite(daily)
+    last = np.maximum.accumulate(np.where(seen, np.arange(len(daily)), -1))
+    return np.where(last >= 0, daily[last], capital)

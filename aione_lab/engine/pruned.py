@@ -1,0 +1,286 @@
+"""The fast path: the trades of many threshold sets over stored features, and nothing else.
+
+No rule stands here a second time. What no threshold has a part in (six of the reasons, the gates of
+Settings, side and confidence) is prepared once per bar by calling Stage1 and Stage2. A float32 screen
+then finds the bars on which a set *could* alert; its margins are wider than float32 is coarse, so it
+never misses one. Every bar it lets through goes to ``find_reasons`` with the exact features; risk,
+recommendation, fills and exits are Stage2's and Stage3's own functions, called for the few bars that
+get there. Replay and this path give the same trades, byte for byte, and a test holds them together.
+
+Bars go by in slices that fit the cache, all sets over one slice before the next.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from aione_lab.engine.records import FLAGS, _record
+from aione_lab.engine.stage1 import (
+    BEARISH_DIVERGENCE,
+    BREAKOUT_DOWN,
+    BREAKOUT_UP,
+    BULLISH_DIVERGENCE,
+    LOW_VOLATILITY,
+    NEAR_RESISTANCE,
+    NEAR_SUPPORT,
+    VOLATILITY_SPIKE,
+    count_reasons,
+    find_reasons,
+    gate,
+    ready,
+)
+from aione_lab.engine.stage2 import judge, plan
+from aione_lab.engine.stage3 import equity, stage3_decide, stage3_follow, stage3_gap
+from aione_lab.jit import njit
+from aione_lab.thresholds.adaptive import CALM, VOL_Z_CALM, VOL_Z_WILD, WILD, resolve
+from aione_lab.units import DAY_MS
+
+SLICE = 4096
+MARGIN = np.float32(1e-5)  # relative; float32 itself rounds to 6e-8
+
+FREE = BULLISH_DIVERGENCE | BEARISH_DIVERGENCE | BREAKOUT_UP | BREAKOUT_DOWN | NEAR_SUPPORT | NEAR_RESISTANCE
+"""Reasons that no threshold has a part in."""
+
+# The packed byte pair of a bar: how many FREE reasons hold (0-6) and what else is settled.
+COUNT_BITS = 7
+GATES_BIT = 8  # the gates of Settings are open
+BURST_BIT = 16  # VOLATILITY_SPIKE holds whatever the high gate
+SHORT_BIT = 32
+FLAGS_SHIFT = 6
+_FLAGS_MASK = (1 << len(FLAGS)) - 1
+
+PREPARED = _record(
+    ("timestamp", "i8"),
+    ("volume_z", "f8"),
+    ("rsi", "f8"),
+    ("rsi_mean", "f8"),
+    ("vwap_dev", "f8"),
+    ("atr_pct", "f8"),
+    ("atr_7d", "f8"),
+    ("confidence", "f8"),
+    ("close", "f8"),
+    ("atr", "f8"),
+    ("support", "f8"),
+    ("resistance", "f8"),
+    ("major_support", "f8"),
+    ("major_resistance", "f8"),
+    ("daily_low", "f8"),
+    ("daily_high", "f8"),
+)
+"""One bar, two cache lines: the first for Stage1, the second for the risk of an entry."""
+
+PROGRESS = _record(
+    ("last_alert", "i8"),
+    ("alerts", "i8"),
+    ("free", "i8"),  # first bar at whose close nothing is held
+    ("trades", "i8"),
+    ("peak", "f8"),
+    ("drawdown", "f8"),
+)
+"""How far one set has come."""
+
+
+@njit
+def prepare(columns, bars, params, rows, block, signals, found, packed, screen, prepared):
+    """Fill what all sets share: ``packed`` (n,) u2, ``screen`` (6, n) f4, ``prepared`` (n,) PREPARED.
+
+    ``screen`` rows: volume_z, rsi, rsi_mean, |vwap_dev|, atr_pct, atr_7d. The limits in ``params`` must
+    carry an infinite high gate, so that VOLATILITY_SPIKE means a burst alone.
+    """
+    param, signal, assessment, never = params[0], signals[0], found[0], np.zeros(1, PROGRESS)[0]
+    size = block.shape[0]
+    for base in range(0, bars.size, size):
+        n = min(size, bars.size - base)
+        for j in range(columns.shape[0]):
+            for i in range(n):
+                block[i, j] = columns[j, base + i]
+        for i in range(n):
+            t = base + i
+            row, out = rows[i], prepared[t]
+            screen[0, t] = row.volume_z
+            screen[1, t] = row.rsi
+            screen[2, t] = row.rsi_mean
+            screen[3, t] = abs(row.vwap_dev)
+            screen[4, t] = row.atr_pct
+            screen[5, t] = row.atr_7d
+            out.timestamp = bars[t].timestamp
+            out.volume_z = row.volume_z
+            out.rsi = row.rsi
+            out.rsi_mean = row.rsi_mean
+            out.vwap_dev = row.vwap_dev
+            out.atr_pct = row.atr_pct
+            out.atr_7d = row.atr_7d
+            out.close = row.close
+            out.atr = row.atr
+            out.support = row.support
+            out.resistance = row.resistance
+            out.major_support = row.major_support
+            out.major_resistance = row.major_resistance
+            out.daily_low = row.daily_low
+            out.daily_high = row.daily_high
+            packed[t] = 0
+            if not ready(row):
+                continue
+            resolve(param.limits, row.atr_7d, signal)
+            reasons = find_reasons(row, param.limits, param.rules, signal)
+            bits = count_reasons(reasons & FREE)
+            if reasons & VOLATILITY_SPIKE:
+                bits |= BURST_BIT
+            # Without a last alert and without LOW_VOLATILITY only the gates of Settings can object.
+            if gate(never, out.timestamp, row, 0, param.rules) == 0:
+                bits |= GATES_BIT
+            judge(row, reasons, param.rules, assessment)
+            out.confidence = assessment.confidence
+            if assessment.side < 0:
+                bits |= SHORT_BIT
+            packed[t] = bits | assessment.flags << FLAGS_SHIFT
+
+
+@njit
+def _vol_z32(atr_7d):
+    """``adaptive_vol_z`` in float32 and without branches, for the screen alone."""
+    share = (atr_7d - np.float32(CALM)) * np.float32(1.0 / (WILD - CALM))
+    share = min(np.float32(1.0), max(np.float32(0.0), share))
+    return np.float32(VOL_Z_CALM) + np.float32(VOL_Z_WILD - VOL_Z_CALM) * share
+
+
+@njit
+def _screen_slice(packed, screen, first, last, limits, possible):
+    """possible[i] = 1 where bar first + i could alert under ``limits``; never 0 where it does."""
+    down = np.float32(1.0) - MARGIN
+    up = np.float32(1.0) + MARGIN
+    # Each adaptive limit as a · atr_7d + b, so that the loop has no branches.
+    fixed_low = limits.low_gate == limits.low_gate
+    low_a = np.float32(0.0 if fixed_low else limits.low_multiple)
+    low_b = np.float32(limits.low_gate if fixed_low else 0.0)
+    fixed_high = limits.high_gate == limits.high_gate
+    high_a = np.float32(0.0 if fixed_high else low_a * limits.high_ratio)
+    high_b = np.float32(limits.high_gate if fixed_high else low_b * limits.high_ratio)
+    fixed_vwap = limits.vwap_threshold == limits.vwap_threshold
+    vwap_a = np.float32(0.0 if fixed_vwap else limits.vwap_multiple)
+    vwap_b = np.float32(limits.vwap_threshold if fixed_vwap else 0.0)
+    fixed_vol = limits.vol_z_threshold == limits.vol_z_threshold
+    vol_z = np.float32(limits.vol_z_threshold if fixed_vol else 0.0)
+    dynamic = limits.dynamic_rsi_multiplier == limits.dynamic_rsi_multiplier
+    multiplier = np.float32(limits.dynamic_rsi_multiplier if dynamic else 1.0)
+    rsi_low = np.float32(limits.rsi_oversold) * up
+    rsi_high = np.float32(limits.rsi_overbought) * down
+    least = np.int32(limits.min_reasons_for_alert)
+    for i in range(last - first):
+        t = first + i
+        atr_7d = screen[5, t]
+        atr = screen[4, t] * up
+        wanted = vol_z if fixed_vol else _vol_z32(atr_7d)
+        oversold = rsi_low
+        overbought = rsi_high
+        if dynamic:
+            oversold = min(np.float32(90.0), max(np.float32(10.0), screen[2, t] / multiplier)) * up
+            overbought = min(np.float32(90.0), max(np.float32(10.0), screen[2, t] * multiplier)) * down
+        n = np.int32(packed[t] & COUNT_BITS)
+        n += np.int32(screen[0, t] + MARGIN >= wanted * down)
+        n += np.int32(screen[1, t] <= oversold) | np.int32(screen[1, t] >= overbought)
+        n += np.int32(screen[3, t] * up >= vwap_a * atr_7d + vwap_b)
+        n += np.int32((packed[t] & BURST_BIT) != 0) | np.int32(atr >= high_a * atr_7d + high_b)
+        gates = np.int32((packed[t] & GATES_BIT) != 0) & np.int32(atr >= low_a * atr_7d + low_b)
+        possible[i] = gates & np.int32(n >= least)
+
+
+@njit
+def _alerts(bar, bits, limits, rules, row, signal):
+    """Stage1's own word on a possible bar: ``find_reasons`` on the exact features, FREE reasons added."""
+    row.volume_z = bar.volume_z
+    row.rsi = bar.rsi
+    row.rsi_mean = bar.rsi_mean
+    row.vwap_dev = bar.vwap_dev
+    row.atr_pct = bar.atr_pct
+    row.range_burst = math.inf if bits & BURST_BIT else -math.inf
+    resolve(limits, bar.atr_7d, signal)
+    reasons = find_reasons(row, limits, rules, signal)
+    if reasons & LOW_VOLATILITY:
+        return False
+    return count_reasons(reasons) + (bits & COUNT_BITS) >= limits.min_reasons_for_alert
+
+
+@njit
+def _order(bar, bits, limits, rules, row, assessment, stage):
+    """Stage2's plan for an alert and Stage3's decision about it."""
+    row.close = bar.close
+    row.atr = bar.atr
+    row.support = bar.support
+    row.resistance = bar.resistance
+    row.major_support = bar.major_support
+    row.major_resistance = bar.major_resistance
+    row.daily_low = bar.daily_low
+    row.daily_high = bar.daily_high
+    assessment.timestamp = bar.timestamp
+    assessment.confidence = bar.confidence
+    assessment.side = -1 if bits & SHORT_BIT else 1
+    assessment.flags = bits >> FLAGS_SHIFT & _FLAGS_MASK
+    plan(row, limits, rules, assessment)
+    stage3_decide(stage, assessment, bar.confidence)
+
+
+@njit
+def _follow(t, bars, stage, rules, state, trades, daily):
+    """From the order placed at the close of bar ``t`` to the end of its trade, or of the data."""
+    first_day = bars[0].timestamp // DAY_MS
+    while True:
+        stage.last_time = bars[t].timestamp
+        stage.last_close = bars[t].close
+        t += 1
+        state.free = t
+        if t == bars.size:
+            return
+        trade = trades[state.trades]
+        if bars[t].timestamp - stage.last_time != rules.step_ms:
+            state.trades += stage3_gap(stage, rules, trade)
+            # The gap is closed at the last bar before it: that bar's equity now bears the cost.
+            value = stage.cash
+            state.peak = max(state.peak, value)
+            state.drawdown = max(state.drawdown, 1.0 - value / state.peak)
+            daily[bars[t].timestamp // DAY_MS - first_day] = value
+            return
+        state.trades += stage3_follow(stage, bars[t], rules, trade)
+        value = equity(stage, bars[t].close)
+        state.peak = max(state.peak, value)
+        state.drawdown = max(state.drawdown, 1.0 - value / state.peak)
+        daily[bars[t].timestamp // DAY_MS - first_day] = value
+        if stage.position.side == 0:
+            return
+
+
+@njit
+def run_sets(bars, packed, screen, prepared, params, rows, signals, found, stages, progress, trades, daily, possible):
+    """Trades of every set in ``params`` (k,) over prepared bars.
+
+    Written per set: ``stages`` (k,) of STAGE_STATE, which begin with their cash; ``progress`` (k,);
+    ``trades`` (k, room), where room exceeds the alerts that a cool-down lets through; ``daily`` (k, days),
+    equity at the last bar of each day that saw a position, NaN elsewhere. ``rows, signals, found`` (1,) are
+    scratch; ``rows[0]`` must be all NaN. ``possible`` (SLICE,) u1.
+    """
+    row, signal, assessment = rows[0], signals[0], found[0]
+    for k in range(params.size):
+        progress[k].peak = stages[k].cash
+    for first in range(0, bars.size, SLICE):
+        last = min(first + SLICE, bars.size)
+        for k in range(params.size):
+            limits, rules, stage, state = params[k].limits, params[k].rules, stages[k], progress[k]
+            _screen_slice(packed, screen, first, last, limits, possible)
+            for i in range(last - first):
+                if possible[i] == 0:
+                    continue
+                bar, bits = prepared[first + i], np.int64(packed[first + i])
+                if state.last_alert > 0 and bar.timestamp - state.last_alert < rules.cooldown_ms:
+                    continue
+                if not _alerts(bar, bits, limits, rules, row, signal):
+                    continue
+                state.last_alert = bar.timestamp
+                state.alerts += 1
+                # Below min_confidence ``plan`` cannot end in a BUY or SELL: no need to ask it.
+                if first + i < state.free or bar.confidence < limits.min_confidence:
+                    continue
+                _order(bar, bits, limits, rules, row, assessment, stage)
+                if stage.order.side != 0:
+                    _follow(first + i, bars, stage, rules, state, trades[k], daily[k])

@@ -1,0 +1,93 @@
+"""The fast path gives replay's trades, byte for byte, whatever the thresholds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aione_lab.backtest.evaluate import Prepared
+from aione_lab.backtest.replay import replay
+from aione_lab.errors import InputError
+from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds import Thresholds
+from tests.backtest.conftest import load_real, real_files
+
+
+def random_thresholds(count: int, seed: int) -> list[Thresholds]:
+    """Sets from all over the search space, fixed, multiple and adaptive fields mixed."""
+    random = np.random.default_rng(seed)
+
+    def maybe(value: object) -> object:
+        return value if random.random() < 0.5 else None
+
+    return [
+        Thresholds(
+            low_gate=maybe(f"{random.uniform(0.2, 1.2):.3f}x"),
+            high_gate=maybe(f"{random.uniform(1.5, 8):.2f}x"),
+            vol_z_threshold=maybe(float(random.uniform(0.5, 4))),
+            vwap_threshold=maybe(f"{random.uniform(1, 10):.2f}x" if random.random() < 0.5 else random.uniform(1e-4, 1e-2)),
+            atr_target=float(random.uniform(0.3, 1.5)),
+            rsi_oversold=float(random.uniform(15, 45)),
+            rsi_overbought=float(random.uniform(55, 85)),
+            dynamic_rsi_multiplier=maybe(float(random.uniform(1.05, 1.5))),
+            min_reasons_for_alert=int(random.integers(1, 5)),
+            min_confidence=float(random.uniform(0.3, 0.9)),
+            tp_mult=float(random.uniform(0.5, 6)),
+            sl_mult=float(random.uniform(0.3, 3)),
+        )
+        for _ in range(count)
+    ]
+
+
+def check(keywords: dict, sets: list[Thresholds], settings: Settings, costs: Costs) -> int:
+    inputs = {name: keywords.get(name) for name in ("interval", "reference", "funding")}
+    whole = replay(**keywords, settings=settings, costs=costs)
+    prepared = Prepared(keywords["candles"], **inputs, settings=settings, costs=costs, features=whole.features)
+    trades = 0
+    for thresholds, fast in zip(sets, prepared.evaluate(sets), strict=True):
+        slow = replay(**keywords, thresholds=thresholds, settings=settings, costs=costs, features=whole.features)
+        assert fast.trade_records.tobytes() == slow.trade_records.tobytes(), thresholds
+        assert fast.n_alerts == slow.metrics["n_alerts"], thresholds
+        for name, value in fast.metrics.items():
+            np.testing.assert_equal(value, slow.metrics[name], err_msg=f"{name} {thresholds}")
+        trades += len(fast.trade_records)
+    return trades
+
+
+SETTINGS = Settings(allow_shorts=True, min_risk_reward=1.0, max_holding_minutes=90, exclude_hours=(3, 17))
+COSTS = Costs(fee=0.0004, maker_fee=0.0001, slippage_bps=0.5, lot_size=0.01)
+
+
+def test_simulated_candles(simulated, simulated_funding) -> None:
+    keywords = {"candles": simulated["LINKUSDT"], "reference": simulated["BTCUSDT"], "funding": simulated_funding}
+    assert check(keywords, [Thresholds(), *random_thresholds(40, seed=1)], SETTINGS, COSTS) > 500
+
+
+def test_gaps_and_an_open_end(simulated) -> None:
+    candles = simulated["1000PEPEUSDT"]
+    candles = candles.drop(candles.index[[3000, 7000, 7001, 12000]])
+    settings = Settings(max_holding_minutes=3000, min_stop=8.0, min_risk_reward=0.0, cooldown_period=0)
+    sets = [thresholds.replace(tp_mult=20.0) for thresholds in random_thresholds(15, seed=2)]
+    assert check({"candles": candles}, sets, settings, COSTS) > 20
+
+
+@pytest.mark.parametrize("part", range(9))
+def test_real_candles(shared: Path, part: int) -> None:
+    path = real_files(shared)[part]
+    settings = SETTINGS if part % 2 else Settings()
+    assert check(load_real(path), random_thresholds(12, seed=10 + part), settings, COSTS) > 0
+
+
+@pytest.mark.long
+def test_thousands_of_sets_on_real_candles(shared: Path) -> None:
+    for i, path in enumerate(real_files(shared)):
+        check(load_real(path), random_thresholds(300, seed=1000 + i), SETTINGS if i % 2 else Settings(), COSTS)
+
+
+def test_one_set_is_not_a_sequence(simulated) -> None:
+    prepared = Prepared(simulated["SOLUSDT"].iloc[:3000])
+    with pytest.raises(InputError, match="sequence"):
+        prepared.evaluate(Thresholds())
+    assert prepared.evaluate([]) == []
