@@ -129,6 +129,7 @@ class FakeExchange:
         self.served: list[Served] = []
         self.gate = threading.Event()  # cleared: market data waits, so that a test can act in mid-download
         self.gate.set()
+        self.halt_after: int | None = None  # clears the gate by itself after so many pages of candles
         self.busy = self.most_busy = 0
         self._lock = threading.Lock()
 
@@ -219,6 +220,9 @@ class FakeExchange:
                 self.most_busy = max(self.most_busy, self.busy)
             try:
                 if request.path.endswith(("klines", "fundingRate")):
+                    if self.halt_after is not None and len(self.requests("klines")) >= self.halt_after:
+                        self.halt_after = None
+                        self.gate.clear()
                     while not self.gate.is_set():
                         await asyncio.sleep(0.005)
                 if fault is not None and kind == "delay":

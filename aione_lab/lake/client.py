@@ -37,6 +37,7 @@ logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 ATTEMPTS = 8  # with pauses of 0.5 s doubling to 30 s: an outage of about a minute is bridged
 FIRST_ATTEMPTS = 3  # nobody wants to wait a minute to learn that there is no network
+RATE_PAUSE = 5.0  # seconds everybody waits after a 429 or 418 that does not say how long
 LONGEST_PAUSE = 300.0  # seconds; an exchange that asks for more is not waited for
 KLINE_LIMIT = 499  # Binance: up to 499 candles cost weight 2, 500 to 1000 cost 5
 UNIFIED_LIMIT = 500
@@ -168,6 +169,8 @@ class Client:
         if not _may_pass(error):
             return False
         seconds = _retry_after(getattr(error, "retry_after", None))
+        if seconds is None and getattr(error, "http_status", None) in (418, 429):
+            seconds = RATE_PAUSE
         if seconds is None:
             return True
         if seconds > LONGEST_PAUSE:

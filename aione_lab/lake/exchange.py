@@ -114,7 +114,7 @@ def fetch(
                 job.funding_spans = _funding_spans(lake, symbol, first, min(now, now if last is None else last))
             jobs.append(job)
         download = _Download(lake, client, interval, now, tell)
-        await asyncio.gather(*(download.skip_the_start(job) for job in jobs))
+        await asyncio.gather(*(download.skip_emptiness(job) for job in jobs))
         await download.run(jobs, workers)
         return _report(client, interval, start, max(start, end), jobs)
 
@@ -191,20 +191,26 @@ class _Download:
             raise ExchangeError(str(failed[0].error))
         self.tell("done", self._total, self._total)
 
-    async def skip_the_start(self, job: _Job) -> None:
-        """Cut off what lies before the first candle there is: a listing may be years younger than ``since``."""
-        if not job.spans or job.spans[0][1] - job.spans[0][0] <= self.client.page_limit * self.step:
-            return
-        start, end = job.spans[0]
+    async def skip_emptiness(self, job: _Job) -> None:
+        """Cut off what lies before the first candle of every long range: a listing may be years younger than ``since``.
+
+        A range in which there is nothing at all (after a delisting) falls away, but is not remembered:
+        two empty answers are thin proof for years, and asking costs two requests.
+        """
+        spans: list[Span] = []
         with self._failing(job):
-            first = await self._first_bar(job, start, end)
-            # A second, separate answer must say the same before anything is taken for absent.
-            while first > start and (earlier := await self._first_bar(job, start, first)) < first:
-                first = earlier
-            job.spans[:1] = [(first, end)] if first < end else []
-            if first > start:
+            for start, end in job.spans:
+                first = start
+                if end - start > self.client.page_limit * self.step:
+                    first = await self._first_bar(job, start, end)
+                    # A second, separate answer must say the same before anything is taken for absent.
+                    while first > start and (earlier := await self._first_bar(job, start, first)) < first:
+                        first = earlier
                 job.add(bars_absent=(first - start) // self.step)
-                await self._remember(job, [(start, first)])
+                if first < end:
+                    spans.append((first, end))
+                    await self._remember(job, [(start, first)])
+            job.spans = spans
 
     async def _first_bar(self, job: _Job, start: int, end: int) -> int:
         """Open time of the first candle in [start, end), ``end`` when there is none."""
@@ -270,7 +276,9 @@ class _Download:
 
     async def _remember(self, job: _Job, holes: list[Span]) -> None:
         limit = (self.now_ms - SETTLED_MS) // self.step * self.step
-        settled = [(a, min(b, limit)) for a, b in holes if a < limit]
+        settled = [(a, min(b, limit)) for a, b in holes if a < min(b, limit)]
+        if not settled:
+            return
         async with self._writing:
             await asyncio.to_thread(add_absent, self.lake, job.symbol, self.interval, self.client.name, settled)
 

@@ -21,6 +21,7 @@ import stamina
 
 from aione_lab.errors import ExchangeError, InputError, LakeCorruption
 from aione_lab.lake import CANDLE_COLUMNS, Lake, fingerprint_candles
+from aione_lab.lake import client as lake_client
 from aione_lab.lake import exchange as lake_exchange
 from aione_lab.lake.absent import missing, read_absent, union, without
 from aione_lab.lake.client import _retry_after, new_exchange
@@ -51,8 +52,9 @@ def make_candles(n: int, seed: int = 1, start: int = START) -> pd.DataFrame:
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_between_retries() -> Iterator[None]:
+def no_waiting_between_retries(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Back-off pauses are skipped; what Retry-After asks for is still waited for."""
+    monkeypatch.setattr(lake_client, "RATE_PAUSE", 0.0)
     stamina.set_testing(True, attempts=8, cap=True)
     yield
     stamina.set_testing(False)
@@ -179,6 +181,16 @@ def test_late_listing_is_skipped_in_a_few_calls(lake: Lake) -> None:
         server.served.clear()
         lake.fetch(server.ccxt(), "BTCUSDT", "1m", since="2020-01-01", funding=False)
         assert len(server.requests("klines")) == 1
+    assert_stored(lake, frame)
+
+
+def test_delisted_symbol_costs_two_empty_answers(lake: Lake) -> None:
+    frame = make_candles(800)
+    with FakeExchange({"BTCUSDT": frame}, clock=START + 60 * DAY) as server:
+        lake.fetch(server.ccxt(), "BTCUSDT", "1m", since=START, funding=False)
+        server.served.clear()
+        report = lake.fetch(server.ccxt(), "BTCUSDT", "1m", since=START, funding=False)
+        assert len(server.requests("klines")) <= 3 and report.total["rows_new"] == 0
     assert_stored(lake, frame)
 
 
@@ -416,16 +428,17 @@ def kill_and_resume(tmp_path: Path, root: Path, kills: tuple[int, ...]) -> None:
     """SIGKILL a downloading process after so many pages, again and again, then let one finish."""
     frames = {s: make_candles(12_000, seed) for seed, s in enumerate(("BTCUSDT", "ETHUSDT"))}
     with FakeExchange(frames) as server:
-        server.faults.append(Fault("delay", path="klines", seconds=0.004, times=10**9))
         arguments = [sys.executable, "-c", CHILD, server.url, str(tmp_path / "lake"), str(START)]
         for pages in kills:
             server.served.clear()
+            server.halt_after = pages
             child = subprocess.Popen(arguments, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            while len(server.requests("klines")) < pages and child.poll() is None:
+            while server.gate.is_set() and child.poll() is None:
                 time.sleep(0.002)
             assert child.poll() is None, "it must be killed in mid-download"
             os.kill(child.pid, signal.SIGKILL)
             child.wait()
+            server.gate.set()
         lake = Lake(tmp_path / "lake")
         stored = sum(len(lake.candles(s, "1m")) for s in lake.symbols())
         assert 0 < stored < 24_000
