@@ -1,37 +1,72 @@
-"""Compile everything the first replay needs: ``python -m aione_lab.warm``.
-
-numba keeps the machine code on disk, so that this is paid once for a version of the sources.
-"""
+"""Compile every kernel once: ``python -m aione_lab.warm``. numba's disk cache serves each process after it."""
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+DAYS = 3
+"""Simulated days that are pushed through: past the warm-up, so that every branch has seen its types."""
 
 
-def warm() -> None:
-    """Run two simulated days through the bulk road and a few candles through the live one."""
-    from aione_lab.backtest import replay, triggers
-    from aione_lab.engine import Engine
+def is_warm() -> bool:
+    """Whether the replay's kernel is compiled and cached for these sources and this machine."""
+    from aione_lab.engine import bulk
+
+    cache = getattr(bulk.replay_bars, "_cache", None)  # plain functions (NUMBA_DISABLE_JIT=1) have none
+    return cache is None or bool(bulk.replay_bars.signatures) or bool(cache._cache_file._load_index())
+
+
+def announce_if_cold(say: Callable[[str], object] | None = None) -> None:
+    """Tell on standard error (or through ``say``) that compiling comes first, where it does."""
+    if not is_warm():
+        (say or _to_stderr)("compiling the engine, once for this machine and version; this takes up to a minute …")
+
+
+def warm(say: Callable[[str], object] | None = None) -> None:
+    """Run a tiny simulated history through every public way into the kernels."""
+    tell = say or (lambda text: None)
+    started = time.monotonic()
+    tell("simulated exchange")
     from aione_lab.lake.simulated import SimulatedExchange
-    from aione_lab.thresholds import Thresholds
 
-    exchange = SimulatedExchange(seed=0)
-    symbol, reference = exchange.symbols[1], exchange.symbols[0]
-    candles, market = (exchange.candles(name, "1m", days=2) for name in (symbol, reference))
-    funding = exchange.funding(symbol, days=2)
-    result = replay(candles, Thresholds(), symbol=symbol, interval="1m", reference=market, funding=funding)
-    triggers(result.features, Thresholds())
+    exchange = SimulatedExchange()
+    candles, reference = (exchange.candles(name, days=DAYS) for name in ("LINKUSDT", "BTCUSDT"))
+    funding = exchange.funding("LINKUSDT", days=DAYS)
 
-    engine = Engine(symbol, Thresholds(), interval="1m")
-    rows = candles.iloc[:3].reset_index()
-    rows["timestamp"] = rows["timestamp"].astype("int64")  # the index has unit ms
-    for row in rows.to_dict("records"):
-        engine.push({str(name): value for name, value in row.items()})
-    Engine.restore(engine.snapshot())
+    tell("whole step: replay")
+    from aione_lab.backtest.replay import compute_features, replay, triggers
+
+    common: dict[str, Any] = {"interval": "1m", "reference": reference, "funding": funding}
+    result = replay(candles, symbol="LINKUSDT", **common)
+    tell("split step: replay over stored features")
+    replay(candles, features=result.features, **common)
+    tell("features and triggers on their own")
+    compute_features(candles.iloc[:10], interval="1m")
+    triggers(result.features)
+    tell("random entries")
+    from aione_lab.backtest.baseline import random_entries
+
+    random_entries(result, n_draws=1)
+    tell("one candle at a time: Engine")
+    from aione_lab.engine import Engine
+
+    engine = Engine("LINKUSDT")
+    engine.seed_days(np.array([20.5]), np.array([19.5]))
+    for record in result.bars[:3]:
+        engine.push({name: record[name].item() for name in ("timestamp", "open", "high", "low", "close", "volume")})
+    engine.reset()
+    tell(f"ready after {time.monotonic() - started:.1f} s")
+
+
+def _to_stderr(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
-    print("preparing the engine (compiled once, some seconds; then read from disk) ...", flush=True)
-    started = time.perf_counter()
-    warm()
-    print(f"the engine is ready ({time.perf_counter() - started:.1f} s)")
+    _to_stderr("compiling the engine's kernels; numba's cache keeps them until the sources change")
+    warm(lambda text: _to_stderr(f"  {text}"))

@@ -1,0 +1,70 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aione_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from aione_lab.lake import Lake
+
+DEFAULT_LAKE = Path("data_lake")
+EXAMPLES_EPILOG = "New here? Try: aione-lab demo"
+
+LakeFolder = Annotated[Path, typer.Option("--lake", metavar="DIR", help="Folder of the lake.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output and nothing else.")]
+Start = Annotated[
+    str | None,
+    typer.Option("--start", metavar="TIME", help="First candle, ISO date or time (UTC unless it says otherwise)."),
+]
+End = Annotated[str | None, typer.Option("--end", metavar="TIME", help="End, exclusive.")]
+
+
+def open_lake(folder: Path) -> Lake:
+    """The lake of a command that reads; a folder that is not there is refused, not made."""
+    from aione_lab.lake import Lake
+
+    if not folder.is_dir():
+        raise InputError.of(
+            "--lake",
+            str(folder),
+            "no such folder; fill one with 'aione-lab import' or 'fetch', or try 'aione-lab demo'",
+        )
+    return Lake(folder)
+
+
+def check_writable(path: Path | None, option: str) -> None:
+    """Refuse an output file that cannot be made, before hours are spent on what goes into it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError.of(option, str(path), "is a folder; must be a file to write")
+    if not path.absolute().parent.is_dir():
+        raise InputError.of(option, str(path), "its folder does not exist")
+
+
+def known_symbol(lake: Lake, symbol: str, interval: str | None, argument: str = "symbol") -> str:
+    """The exchange id of ``symbol``; refused, saying what there is, where the lake does not hold it."""
+    import difflib
+
+    from aione_lab.units import interval_ms, parse_symbol
+
+    name = parse_symbol(symbol, argument)
+    if interval is not None:
+        interval_ms(interval, "--interval")
+    there = lake.symbols(interval)
+    if name in there:
+        return name
+    kind = "candles" if interval is None else f"{interval} candles"
+    if not there:
+        raise InputError.of(argument, symbol, f"the lake {lake.root} holds no {kind} at all")
+    near = difflib.get_close_matches(name, there, n=1, cutoff=0.6)
+    hint = f"did you mean {near[0]}? " if near else ""
+    if others := lake.intervals(name):
+        hint = f"it has {', '.join(others)}; "
+    shown = ", ".join(there[:12]) + (f" and {len(there) - 12} more" if len(there) > 12 else "")
+    raise InputError.of(argument, symbol, f"has no {kind} in the lake {lake.root}; {hint}there: {shown}")

@@ -1,0 +1,100 @@
+"""What commands print: JSON for machines, tables for people, files that open safely."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from aione_lab.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+    from rich.table import Table
+
+PIPE_WIDTH = 120  # where nobody can see the line's end, a table must not lose its columns
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON knows it: NaN and infinities null, times ISO, numpy numbers plain."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def emit_json(value: Any) -> None:
+    """Write one JSON document to standard output."""
+    typer.echo(json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=2))
+
+
+def console() -> Console:
+    """Standard output as rich sees it: colours on a terminal only, wide where it is piped."""
+    from rich.console import Console
+
+    on_terminal = Console().is_terminal
+    return Console(width=None if on_terminal else PIPE_WIDTH, highlight=False, markup=False, soft_wrap=not on_terminal)
+
+
+def table(*columns: str, title: str | None = None, numbers_from: int = 1) -> Table:
+    """An empty table; columns from ``numbers_from`` on are aligned right."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, title_style="bold")
+    for place, name in enumerate(columns):
+        made.add_column(name, justify="right" if place >= numbers_from else "left")
+    return made
+
+
+def add_row(made: Table, *cells: object) -> None:
+    """A row whose texts are shown as they are: names come from outside and may look like markup."""
+    from rich.text import Text
+
+    made.add_row(*(Text(str(cell)) for cell in cells))
+
+
+def safe_cell(value: Any) -> Any:
+    """A text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers."""
+    return "'" + value if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write ``frame`` (no index) as CSV, whole or not at all; times ISO, texts safe to open in a spreadsheet."""
+    import pandas as pd
+
+    shown = frame.copy()
+    for name in shown.columns:
+        column = shown[name]
+        if isinstance(column.dtype, pd.DatetimeTZDtype):
+            shown[name] = column.map(lambda time: time.isoformat())
+        elif not pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+            shown[name] = column.astype(object).map(safe_cell)
+    write_whole(path, lambda temporary: shown.to_csv(temporary, index=False), "--trades-csv")
+
+
+def write_whole(path: Path, write: Callable[[Path], object], option: str) -> None:
+    """Let ``write`` fill a file beside ``path`` and put it in place, so that no half file is ever seen."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError.of(option, str(path), f"cannot be written ({error.strerror})") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,255 @@
+"""One HTML file that says what replays gave: nothing is loaded from anywhere, it opens without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from aione_lab import __version__
+from aione_lab.backtest.summary import costs_text, metric_rows, provenance, span_text, verdict
+from aione_lab.engine.records import RECOMMENDATIONS
+from aione_lab.figures.baseline import random_entries_chart
+from aione_lab.figures.performance import equity_chart, trades_chart
+from aione_lab.figures.result import result_chart
+from aione_lab.figures.signals import contributions_chart, rates_chart
+from aione_lab.figures.theme import palette
+
+if TYPE_CHECKING:
+    from aione_lab.backtest.baseline import Baseline
+    from aione_lab.backtest.explain import Explanation
+    from aione_lab.backtest.result import Result
+
+STYLE = """
+:root { color-scheme: light }
+body { font: 15px/1.5 Inter, "Segoe UI", Helvetica, Arial, sans-serif; color: #1f2933; background: #fff;
+  max-width: 1180px; margin: 0 auto; padding: 24px 20px 64px }
+h1 { font-size: 26px; margin: 0 0 4px }
+h2 { font-size: 21px; margin: 56px 0 8px; padding-top: 14px; border-top: 2px solid #1f2933 }
+h3 { font-size: 16px; margin: 30px 0 6px }
+h4 { font-size: 14px; margin: 16px 0 4px }
+p { margin: 6px 0 }
+.soft { color: #52606d; font-size: 13px }
+.verdict { font-size: 17px; font-weight: 600; border-left: 4px solid #0072b2; padding: 4px 0 4px 14px; margin: 12px 0 }
+.note { background: #f5f7fa; padding: 8px 14px; border-radius: 4px }
+table { border-collapse: collapse; font-size: 14px; margin: 8px 0 }
+th, td { text-align: left; padding: 4px 18px 4px 0; border-bottom: 1px solid #e4e7eb; vertical-align: top }
+th { color: #52606d; font-weight: 600; white-space: nowrap }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.scroll { overflow-x: auto }
+details { margin: 8px 0 } summary { cursor: pointer; font-weight: 600 }
+code { font-size: 12px; overflow-wrap: anywhere }
+@media print { details { display: none } }
+"""
+
+# The file may hold names that came from outside; even a mistake in escaping could load or send nothing.
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One replay of a report, its random entries, the reference in words, and a remark of the author's."""
+
+    result: Result
+    baseline: Baseline
+    reference: str = ""
+    note: str = ""
+
+
+def report_html(sections: Sequence[Section], title: str) -> str:
+    """The report as the text of one HTML file of some 5 MB, most of it plotly.js.
+
+    Every text is escaped, charts are decimated, nothing refers to another address. The same replays give the
+    same text.
+    """
+    charts = _Charts()
+    body = "".join(_section(section, charts) for section in sections)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{STYLE}</style>\n<script>{get_plotlyjs()}</script></head>\n<body>"
+        f"<h1>{escape(title)}</h1>"
+        f'<p class="soft">aione-lab {escape(__version__)}. Research on past candles; no advice. '
+        "All results are net of the costs stated.</p>"
+        f"{_overview(sections)}{body}</body></html>\n"
+    )
+
+
+class _Charts:
+    """Figures as HTML, numbered, so that the same report has the same text."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def html(self, figure: go.Figure) -> str:
+        self._count += 1
+        return figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=f"chart-{self._count}",
+            config={"displaylogo": False, "responsive": True},
+        )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{' class=number' if place in numbers else ''}>{escape(cell)}</{tag}>"
+            for place, cell in enumerate(row)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    head = f"<thead><tr>{cells('th', header)}</tr></thead>" if header else ""
+    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
+
+
+def _overview(sections: Sequence[Section]) -> str:
+    if len(sections) < 2:
+        return ""
+    rows = []
+    for section in sections:
+        m, shown = section.result.metrics, {row.name: row.value for row in metric_rows(dict(section.result.metrics))}
+        p = section.baseline.p_value
+        rows.append(
+            [
+                section.result.symbol,
+                f"{m['alerts_per_day']:.1f}",
+                f"{m['entries_per_day']:.2f}",
+                shown["trades"],
+                shown["win rate"].split(" ")[0],
+                shown["net P&L"],
+                shown["profit factor"],
+                shown["max drawdown"],
+                "-" if np.isnan(p) else f"{p:.3f}",
+            ]
+        )
+    header = ("symbol", "alerts/day", "entries/day", "trades", "win rate", "net P&L", "profit factor", "drawdown", "p")
+    return (
+        "<h3>At a glance</h3>"
+        + _table(header, rows, range(1, 9))
+        + '<p class="soft">p: share of random draws that did at least as well. Small is good, a half is chance.</p>'
+    )
+
+
+def _section(section: Section, charts: _Charts) -> str:
+    result, baseline = section.result, section.baseline
+    metrics = dict(result.metrics)
+    facts = [
+        ("span", span_text(result)),
+        ("costs", costs_text(result)),
+        ("reference", section.reference or "none"),
+        ("alerts", f"{metrics['n_alerts']:,}, {metrics['alerts_per_day']:.1f} a day"),
+        ("BUY or SELL", f"{metrics['n_entries']:,}, {metrics['entries_per_day']:.2f} a day"),
+    ]
+    parts = [
+        f"<h2>{escape(result.symbol or 'candles')} {escape(result.interval)}</h2>",
+        f'<p class="verdict">{escape(verdict(metrics, baseline))}</p>',
+        f'<p class="note">{escape(section.note)}</p>' if section.note else "",
+        _table((), facts),
+        "<h3>Did it earn its costs?</h3>",
+        charts.html(_equity(result, baseline)),
+        _table(("metric", "value", "what it means"), metric_rows(metrics), (1,)),
+        "<h3>Would random entries have done as well?</h3>",
+        f"<p>{escape(_random_text(baseline))}</p>",
+        charts.html(random_entries_chart(baseline.expectancy, baseline.observed)),
+        "<h3>Price, alerts and trades</h3>",
+        charts.html(result_chart(result)),
+        "<h3>The trades</h3>",
+        charts.html(trades_chart(result.trades)),
+        "<h3>How often each reason speaks</h3>",
+        charts.html(_rates(result)),
+        _one_alert(result, charts),
+        "<details><summary>What this rests on</summary>"
+        + _table((), [(name, value) for name, value in provenance(result).items()])
+        + '<p class="soft">Digests are sha256 of the candles replayed and of the configuration. '
+        "Equal digests give equal results.</p></details>",
+    ]
+    return f"<section>{''.join(parts)}</section>"
+
+
+def _equity(result: Result, baseline: Baseline) -> go.Figure:
+    figure = equity_chart(result.equity)
+    if baseline.n_entries:
+        colours = palette("light")
+        ends = result.settings.initial_capital + np.quantile(baseline.net_pnl, [0.05, 0.95])
+        figure.add_hrect(
+            y0=float(ends[0]),
+            y1=float(ends[1]),
+            row=1,
+            col=1,
+            line_width=0,
+            fillcolor=colours.neutral,
+            opacity=0.22,
+            annotation_text="90 % of random draws end here",
+            annotation_position="bottom right",
+            annotation_font={"size": 11, "color": colours.soft},
+        )
+        # The band belongs to the picture also where equity never comes near it.
+        low = min(float(result.equity.min()), float(ends[0]))
+        high = max(float(result.equity.max()), float(ends[1]))
+        figure.update_yaxes(range=[low - 0.06 * (high - low), high + 0.06 * (high - low)], row=1, col=1)
+    return figure
+
+
+def _random_text(baseline: Baseline) -> str:
+    if not baseline.n_entries:
+        return "There was no trade to compare with."
+    low, middle, high = np.nanquantile(baseline.expectancy, [0.05, 0.5, 0.95])
+    return (
+        f"{len(baseline.net_pnl)} times, {baseline.n_entries} entries were drawn at random bars with the same stops, "
+        f"targets and costs: {middle:+,.2f} a trade in the middle, 90 % of draws between {low:+,.2f} and {high:+,.2f}. "
+        f"This replay: {baseline.observed:+,.2f}; p = {baseline.p_value:.3f}."
+    )
+
+
+def _rates(result: Result) -> go.Figure:
+    rates = result.rates().rename(columns={"bars_per_day": "bars a day", "alerts_per_day": "alerts a day"})
+    return rates_chart(pd.DataFrame(rates.T))
+
+
+def _one_alert(result: Result, charts: _Charts) -> str:
+    """The latest BUY or SELL (else the latest ALERT) taken apart."""
+    explanation = one_alert(result)
+    if explanation is None:
+        return ""
+    return (
+        "<h3>One alert, taken apart</h3>"
+        + charts.html(contributions_chart(explanation_metrics(explanation)))
+        + f"<details><summary>In words and numbers</summary>{explanation._repr_html_()}</details>"
+    )
+
+
+def one_alert(result: Result) -> Explanation | None:
+    """Explanation of the latest BUY or SELL, of the latest ALERT where there is none, None without an ALERT."""
+    records = result.assessment_records
+    if not len(records):
+        return None
+    entered = np.isin(records["recommendation"], [RECOMMENDATIONS.index("BUY"), RECOMMENDATIONS.index("SELL")])
+    chosen = records[entered] if entered.any() else records
+    return result.explain(int(chosen["timestamp"][-1]))
+
+
+def explanation_metrics(explanation: Explanation) -> dict[str, object]:
+    """What ``contributions_chart`` reads, from an Explanation."""
+    return {
+        "composite_score": explanation.score,
+        "confidence": explanation.confidence,
+        "reading": explanation.reading,
+        "factors": {
+            factor.name: {
+                "strength": factor.strength,
+                "weight": factor.weight,
+                "contribution": None if factor.strength is None else factor.contribution,
+            }
+            for factor in explanation.factors
+        },
+    }
