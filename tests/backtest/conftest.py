@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from aione_lab.backtest import Result, replay
 from aione_lab.lake.simulated import SimulatedExchange
 
 
@@ -21,6 +22,13 @@ def simulated() -> dict[str, pd.DataFrame]:
 @pytest.fixture(scope="session")
 def simulated_funding() -> pd.Series:
     return SimulatedExchange(seed=5).funding("LINKUSDT", days=12)
+
+
+@pytest.fixture(scope="session")
+def replayed(simulated: dict[str, pd.DataFrame]) -> Result:
+    """Six days of a simulated symbol with a reference, under default thresholds."""
+    bars = 6 * 1440
+    return replay(simulated["SOLUSDT"][:bars], symbol="SOLUSDT", reference=simulated["BTCUSDT"][:bars])
 
 
 def real_files(shared: Path) -> list[Path]:
