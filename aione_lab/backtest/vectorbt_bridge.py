@@ -1,0 +1,158 @@
+"""A replay handed to vectorbt: a `Portfolio` made of the fills themselves, and the sums that differ.
+
+vectorbt's simulators cannot repeat Stage3: they process one signal a bar, so that a stop or target is never
+checked on the bar of the entry, and know no funding. So nothing is simulated again. Every fill becomes an order
+record, with its quantity, price (slippage is in it) and fee, and vectorbt derives trades, cash and equity from
+them. What order records cannot say is listed by ``reconcile``.
+
+vectorbt takes about ten seconds to import and compiles what is asked of a portfolio on first use, so it is
+imported here only, when a portfolio is built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.engine.records import EXITS
+from aione_lab.units import INTERVALS
+
+if TYPE_CHECKING:
+    import vectorbt as vbt
+
+    from aione_lab.backtest.result import Result
+
+BUY, SELL = 0, 1  # vectorbt.portfolio.enums.OrderSide
+
+COLUMNS = ("ours", "vectorbt", "funding", "open_trade", "gap_exit", "unexplained")
+
+
+def to_vectorbt(result: Result) -> vbt.Portfolio:
+    """The fills of ``result`` as a vectorbt ``Portfolio`` of one column, named as the symbol.
+
+    Two orders a trade, the entry of a trade still open included: it is an open trade there, marked at the last
+    close as in ``result.equity``. Funding is not in it. vectorbt's own ratios (``sharpe_ratio`` …) are of
+    returns per bar and a year of 365 days; ``result.metrics`` takes returns per day.
+
+    ``engine="numba"`` is set on the portfolio, because the default of vectorbt 1.2, ``"auto"``, changes to
+    Rust without a word where the package ``vectorbt-rust`` is installed.
+    """
+    import vectorbt as vbt
+    from vectorbt.portfolio.enums import log_dt, order_dt
+
+    name = result.symbol or "candles"
+    freq = pd.Timedelta(INTERVALS[result.interval], unit="ms")
+    fills = order_fills(result)
+    orders = np.zeros(len(fills), order_dt)
+    for field in fills.dtype.names or ():
+        orders[field] = fills[field]
+    orders["id"] = np.arange(len(fills))
+    return vbt.Portfolio(
+        vbt.ArrayWrapper(result.index, [name], 1, freq=freq),
+        close=pd.Series(result.bars["close"], index=result.index, name=name),
+        order_records=orders,
+        log_records=np.zeros(0, log_dt),
+        init_cash=np.array([result.settings.initial_capital]),
+        cash_sharing=False,
+        engine="numba",
+    )
+
+
+def order_fills(result: Result) -> np.ndarray:
+    """Every fill in the order it happened: ``idx`` (bar), ``size``, ``price``, ``fees``, ``side`` (0 buy, 1 sell).
+
+    A trade keeps the sum of its two fees: entries are taken and pay ``costs.fee``, the exit paid the rest.
+    """
+    trades, position = result.trade_records, result.stage_record["position"][0]
+    n, held = len(trades), int(position["side"] != 0)
+    fills = np.zeros(2 * n + held, [("idx", "i8"), ("size", "f8"), ("price", "f8"), ("fees", "f8"), ("side", "i8")])
+    entries, exits = fills[0 : 2 * n : 2], fills[1 : 2 * n : 2]
+    times = result.bars["timestamp"]
+    entries["idx"] = np.searchsorted(times, trades["entry_time"])
+    exits["idx"] = np.searchsorted(times, trades["exit_time"])
+    entries["size"] = exits["size"] = trades["quantity"]
+    entries["price"], exits["price"] = trades["entry_price"], trades["exit_price"]
+    entries["fees"] = trades["quantity"] * trades["entry_price"] * result.costs.fee
+    exits["fees"] = trades["fees"] - entries["fees"]
+    entries["side"] = np.where(trades["side"] > 0, BUY, SELL)
+    exits["side"] = np.where(trades["side"] > 0, SELL, BUY)
+    if held:
+        fills[-1] = (
+            np.searchsorted(times, position["entry_time"]),
+            position["quantity"],
+            position["entry_price"],
+            position["fees"],
+            BUY if position["side"] > 0 else SELL,
+        )
+    return fills
+
+
+def funding_by_bar(result: Result) -> np.ndarray:
+    """Funding received (paid: negative) on each bar, (n,), quote currency; stamps without a known rate give 0.
+
+    What was held before the bar pays rate × its value at the open, as in ``engine/stage3.py``.
+    """
+    fills, bars = order_fills(result), result.bars
+    signed = np.where(fills["side"] == BUY, fills["size"], -fills["size"])
+    held = np.concatenate([[0.0], np.cumsum(signed)])
+    stamped = np.flatnonzero(~np.isnan(bars["funding_rate"]))
+    payments = np.zeros(len(bars))
+    before = held[np.searchsorted(fills["idx"], stamped, side="left")]
+    payments[stamped] = -before * bars["open"][stamped] * bars["funding_rate"][stamped]
+    return payments
+
+
+def gap_exits_by_bar(result: Result) -> np.ndarray:
+    """What closing at a gap costs, (n,), at the last bar before the gap; 0 elsewhere.
+
+    That a bar is missing is known with the bar after it, so the equity of the last bar still marks the trade
+    at the close, while the fill carries that bar's time: there the two curves differ by slippage and exit fee.
+    """
+    fills, trades = order_fills(result), result.trade_records
+    costs = np.zeros(len(result.bars))
+    at_gap = np.flatnonzero(trades["exit_reason"] == EXITS.index("gap"))
+    left, exits = trades[at_gap], fills[2 * at_gap + 1]
+    slipped = left["side"] * left["quantity"] * (result.bars["close"][exits["idx"]] - left["exit_price"])
+    costs[exits["idx"]] = slipped + exits["fees"]
+    return costs
+
+
+def reconcile(result: Result, portfolio: vbt.Portfolio) -> pd.DataFrame:
+    """What ``portfolio`` (of ``to_vectorbt``) says beside what ``result`` says, and why they differ.
+
+    In every row ours = vectorbt + funding + open_trade + gap_exit + unexplained, in quote currency (``trades``:
+    a count); ``unexplained`` is rounding, of the order of 1e-12 of the capital. Rows:
+
+    ``trades``: vectorbt counts a trade still open. ``fees``: it includes that trade's entry fee.
+    ``closed_pnl``: P&L of the closed trades. ``net_pnl``: vectorbt's total profit holds the open trade at the
+    last close. ``final_equity``. ``equity_apart`` and ``equity_unexplained``: the two curves at the close where
+    they are furthest apart, and where most is left unexplained. ``funding``: what the engine booked, against
+    the payments recomputed from fills and rates.
+    """
+    trades, position = result.trade_records, result.stage_record["position"][0]
+    paid, gaps = np.cumsum(funding_by_bar(result)), gap_exits_by_bar(result)
+    booked = float(trades["funding"].sum())
+    n_open = int(result.open_trade is not None)
+    entry_fee = held_funding = marked = 0.0
+    if result.open_trade is not None:
+        entry_fee, held_funding = float(position["fees"]), float(position["funding"])
+        marked = result.open_trade["unrealised"] - entry_fee
+    ours, theirs = result.equity.to_numpy(), portfolio.value().to_numpy()
+    apart = int(np.abs(ours - theirs).argmax())
+    unexplained = int(np.abs(ours - theirs - paid - gaps).argmax())
+    closed = float(portfolio.trades.closed.pnl.values.sum())
+    net, total = float(trades["pnl"].sum()), float(portfolio.total_profit())
+    rows = {
+        "trades": (len(trades), int(portfolio.trades.count()), 0.0, 0.0 - n_open, 0.0),
+        "fees": (float(trades["fees"].sum()), float(portfolio.orders.fees.values.sum()), 0.0, 0.0 - entry_fee, 0.0),
+        "closed_pnl": (net, closed, booked, 0.0, 0.0),
+        "net_pnl": (net, total, booked, 0.0 - marked, 0.0),
+        "final_equity": (ours[-1], theirs[-1], paid[-1], 0.0, 0.0),
+        "equity_apart": (ours[apart], theirs[apart], paid[apart], 0.0, gaps[apart]),
+        "equity_unexplained": (ours[unexplained], theirs[unexplained], paid[unexplained], 0.0, gaps[unexplained]),
+        "funding": (booked + held_funding, 0.0, paid[-1], 0.0, 0.0),
+    }
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS[:-1]), dtype=float)
+    return table.assign(unexplained=table["ours"] - table[list(COLUMNS[1:-1])].sum(axis=1))
