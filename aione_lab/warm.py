@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from aione_lab.backtest.stages import AssetMonitorStage1, Stage2Processor
 
 DAYS = 3
 """Simulated days that are pushed through: past the warm-up, so that every branch has seen its types."""
@@ -48,10 +54,20 @@ def warm(say: Callable[[str], object] | None = None) -> None:
     tell("features and triggers on their own")
     compute_features(candles.iloc[:10], interval="1m")
     triggers(result.features)
-    tell("random entries")
+    tell("many threshold sets, random entries")
     from aione_lab.backtest.baseline import random_entries
+    from aione_lab.backtest.evaluate import Prepared
+    from aione_lab.thresholds.params import Thresholds
 
+    Prepared(candles, features=result.features, **common).evaluate([Thresholds()])
     random_entries(result, n_draws=1)
+    tell("one bar on its own: explanation, the stages")
+    from aione_lab.backtest.stages import AssetMonitorStage1, Stage2Processor
+
+    last = int(result.assessment_records["timestamp"][-1])
+    result.explain(last)
+    before = candles[: int((result.bars["timestamp"] <= last).sum())]
+    asyncio.run(_stages(AssetMonitorStage1(), Stage2Processor(), before))
     tell("one candle at a time: Engine")
     from aione_lab.engine import Engine
 
@@ -59,8 +75,12 @@ def warm(say: Callable[[str], object] | None = None) -> None:
     engine.seed_days(np.array([20.5]), np.array([19.5]))
     for record in result.bars[:3]:
         engine.push({name: record[name].item() for name in ("timestamp", "open", "high", "low", "close", "volume")})
-    engine.reset()
+    Engine.restore(engine.snapshot()).reset()
     tell(f"ready after {time.monotonic() - started:.1f} s")
+
+
+async def _stages(stage1: AssetMonitorStage1, stage2: Stage2Processor, candles: pd.DataFrame) -> None:
+    await stage2.process(await stage1.check_anomalies("LINKUSDT", candles))
 
 
 def _to_stderr(text: str) -> None:

@@ -11,6 +11,7 @@ from aione_lab.cli.lake import show_audits
 from aione_lab.cli.options import Json
 from aione_lab.cli.output import add_row, console, emit_json, table
 from aione_lab.cli.replays import describe, replay_symbols, save_report
+from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
     from aione_lab.cli.replays import Replayed
@@ -44,6 +45,8 @@ def demo(
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds
 
+    if folder.exists() and not folder.is_dir():
+        raise InputError.of("--dir", str(folder), "must be the folder for the demo's lake and report, this is a file")
     lake, report = Lake(folder / "lake"), folder / "report.html"
     say = (lambda text: None) if as_json else typer.echo
     say(f"1. {DAYS} days of one-minute candles and funding from the simulated exchange into {folder / 'lake'}")

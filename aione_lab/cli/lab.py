@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from aione_lab.cli.options import whole_number
 from aione_lab.errors import InputError
 
 
@@ -18,7 +19,9 @@ def lab(
         Path | None,
         typer.Argument(metavar="[DIR]", help="Folder to open; the project's notebooks, else this one, if left out."),
     ] = None,
-    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port of the server.")] = None,
+    port: Annotated[
+        int | None, typer.Option("--port", metavar="PORT", parser=whole_number, help="Port of the server.")
+    ] = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open a browser window.")] = True,
 ) -> None:
     """Open JupyterLab on the notebooks, with this environment's Python.
@@ -41,6 +44,8 @@ def lab_command(folder: Path | None, port: int | None, browser: bool) -> list[st
     if not place.is_dir():
         raise InputError.of("DIR", str(place), "no such folder")
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={place.absolute()}"]
+    if port is not None and not 1 <= port <= 65535:
+        raise InputError.of("--port", port, "must be a port from 1 to 65535")
     if port is not None:
         command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
     return command if browser else [*command, "--no-browser"]

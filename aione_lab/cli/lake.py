@@ -27,13 +27,14 @@ def fetch(
 ) -> None:
     """Download candles and funding rates from an exchange into the lake.
 
-    Only what the lake does not hold is asked for, so the same command goes on after an interruption and keeps a
-    lake up to date. Unfinished candles are never stored. Exit code 1: some of the symbols failed.
+    Only what the lake does not hold is asked for, so the same command goes on
+    after an interruption and keeps a lake up to date. Unfinished candles are
+    never stored. Exit code 1: some of the symbols failed.
 
     Examples:
 
       aione-lab fetch BTCUSDT SOLUSDT --start 2025-05-01
-      aione-lab fetch SOL/USDT:USDT --start 2025-05-01 --end 2025-06-01 --interval 5m
+      aione-lab fetch SOL/USDT:USDT --start 2025-05-01 --interval 5m
     """
     from aione_lab.lake import Lake
 
@@ -59,10 +60,12 @@ def import_(
     folder: LakeFolder = DEFAULT_LAKE,
     as_json: Json = False,
 ) -> None:
-    """Import candles (or funding rates) from files: exchange archives, CSV, Parquet, feather, whole folders.
+    """Import candles (or funding rates) from files and whole folders.
 
-    The symbol comes from the file name. Rows with a fault are left out and counted with the reason; a file that is
-    refused leaves nothing behind. Importing twice changes nothing. Exit code 1: some of several files were refused.
+    Exchange archives (.zip), CSV, Parquet and feather are read. The symbol comes
+    from the file name. Rows with a fault are left out and counted with the
+    reason; a file that is refused leaves nothing behind. Importing twice changes
+    nothing. Exit code 1: some of several files were refused.
 
     Examples:
 
@@ -96,8 +99,9 @@ def audit(
     folder: LakeFolder = DEFAULT_LAKE,
     as_json: Json = False,
 ) -> None:
-    """Look for gaps, impossible bars, frozen stretches and damaged files, with a verdict for each series.
+    """Look for gaps, impossible bars, frozen stretches and damaged files.
 
+    Every series gets a verdict: clean, usable with gaps, or broken.
     Exit code 1: at least one series is broken.
 
     Examples:

@@ -24,6 +24,22 @@ Start = Annotated[
 End = Annotated[str | None, typer.Option("--end", metavar="TIME", help="End, exclusive.")]
 
 
+def number(text: str | float) -> float:
+    """An option's number; the message quotes what was given."""
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no number") from None
+
+
+def whole_number(text: str | int) -> int:
+    """An option's whole number; the message quotes what was given."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no whole number") from None
+
+
 def open_lake(folder: Path) -> Lake:
     """The lake of a command that reads; a folder that is not there is refused, not made."""
     from aione_lab.lake import Lake

@@ -70,8 +70,14 @@ def add_row(made: Table, *cells: object) -> None:
 
 
 def safe_cell(value: Any) -> Any:
-    """A text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers."""
-    return "'" + value if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    """A text that a spreadsheet would run as a formula gets an apostrophe in front; numbers stay numbers.
+
+    Line breaks become spaces: a lone carriage return would end the row for some readers.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.replace("\r", " ").replace("\n", " ")
+    return "'" + text if value.startswith(FORMULA_STARTS) else text
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:

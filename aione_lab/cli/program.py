@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -13,6 +14,8 @@ from aione_lab.cli.options import EXAMPLES_EPILOG
 from aione_lab.errors import AioneError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
+# What a user's disk may refuse us; any other failing system call is a mistake of ours.
+MACHINE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR})
 
 app = typer.Typer(
     name="aione-lab",
@@ -71,6 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader (head, less) has gone: nobody is there to be told
         sys.stderr.close()
         code = 1
+    except OSError as error:
+        if error.errno not in MACHINE:
+            raise
+        code = _refuse(f"{error.filename or 'the disk'}: {error.strerror}")
     except Exception as error:
         # Typer's usage errors, whichever click it carries: they alone can format themselves.
         if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):

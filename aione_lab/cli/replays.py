@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aione_lab.cli.options import DEFAULT_LAKE, End, Json, LakeFolder, Start, check_writable, known_symbol, open_lake
+from aione_lab.cli.options import (
+    DEFAULT_LAKE,
+    End,
+    Json,
+    LakeFolder,
+    Start,
+    check_writable,
+    known_symbol,
+    number,
+    open_lake,
+)
 from aione_lab.cli.output import add_row, console, emit_json, table, write_csv
 from aione_lab.errors import InputError
 
@@ -60,10 +70,16 @@ def replay(
         Path | None, typer.Option("--settings", metavar="FILE", help="JSON or TOML of Settings.")
     ] = None,
     fee: Annotated[
-        float | None, typer.Option("--fee", help="Taker fee a side as a share: 0.0005 is 0.05 % (the default).")
+        float | None,
+        typer.Option(
+            "--fee", metavar="SHARE", parser=number, help="Taker fee a side as a share: 0.0005 is 0.05 % (the default)."
+        ),
     ] = None,
     slippage_bps: Annotated[
-        float | None, typer.Option("--slippage-bps", help="Basis points lost on market fills; 0 if left out.")
+        float | None,
+        typer.Option(
+            "--slippage-bps", metavar="BPS", parser=number, help="Basis points lost on market fills; 0 if left out."
+        ),
     ] = None,
     trades_csv: Annotated[Path | None, typer.Option("--trades-csv", metavar="FILE", help="Write every trade.")] = None,
     report: Annotated[
@@ -72,16 +88,19 @@ def replay(
     folder: LakeFolder = DEFAULT_LAKE,
     as_json: Json = False,
 ) -> None:
-    """Replay candles of the lake: features, alerts, trades, net metrics, and random entries to compare with.
+    """Replay candles of the lake: features, alerts, trades, net metrics.
 
-    The windows start empty at --start, so signals begin after a day of warm-up. Funding comes from the lake; what
-    is missing there is unknown, not zero. With several symbols --json prints a list, else one object.
+    Random entries with the same stops, targets and costs are drawn to compare
+    with. The windows start empty at --start, so signals begin after a day of
+    warm-up. Funding comes from the lake; what is missing there is unknown, not
+    zero. With several symbols --json prints a list, else one object.
 
     Examples:
 
       aione-lab replay SOLUSDT --reference BTCUSDT
-      aione-lab replay SOLUSDT ETHUSDT --start 2025-05-10 --fee 0.0004 --slippage-bps 1 --report report.html
-      aione-lab replay SOLUSDT --thresholds sol.json --trades-csv trades.csv --json
+      aione-lab replay SOLUSDT ETHUSDT --start 2025-05-10 --report sol.html
+      aione-lab replay SOLUSDT --fee 0.0004 --slippage-bps 1
+      aione-lab replay SOLUSDT --thresholds sol.json --trades-csv sol.csv --json
     """
     for path, option in ((trades_csv, "--trades-csv"), (report, "--report")):
         check_writable(path, option)

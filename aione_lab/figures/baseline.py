@@ -32,12 +32,15 @@ def random_entries_chart(
     )
     figure.add_vline(x=0.0, line={"color": colours.ink, "width": 1, "dash": "dot"})
     if np.isfinite(observed):
-        place = "top left" if observed > float(np.median(draws)) else "top right"
-        figure.add_vline(
+        figure.add_vline(x=observed, line={"color": colours.up, "width": 3})
+        figure.add_annotation(
             x=observed,
-            line={"color": colours.up, "width": 3},
-            annotation={"text": f"this replay {observed:+,.2f}", "font": {"color": colours.up}},
-            annotation_position=place,
+            y=1.0,
+            yref="paper",
+            yanchor="bottom",
+            showarrow=False,
+            text=f"this replay {observed:+,.2f}",
+            font={"color": colours.up},
         )
     figure.update_xaxes(title_text="Mean net P&amp;L of a trade").update_yaxes(title_text="Random draws")
-    return finish(figure, theme, title, 320)
+    return finish(figure, theme, title, 320).update_layout(margin={"t": 52})

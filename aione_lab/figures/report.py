@@ -50,8 +50,18 @@ code { font-size: 12px; overflow-wrap: anywhere }
 
 # The file may hold names that came from outside; even a mistake in escaping could load or send nothing.
 POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
+    "base-uri 'none'; form-action 'none'"
 )
+
+
+CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
+    "showSendToCloud": False,  # plotly.js has a button that uploads the chart
+    "plotlyServerURL": "",
+}
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ class _Charts:
             full_html=False,
             include_plotlyjs=False,
             div_id=f"chart-{self._count}",
-            config={"displaylogo": False, "responsive": True},
+            config=CONFIG,
         )
 
 

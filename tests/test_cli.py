@@ -1,0 +1,574 @@
+"""The program ``aione-lab`` as a shell sees it: what it prints, what it refuses, and with which exit code."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import ccxt.async_support as accxt
+import numpy as np
+import pandas as pd
+import pytest
+
+from aione_lab import Costs, Lake, Thresholds, __version__, replay
+from aione_lab.cli import lab, main
+from aione_lab.cli.output import PIPE_WIDTH, plain, safe_cell, write_csv
+from aione_lab.lake.simulated import SimulatedExchange
+from tests.fake_exchange import FakeExchange
+
+DAYS = 3
+SYMBOLS = ("BTCUSDT", "SOLUSDT", "LINKUSDT")
+COMMANDS = ("demo", "lab", "fetch", "import", "audit", "replay", "doctor")
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the program in this process."""
+
+    def call(*arguments: object) -> Ran:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        printed = capsys.readouterr()
+        return Ran(int(left.value.code or 0), printed.out, printed.err)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def exchange() -> SimulatedExchange:
+    return SimulatedExchange()
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, exchange: SimulatedExchange) -> Path:
+    """A lake of a few simulated days; SOLUSDT also at 5m, LINKUSDT without funding."""
+    lake = Lake(tmp_path_factory.mktemp("filled") / "lake")
+    for name in SYMBOLS:
+        lake.append(name, "1m", exchange.candles(name, days=DAYS))
+        if name != "LINKUSDT":
+            lake.append_funding(name, exchange.funding(name, days=DAYS))
+    lake.resample("SOLUSDT", "1m", "5m")
+    return Path(lake.root)
+
+
+@pytest.fixture
+def lake_copy(filled: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(filled, tmp_path / "lake"))
+
+
+def refused(ran: Ran, *words: str) -> None:
+    """Exit code 2, nothing on standard output, one line on standard error that holds ``words``."""
+    assert ran.code == 2, ran
+    assert ran.out == ""
+    assert ran.err.startswith("error: ") and ran.err.count("\n") == 1 and ran.err.endswith("\n"), ran.err
+    assert "Traceback" not in ran.err
+    for word in words:
+        assert word in ran.err, ran.err
+
+
+# --- help, version, start-up -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(run: Run, command: str) -> None:
+    ran = run(command, "--help")
+    assert ran.code == 0 and ran.err == ""
+    assert f"aione-lab {command}" in ran.out.split("Examples:")[1]
+    assert run(command, "-h").out == ran.out
+
+
+def test_help_lists_every_command_and_no_argument_is_help(run: Run) -> None:
+    ran = run("--help")
+    assert ran.code == 0
+    assert all(f" {command} " in ran.out for command in COMMANDS)
+    assert run() == ran
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == Ran(0, f"aione-lab {__version__}\n", "")
+
+
+def test_help_loads_nothing_heavy(root: Path) -> None:
+    code = (
+        "import sys\nfrom aione_lab.cli import main\n"
+        "try:\n    main(['replay', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print(*sorted({name.split('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    loaded = set(ran.stderr.split())
+    assert "typer" in loaded
+    assert not loaded & {"pandas", "numpy", "numba", "plotly", "pyarrow", "ccxt", "scipy", "vectorbt"}
+
+
+def test_the_installed_program_answers() -> None:
+    program = Path(sys.executable).with_name("aione-lab")
+    ran = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout == f"aione-lab {__version__}\n"
+
+
+# --- bad input that every command shares -------------------------------------------------------------------------
+
+
+def test_a_misspelt_command_and_option_are_suggested(run: Run) -> None:
+    refused(run("replya"), "replya", "'replay'")
+    refused(run("replay", "BTCUSDT", "--refrence", "ETHUSDT"), "--refrence", "--reference")
+    refused(run("replay"), "SYMBOL", "aione-lab replay --help")
+    refused(run("replay", "BTCUSDT", "--fee", "much"), "--fee", "much")
+    refused(run("import"), "PATH")
+    refused(run("fetch", "BTCUSDT"), "--start")
+    refused(run("audit", "--lake"), "--lake")
+    refused(run("demo", "surplus"), "surplus")
+
+
+@pytest.mark.parametrize("command", [("replay", "BTCUSDT"), ("audit",)])
+def test_a_lake_that_is_not_there_is_refused_and_not_made(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    refused(run(*command, "--lake", tmp_path / "none"), "--lake", "none", "aione-lab import")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("symbol", ["../../x", "BTC USDT", "<b>", "=cmd|'/c'!A1", "", "A" * 41, "BTC/../USDT", "ÄÖ"])
+@pytest.mark.parametrize("command", ["replay", "audit", "fetch"])
+def test_hostile_symbols_are_refused(run: Run, filled: Path, command: str, symbol: str) -> None:
+    more = ("--start", "2025-01-01") if command == "fetch" else ()
+    before = sorted(filled.parent.rglob("*"))
+    refused(run(command, "--lake", filled, *more, "--", symbol), "must be an exchange id")
+    assert sorted(filled.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["replay", "audit"])
+def test_an_unknown_symbol_names_the_near_one_and_those_there_are(run: Run, filled: Path, command: str) -> None:
+    refused(run(command, "SOLUSD", "--lake", filled), "SOLUSD", "did you mean SOLUSDT?", "BTCUSDT, LINKUSDT, SOLUSDT")
+    refused(run(command, "BTCUSDT", "--interval", "5m", "--lake", filled), "no 5m candles", "it has 1m")
+    refused(run(command, "BTCUSDT", "--interval", "7m", "--lake", filled), "--interval='7m'", "1m, 3m, 5m")
+    refused(run(command, "BTCUSDT", "--interval", "1d", "--lake", filled), "no 1d candles at all")
+
+
+def test_a_file_as_a_lake_is_refused(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "lake"
+    file.write_text("x")
+    for command in (("replay", "BTCUSDT"), ("audit",), ("import", file, "--interval", "1m"), ("demo", "--dir", file)):
+        option = () if command[0] == "demo" else ("--lake", file)
+        refused(run(*command, *option), "lake")
+    assert file.read_text() == "x"
+
+
+def test_an_unexpected_failure_keeps_its_traceback(filled: Path) -> None:
+    code = (
+        "import aione_lab.lake.audit as audit\nfrom aione_lab.cli import main\n"
+        "def broken(*arguments):\n    raise RuntimeError('a mistake of ours')\n"
+        f"audit.audit_lake = broken\nmain(['audit', '--lake', {str(filled)!r}])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 1 and "Traceback" in ran.stderr and "a mistake of ours" in ran.stderr
+
+
+# --- import ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path: Path, exchange: SimulatedExchange) -> Path:
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in ("BTCUSDT", "SOLUSDT"):
+        frame = exchange.candles(name, days=1).iloc[:300]
+        frame.reset_index().assign(timestamp=frame.index.as_unit("ms").asi8).to_parquet(folder / f"{name}.parquet")
+    return folder
+
+
+def test_import_tells_symbols_from_names_and_again_changes_nothing(run: Run, files: Path, tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    ran = run("import", files / "*.parquet", "--interval", "1m", "--lake", lake)
+    assert ran.code == 0 and ran.err == ""
+    assert "2 files, 600 rows read, 600 new, 0 duplicate" in ran.out
+    assert Lake(lake).symbols("1m") == ["BTCUSDT", "SOLUSDT"]
+    again = run("import", files, "--interval", "1m", "--lake", lake, "--json")
+    total = json.loads(again.out)["total"]
+    assert (again.code, total["rows_new"], total["rows_same"]) == (0, 0, 600)
+
+
+def test_import_of_funding(run: Run, tmp_path: Path, exchange: SimulatedExchange) -> None:
+    rates = exchange.funding("SOLUSDT", days=2)
+    file = tmp_path / "SOLUSDT.csv"
+    pd.DataFrame({"timestamp": rates.index.as_unit("ms").asi8, "funding_rate": rates.to_numpy()}).to_csv(
+        file, index=False
+    )
+    ran = run("import", file, "--funding", "--lake", tmp_path / "lake")
+    assert ran.code == 0 and "6 new" in ran.out
+    np.testing.assert_array_equal(Lake(tmp_path / "lake").funding("SOLUSDT").to_numpy(), rates.to_numpy())
+
+
+def test_import_refuses_what_cannot_be_used_and_writes_nothing(run: Run, files: Path, tmp_path: Path) -> None:
+    lake = tmp_path / "lake"
+    fake = tmp_path / "BTCUSDT-1m-2025-05.zip"
+    fake.write_bytes(b"this is no zip")
+    empty = tmp_path / "nothing"
+    empty.mkdir()
+    nameless = tmp_path / "prices.parquet"
+    shutil.copy(files / "BTCUSDT.parquet", nameless)
+    hostile = tmp_path / "ETHUSDT-1m-2025-05.zip"
+    with zipfile.ZipFile(hostile, "w") as archive:
+        archive.writestr("../../ETHUSDT-1m-2025-05.csv", "1,2,3")
+    to_lake = ("--lake", lake)
+    refused(run("import", fake, "--interval", "1m", *to_lake), fake.name)
+    refused(run("import", tmp_path / "no.csv", "--interval", "1m", *to_lake), "no.csv", "no such file")
+    refused(run("import", empty, "--interval", "1m", *to_lake), "matches no file")
+    refused(run("import", files / "*.zip", "--interval", "1m", *to_lake), "matches no file")
+    refused(run("import", nameless, "--interval", "1m", *to_lake), "symbol")
+    refused(run("import", hostile, "--interval", "1m", *to_lake), hostile.name)
+    refused(run("import", files, *to_lake), "--interval", "such as 1m")
+    refused(run("import", files, "--interval", "1x", *to_lake), "1x", "1m, 3m")
+    refused(run("import", files, "--interval", "5m", *to_lake))
+    refused(run("import", files, "--funding", "--interval", "1m", *to_lake), "--interval", "--funding")
+    refused(run("import", files / "BTCUSDT.parquet", "--symbol", "../x", "--interval", "1m", *to_lake), "../x")
+    assert not list(lake.rglob("*.parquet"))
+
+
+def test_import_of_some_good_and_some_bad_files_is_done_in_part(run: Run, files: Path, tmp_path: Path) -> None:
+    (files / "ETHUSDT-1m-2025-05.zip").write_bytes(b"this is no zip")
+    ran = run("import", files, "--interval", "1m", "--lake", tmp_path / "lake", "--json")
+    assert ran.code == 1
+    assert ran.err.count("\n") == 1 and "1 of 3 files" in ran.err and "ETHUSDT-1m-2025-05.zip" in ran.err
+    assert json.loads(ran.out)["total"]["files_refused"] == 1
+    assert Lake(tmp_path / "lake").symbols() == ["BTCUSDT", "SOLUSDT"]
+
+
+# --- audit -------------------------------------------------------------------------------------------------------
+
+
+def test_audit_of_a_clean_lake(run: Run, filled: Path) -> None:
+    ran = run("audit", "--lake", filled)
+    assert ran.code == 0 and ran.err == ""
+    assert ran.out.count("clean") == 4 and "SOLUSDT 5m" in ran.out
+    one = json.loads(run("audit", "sol/usdt:usdt", "--interval", "1m", "--lake", filled, "--json").out)
+    assert [(s["symbol"], s["interval"], s["rows"]) for s in one["series"]] == [("SOLUSDT", "1m", DAYS * 1440)]
+
+
+def test_audit_reports_gaps_and_a_damaged_file(run: Run, lake_copy: Path, exchange: SimulatedExchange) -> None:
+    frame = exchange.candles("SUIUSDT", days=1)
+    Lake(lake_copy).append("SUIUSDT", "1m", pd.concat([frame.iloc[:100], frame.iloc[160:]]))
+    ran = run("audit", "SUIUSDT", "--lake", lake_copy)
+    assert ran.code == 0 and "usable with gaps" in ran.out and "60 candles" in ran.out
+    file = Path(Lake(lake_copy).files("SUIUSDT", "1m")[0])
+    file.write_bytes(file.read_bytes()[:-7] + b"damaged")
+    ran = run("audit", "--lake", lake_copy, "--json")
+    assert ran.code == 1 and ran.err.count("\n") == 1 and "SUIUSDT" in ran.err
+    verdicts = {(s["symbol"], s["interval"]): s["verdict"] for s in json.loads(ran.out)["series"]}
+    assert verdicts[("SUIUSDT", "1m")] == "broken" and verdicts[("BTCUSDT", "1m")] == "clean"
+    refused(run("replay", "SUIUSDT", "--lake", lake_copy), file.name)
+
+
+# --- fetch -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loopback(monkeypatch: pytest.MonkeyPatch, exchange: SimulatedExchange) -> FakeExchange:
+    """An exchange on loopback, which the name binanceusdm leads to."""
+    frames = {name: exchange.candles(name, days=1) for name in ("BTCUSDT", "SOLUSDT")}
+    server = FakeExchange(frames, {"SOLUSDT": exchange.funding("SOLUSDT", days=1)})
+
+    class Near(accxt.binanceusdm):  # type: ignore[misc]
+        def __init__(self, config: dict) -> None:
+            super().__init__({**config, **server.config()})
+
+    monkeypatch.setattr(accxt, "binanceusdm", Near)
+    return server
+
+
+def test_fetch_downloads_and_goes_on(run: Run, loopback: FakeExchange, tmp_path: Path) -> None:
+    with loopback:
+        start = ("--start", "2025-01-01", "--lake", tmp_path / "lake")
+        ran = run("fetch", "BTCUSDT", "SOL/USDT:USDT", *start, "--end", "2025-01-01T06:00")
+        assert ran.code == 0 and "720 new candles" in ran.out
+        ran = run("fetch", "BTCUSDT", "SOLUSDT", *start, "--json")
+        report = json.loads(ran.out)
+        assert report["total"]["rows_new"] == 2 * 1080
+        refused(run("fetch", "BTCUSD", *start), "BTCUSD", "BTCUSDT")
+        refused(run("fetch", "BTCUSDT", "--start", "2099-01-01", "--lake", tmp_path / "lake"), "future")
+    assert len(Lake(tmp_path / "lake").candles("SOLUSDT", "1m")) == 1440
+    assert len(Lake(tmp_path / "lake").funding("SOLUSDT")) == 3
+
+
+def test_fetch_refuses_bad_input_before_it_asks_anybody(run: Run, tmp_path: Path) -> None:
+    lake = ("--lake", tmp_path / "lake")
+    refused(run("fetch", "BTCUSDT", "--start", "yesterday", *lake), "yesterday", "ISO date")
+    refused(run("fetch", "BTCUSDT", "--start", "2025-05-02", "--end", "2025-05-01", *lake), "later than")
+    refused(run("fetch", "BTCUSDT", "--start", "2025-05-02", "--interval", "1s", *lake), "1s", "1m")
+    refused(run("fetch", "BTCUSDT", "--start", "2025-05-02", "--exchange", "binanceusd", *lake), "binanceusdm")
+    assert not (tmp_path / "lake").exists()
+
+
+def test_ctrl_c_keeps_what_was_committed_and_leaves_with_130(tmp_path: Path, exchange: SimulatedExchange) -> None:
+    server = FakeExchange({"BTCUSDT": exchange.candles("BTCUSDT", days=20)})
+    server.halt_after = 40  # some batches are through, the rest waits for an answer that does not come
+    code = (
+        "import json, os, ccxt.async_support as accxt\nfrom aione_lab.cli import main\n"
+        "class Near(accxt.binanceusdm):\n"
+        "    def __init__(self, config):\n        super().__init__({**config, **json.loads(os.environ['NEAR'])})\n"
+        "accxt.binanceusdm = Near\n"
+        f"main(['fetch', 'BTCUSDT', '--start', '2025-01-01', '--lake', {str(tmp_path / 'lake')!r}])"
+    )
+    with server:
+        settings = {**server.config(), "timeout": 60_000}
+        child = subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "NEAR": json.dumps(settings)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            deadline = time.monotonic() + 60
+            while not list((tmp_path / "lake").rglob("*.parquet")) or server.gate.is_set():
+                assert child.poll() is None and time.monotonic() < deadline
+                time.sleep(0.05)
+            child.send_signal(signal.SIGINT)
+            out, err = child.communicate(timeout=30)
+        finally:
+            child.kill()
+            child.wait()
+    assert child.returncode == 130, err
+    assert "interrupted" in err and "Traceback" not in err
+    lake = Lake(tmp_path / "lake")
+    assert len(lake.candles("BTCUSDT", "1m")) >= 4990
+    assert lake.verify().sound
+
+
+# --- replay ------------------------------------------------------------------------------------------------------
+
+
+def test_replay_json_is_the_library_result(run: Run, filled: Path) -> None:
+    ran = run("replay", "SOLUSDT", "--reference", "BTCUSDT", "--lake", filled, "--json", "--fee", "0.0004")
+    assert ran.code == 0
+    told = json.loads(ran.out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    lake = Lake(filled)
+    result = replay(
+        lake.candles("SOLUSDT", "1m"),
+        Thresholds(),
+        symbol="SOLUSDT",
+        interval="1m",
+        reference=lake.candles("BTCUSDT", "1m"),
+        funding=lake.funding("SOLUSDT"),
+        costs=Costs(fee=0.0004),
+    )
+    assert told["metrics"] == plain(dict(result.metrics))
+    assert told["provenance"] == {
+        "fingerprint": lake.fingerprint("SOLUSDT", "1m"),
+        "thresholds": Thresholds().digest(),
+        "spec": result.spec.digest(),
+        "settings": result.settings.digest(),
+        "costs": Costs(fee=0.0004).digest(),
+        "version": __version__,
+    }
+    assert told["signals"]["alerts"] == int((result.signals["signal"] == "ALERT").sum()) > 0
+    assert told["signals"]["recommendations"]["BUY"] == int((result.signals["recommendation"] == "BUY").sum())
+    assert sum(told["signals"]["recommendations"].values()) == told["signals"]["alerts"]
+    assert told["trades"]["closed"] == len(result.trades) == sum(told["trades"]["exits"].values())
+    assert told["random_entries"]["entries"] == len(result.trades)
+    assert told["verdict"] and told["candles"] == DAYS * 1440
+
+
+def test_replay_for_people_says_what_it_did(run: Run, filled: Path) -> None:
+    ran = run("replay", "SOLUSDT", "LINKUSDT", "BTCUSDT", "--lake", filled)
+    assert ran.code == 0
+    assert ran.out.count("the default, because the lake has it") == 2
+    assert "it is the reference itself" in ran.out
+    for word in ("VOLUME_SPIKE", "LOW_VOLATILITY", "profit factor", "ambiguous trades", "held back", "fee 0.050%"):
+        assert ran.out.count(word) == 3, word
+    assert "0 rates in the lake" in ran.out  # LINKUSDT
+    assert max(map(len, ran.out.splitlines())) < 2 * PIPE_WIDTH
+
+
+def test_replay_of_several_symbols_is_a_list_and_each_stands_alone(run: Run, filled: Path) -> None:
+    both = json.loads(run("replay", "SOLUSDT", "LINKUSDT", "SOLUSDT", "--lake", filled, "--json").out)
+    assert [one["symbol"] for one in both] == ["SOLUSDT", "LINKUSDT"]
+    assert both[1] == json.loads(run("replay", "LINKUSDT", "--lake", filled, "--json").out)
+
+
+def test_replay_without_a_reference_and_of_a_range(run: Run, filled: Path) -> None:
+    span = ("--start", "2025-01-01T12:00", "--end", "2025-01-03T12:00")
+    told = json.loads(run("replay", "SOLUSDT", "--reference", "none", *span, "--lake", filled, "--json").out)
+    assert told["reference"]["symbol"] is None and told["candles"] == 2880
+    assert (told["start"], told["end"]) == ("2025-01-01T12:00:00+00:00", "2025-01-03T11:59:00+00:00")
+    five = json.loads(run("replay", "SOLUSDT", "--interval", "5m", "--lake", filled, "--json").out)
+    assert five["reference"]["symbol"] is None and "no 5m candles of BTCUSDT" in five["reference"]["chosen"]
+
+
+def test_replay_takes_thresholds_and_settings_from_files(run: Run, filled: Path, tmp_path: Path) -> None:
+    limits, rules = tmp_path / "limits.json", tmp_path / "rules.toml"
+    limits.write_text(json.dumps({"min_reasons_for_alert": 1, "meta": {"by": "a test"}}))
+    rules.write_text("cooldown_period = 0\n[weights]\nrsi = 0.5\n")
+    plainly = json.loads(run("replay", "SOLUSDT", "--lake", filled, "--json").out)
+    changed = json.loads(
+        run("replay", "SOLUSDT", "--thresholds", limits, "--settings", rules, "--lake", filled, "--json").out
+    )
+    assert changed["signals"]["alerts"] > plainly["signals"]["alerts"]
+    assert changed["provenance"]["thresholds"] == Thresholds(min_reasons_for_alert=1).digest()
+    assert changed["provenance"]["settings"] != plainly["provenance"]["settings"]
+    assert changed["provenance"]["fingerprint"] == plainly["provenance"]["fingerprint"]
+
+
+def test_replay_refuses_bad_input(run: Run, filled: Path, tmp_path: Path) -> None:
+    def bad(*arguments: object) -> Ran:
+        return run("replay", "SOLUSDT", "--lake", filled, *arguments)
+
+    limits = tmp_path / "limits.json"
+    limits.write_text('{"vol_z_treshold": 2.5}')
+    refused(bad("--thresholds", limits), "vol_z_treshold", "did you mean 'vol_z_threshold'")
+    limits.write_text('{"vol_z_threshold": "much"}')
+    refused(bad("--thresholds", limits), "vol_z_threshold", "much")
+    limits.write_text("{")
+    refused(bad("--thresholds", limits), "limits.json")
+    refused(bad("--thresholds", tmp_path / "none.json"), "none.json")
+    refused(bad("--settings", tmp_path), str(tmp_path))
+    rules = tmp_path / "rules.toml"
+    rules.write_text("cooldown = 3")
+    refused(bad("--settings", rules), "cooldown", "cooldown_period")
+    refused(bad("--fee", "0.5"), "fee", "0.5")
+    refused(bad("--fee", "-0.1"), "fee")
+    refused(bad("--slippage-bps", "nan"), "slippage_bps")
+    refused(bad("--start", "2025-02-01", "--end", "2025-03-01"), "hold no candle", "2025-01-01T00:00:00+00:00")
+    refused(bad("--start", "2025-01-02", "--end", "2025-01-02"), "later than")
+    refused(bad("--start", "soon"), "start", "soon")
+    refused(bad("--reference", "BTCUSD"), "--reference", "did you mean BTCUSDT?")
+    refused(bad("--reference", "../x"), "--reference")
+    refused(bad("--trades-csv", tmp_path / "no" / "trades.csv"), "--trades-csv", "does not exist")
+    refused(bad("--report", tmp_path), "--report", "is a folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["limits.json", "rules.toml"]
+
+
+def test_replay_writes_trades_and_report(run: Run, filled: Path, tmp_path: Path) -> None:
+    trades, report = tmp_path / "trades.csv", tmp_path / "report.html"
+    ran = run("replay", "SOLUSDT", "LINKUSDT", "--lake", filled, "--trades-csv", trades, "--report", report)
+    assert ran.code == 0 and str(trades) in ran.out and str(report) in ran.out
+    with trades.open() as stream:
+        rows = list(csv.DictReader(stream))
+    told = json.loads(run("replay", "SOLUSDT", "LINKUSDT", "--lake", filled, "--json").out)
+    assert len(rows) == sum(one["trades"]["closed"] for one in told) > 0
+    assert list(rows[0])[:4] == ["symbol", "entry_time", "exit_time", "side"]
+    assert {row["symbol"] for row in rows} <= {"SOLUSDT", "LINKUSDT"}
+    assert pd.Timestamp(rows[0]["entry_time"]).tzinfo is not None
+    total = sum(float(row["pnl"]) for row in rows)
+    assert total == pytest.approx(sum(one["metrics"]["net_pnl"] for one in told), abs=1e-9)
+    assert report.stat().st_size < 15e6
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "trades.csv"]
+
+
+def test_a_cold_engine_is_announced_on_standard_error_only(filled: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from aione_lab.cli import main; main()", "replay", "SOLUSDT", "--lake", filled]
+    cold = {**os.environ, "NUMBA_DISABLE_JIT": "0", "NUMBA_CACHE_DIR": str(tmp_path)}
+    code = "from aione_lab.warm import announce_if_cold, is_warm; print(is_warm()); announce_if_cold()"
+    ran = subprocess.run([sys.executable, "-c", code], env=cold, capture_output=True, text=True, check=True)
+    assert ran.stdout == "False\n" and "compiling the engine, once" in ran.stderr
+    ran = subprocess.run([*command, "--end", "2025-01-01T02:00", "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(ran.stdout)["metrics"]["n_trades"] == 0  # whatever stderr said, stdout is JSON alone
+
+
+# --- demo, lab, doctor -------------------------------------------------------------------------------------------
+
+
+def test_demo_twice_gives_the_same_and_duplicates_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aione_lab.cli import demo
+
+    monkeypatch.setattr(demo, "DAYS", 5)
+    first = run("demo", "--dir", tmp_path / "demo")
+    assert first.code == 0
+    for word in ("36,000 candles new", "LINKUSDT", "a planted rebound", "a planted breakout", "nothing is planted",
+                 "Triggers", "Factors", "BUY", "report.html", "Next, for example"):  # fmt: skip
+        assert word in first.out, word
+    files = sorted(str(path) for path in (tmp_path / "demo").rglob("*"))
+    page = (tmp_path / "demo" / "report.html").read_text()
+    told = run("demo", "--dir", tmp_path / "demo", "--json")
+    assert told.code == 0
+    again = json.loads(told.out)
+    assert [one["symbol"] for one in again["replays"]] == list(demo.SHOWN)
+    assert [one["truth"]["effect"] is None for one in again["replays"]] == [False, False, True, True]
+    assert all(audit["verdict"] == "clean" and audit["rows"] == 7200 for audit in again["audits"])
+    assert sorted(str(path) for path in (tmp_path / "demo").rglob("*")) == files
+    assert (tmp_path / "demo" / "report.html").read_text() == page
+
+
+def test_demo_leaves_the_default_lake_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aione_lab.cli import demo
+
+    monkeypatch.setattr(demo, "DAYS", 2)
+    monkeypatch.chdir(tmp_path)
+    assert run("demo", "--json").code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["experiments"]
+    assert (tmp_path / "experiments" / "demo" / "report.html").is_file()
+
+
+def test_lab_starts_this_environments_jupyterlab(
+    run: Run, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(lab.os, "execv", lambda program, command: started.append([program, *command]))
+    monkeypatch.chdir(tmp_path)
+    assert run("lab", "--port", "8899", "--no-browser").code == 0
+    (program, *command) = started[0]
+    assert program == command[0] == sys.executable and command[1:3] == ["-m", "jupyterlab"]
+    assert f"--ServerApp.root_dir={root / 'notebooks'}" in command
+    assert "--ServerApp.port=8899" in command and "--no-browser" in command
+    refused(run("lab", tmp_path / "none"), "no such folder")
+    refused(run("lab", "--port", "99999"), "99999")
+    monkeypatch.setattr(lab.importlib.util, "find_spec", lambda name: None)
+    refused(run("lab"), "aione-lab[lab]")
+    assert len(started) == 1
+
+
+def test_doctor_finds_a_sound_and_a_damaged_lake(run: Run, lake_copy: Path, tmp_path: Path) -> None:
+    ran = run("doctor", "--lake", lake_copy)
+    assert ran.code == 0 and "3 symbols" in ran.out and "files sound" in ran.out
+    file = Path(Lake(lake_copy).files("SOLUSDT", "1m")[0])
+    file.write_bytes(file.read_bytes()[:-1])
+    ran = run("doctor", "--lake", lake_copy, "--json")
+    told = json.loads(ran.out)
+    assert ran.code == 1 and not told["ok"] and file.name in ran.err
+    assert [check["name"] for check in told["checks"] if check["state"] == "problem"] == ["lake files"]
+    empty = run("doctor", "--lake", tmp_path / "none", "--json")
+    assert empty.code == 0 and not (tmp_path / "none").exists()
+
+
+# --- output helpers ----------------------------------------------------------------------------------------------
+
+
+def test_plain_has_no_nan_and_no_numpy() -> None:
+    value = {
+        "a": float("nan"),
+        "b": [np.float64("inf"), np.int64(3), np.bool_(True)],
+        "c": pd.Timestamp("2025-05-10T12:00Z"),
+        "d": (np.float32(0.5), None, "text"),
+    }
+    assert json.dumps(plain(value), allow_nan=False) == (
+        '{"a": null, "b": [null, 3, true], "c": "2025-05-10T12:00:00+00:00", "d": [0.5, null, "text"]}'
+    )
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", '=HYPERLINK("http://x","y")'])
+def test_no_text_of_a_csv_is_a_formula(text: str, tmp_path: Path) -> None:
+    assert safe_cell(text) == "'" + text.replace("\r", " ") and safe_cell(-1.5) == -1.5 and safe_cell("LONG") == "LONG"
+    frame = pd.DataFrame({"why": [text], "pnl": [-1.5], "kind": pd.Categorical([text])})
+    write_csv(frame, tmp_path / "x.csv")
+    with (tmp_path / "x.csv").open(newline="") as stream:
+        assert list(csv.reader(stream))[1:] == [[safe_cell(text), "-1.5", safe_cell(text)]]
