@@ -105,7 +105,7 @@ def test_contributions_add_up_exactly_in_any_order(values, weight, order):
     divisor = sum(weight[i] for i in available)
     if divisor > 0:
         exact = math.fsum(weight[i] * values[i] for i in available) / divisor
-        assert score == pytest.approx(exact, abs=9 * 2.0**-41 + 1e-14)
+        assert score == pytest.approx(exact, abs=9 * 2.0**-40 + 1e-14)
 
 
 def test_score_and_confidence_stay_within_one():
@@ -147,7 +147,7 @@ def test_confidence_is_monotone_in_every_factor(values, factor, raised, against,
     flags = stage2.AGAINST_FLAG if against else 0
     low = confidence_of(values, flags, volatility, independent, config)
     high = confidence_of(more, flags, volatility, independent, config)
-    assert 0.0 <= low <= high <= 1.0 + 2e-12
+    assert 0.0 <= low <= high <= 1.0
 
 
 def test_discounts_and_lift():
@@ -305,7 +305,9 @@ def test_risk_is_ordered_and_never_optimistic(changes, tick, tp, sl, side):
     if not math.isnan(found["targets"][0]):
         expected = side * (found["targets"][0] - close) / (side * (close - found["stop"]))
         assert found["risk_reward"] == pytest.approx(expected, rel=1e-12)
-    assert found["risk_reward"] <= free["risk_reward"] + 1e-9 + 1e-6 * tick / atr
+    # A first target that falls onto the price is dropped, and the next, a farther one, takes its place.
+    if not side * (found["targets"][0] - free["targets"][0]) > 1e-6 * tick:
+        assert found["risk_reward"] <= free["risk_reward"] + 1e-9 + 1e-6 * tick / atr
 
 
 @ordinary
@@ -385,8 +387,8 @@ OPTIONAL = sorted(set(FEATURE_NAMES) - REQUIRED)
 
 def check_sound(found: np.ndarray, row: np.ndarray) -> None:
     one = found[0]
-    assert 0.0 <= one["confidence"] <= 1.0 + 2e-12 and 0.0 <= one["coverage"] <= 1.0
-    assert abs(one["score"]) <= 1.0 + 2e-12 and one["score"] == math.fsum(one["contributions"])
+    assert 0.0 <= one["confidence"] <= 1.0 and 0.0 <= one["coverage"] <= 1.0
+    assert abs(one["score"]) <= 1.0 and one["score"] == math.fsum(one["contributions"])
     assert one["recommendation"] in range(1, len(RECOMMENDATIONS)) and one["detail"] in range(1, len(DETAILS))
     assert one["scenario"] in range(len(SCENARIOS)) and one["reading"] in (0, 1) and one["side"] in (1, -1)
     assert not math.isnan(one["stop"]) and not math.isnan(one["risk_reward"]) and not math.isnan(one["room"])
