@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core import config
 from numba.core.caching import FunctionCache
 
 _PACKAGE = Path(__file__).parent
@@ -40,7 +41,7 @@ def njit(function: Callable[..., Any]) -> Any:
 
     With ``NUMBA_DISABLE_JIT=1`` this is the plain Python function.
     """
-    if numba.config.DISABLE_JIT:
+    if getattr(config, "DISABLE_JIT"):  # noqa: B009  set by numba at run time, unknown to type checkers
         return function
     dispatcher = numba.njit(function, error_model="numpy")
     dispatcher._cache = _StampedCache(function)

@@ -6,10 +6,10 @@ reasons hold, this module only looks up the two numbers behind each of them.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 from aione_lab.engine.event import decode_mask
+from aione_lab.engine.stage1 import rsi_levels
 
 
 class Condition(NamedTuple):
@@ -22,22 +22,13 @@ class Condition(NamedTuple):
     limit: float
 
 
-def rsi_levels(row: Any, limits: Any) -> tuple[float, float]:
-    """(oversold, overbought) of this bar: static, or the rolling mean RSI ÷ and × the multiplier in 10…90."""
-    multiplier = float(limits.dynamic_rsi_multiplier)
-    if math.isnan(multiplier):
-        return float(limits.rsi_oversold), float(limits.rsi_overbought)
-    mean = float(row.rsi_mean)
-    return min(90.0, max(10.0, mean / multiplier)), min(90.0, max(10.0, mean * multiplier))
-
-
 def conditions(row: Any, signal: Any, limits: Any, rules: Any) -> tuple[Condition, ...]:
     """The conditions that hold, in the order of the reasons.
 
     ``row`` (FEATURES), ``signal`` (SIGNAL, with the mask and the resolved adaptive limits), ``limits``
     (LIMITS) and ``rules`` (RULES) are single records.
     """
-    oversold, overbought = rsi_levels(row, limits)
+    oversold, overbought = rsi_levels(float(row.rsi_mean), limits)
     # A burst of the range and a high ATR make the same reason; the burst is named where it holds.
     by_range = row.range_burst >= rules.range_burst
     if by_range:

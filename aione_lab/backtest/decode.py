@@ -141,7 +141,7 @@ def risk_dict(found: Any) -> dict[str, Any]:
 
 def flags_dict(found: Any) -> dict[str, bool]:
     """``anomaly_detection`` of an ASSESSMENT: every flag, up or down."""
-    return {name: bool(int(found["flags"]) >> i & 1) for i, name in enumerate(FLAGS)}
+    return {name: bool(int(found["anomalies"]) >> i & 1) for i, name in enumerate(FLAGS)}
 
 
 def stage2_dict(

@@ -99,7 +99,7 @@ class Prepared:
 
     def evaluate(self, sets: Sequence[Thresholds]) -> list[Evaluation]:
         """One Evaluation a set, in order. Raises InputError where an element is no Thresholds."""
-        if isinstance(sets, Thresholds):
+        if not isinstance(sets, Sequence):
             raise InputError.of("sets", sets, "must be a sequence of Thresholds")
         out: list[Evaluation] = []
         for first in range(0, len(sets), _BATCH):

@@ -13,7 +13,6 @@ from aione_lab.backtest.narrative import narrate
 from aione_lab.engine.event import trade_dict
 from aione_lab.engine.records import DETAILS, READINGS, RECOMMENDATIONS, SIDES, SIGNALS, SUPPRESSED
 from aione_lab.engine.stage1 import count_reasons
-from aione_lab.engine.stage2 import AGAINST_FLAG, HIGH
 from aione_lab.units import iso, parse_symbol
 
 HELD_BACK = {
@@ -185,7 +184,7 @@ def explain(
         coverage=float(found.coverage),
         confidence=float(found.confidence),
         factors=tuple(FactorLine(factor, *line) for factor, line in factor_lines(found, rules)),
-        steps=confidence_steps(found, rules),
+        steps=confidence_steps(found),
         context=context_dict(symbol, found),
         flags=tuple(flag for flag, up in flags_dict(found).items() if up),
         risk=risk_dict(found),
@@ -194,25 +193,21 @@ def explain(
     )
 
 
-def confidence_steps(found: Any, rules: Any) -> tuple[Step, ...]:
+def confidence_steps(found: Any) -> tuple[Step, ...]:
     """From score to confidence: what the kernel's rule did with this ASSESSMENT, step by step.
 
     The last value is ``found.confidence`` to the last bit.
     """
-    value = float(found.score)
-    steps = [Step("score", value)]
-    if value < 0.0:
-        value = 0.0
-        steps.append(Step("not below zero", value))
+    steps = [Step("score", float(found.score))]
+    if found.score < 0.0:
+        steps.append(Step("not below zero", 0.0))
+    value = float(found.lifted)
     if found.clustered == 1:
-        value += float(rules.cluster_lift) * (1.0 - value)
         steps.append(Step(f"{int(found.confirmed)} factors confirm", value))
-    if found.volatility == HIGH:
-        value *= float(rules.volatile_discount)
-        steps.append(Step(f"high volatility × {float(rules.volatile_discount):g}", value))
-    if int(found["flags"]) & AGAINST_FLAG and found.independent != 1:
-        value *= float(rules.against_market_discount)
-        steps.append(Step(f"against the market × {float(rules.against_market_discount):g}", value))
+    for reason, factor in (("high volatility", found.volatile_factor), ("against the market", found.market_factor)):
+        if factor != 1.0:
+            value *= float(factor)
+            steps.append(Step(f"{reason} × {float(factor):g}", value))
     return tuple(steps)
 
 

@@ -73,11 +73,11 @@ def trade_metrics(trades: np.ndarray, both_touched: str) -> dict[str, Any]:
         "funding": float(trades["funding"].sum()),
         "funding_coverage": _ratio(known, known + missing),
         "profit_factor": _ratio(float(wins), float(losses)),
-        "expectancy": float(pnl.mean()) if n else math.nan,
+        "expectancy": _mean(pnl),
         "expectancy_low": low,
         "expectancy_high": high,
-        "expectancy_r": float(np.nanmean(trades["r_multiple"])) if np.isfinite(trades["r_multiple"]).any() else math.nan,
-        "mean_bars": float(trades["bars"].mean()) if n else math.nan,
+        "expectancy_r": _mean(trades["r_multiple"][np.isfinite(trades["r_multiple"])]),
+        "mean_bars": _mean(trades["bars"]),
         "n_ambiguous": int(ambiguous.sum()),
         "pnl_stop_first": stop_first,
         "pnl_target_first": target_first,
@@ -123,6 +123,10 @@ def _wilson(wins: int, n: int) -> tuple[float, float]:
         return math.nan, math.nan
     interval = stats.binomtest(wins, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else math.nan
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -10,34 +10,30 @@ import pandas as pd
 from aione_lab.engine.records import BAR
 from aione_lab.errors import InputError
 from aione_lab.lake.schema import check_candles, check_funding
+from aione_lab.lake.stamps import read_stamps, stamp_source
 from aione_lab.units import INTERVALS, MINUTE_MS, interval_ms
 
 _OPTIONAL = ("quote_volume", "taker_buy_volume")
 
 
 def frame_ms(frame: pd.DataFrame | pd.Series) -> np.ndarray:
-    """int64 UTC ms of a checked frame's index."""
-    return frame.index.as_unit("ms").asi8
+    """int64 UTC ms of a frame's datetime index."""
+    return pd.DatetimeIndex(frame.index).as_unit("ms").asi8
 
 
 def infer_interval(candles: pd.DataFrame) -> str:
     """The interval of a candle frame: its most frequent spacing. InputError where that is none we know."""
     if not isinstance(candles, pd.DataFrame):
         raise InputError.of("candles", type(candles).__name__, "must be a pandas DataFrame")
-    times = candles["timestamp"] if "timestamp" in candles else candles.index.to_series()
-    if isinstance(times.dtype, pd.DatetimeTZDtype) or np.issubdtype(times.dtype, np.datetime64):
-        times = times.dt.as_unit("ms").astype("int64")
-    elif not np.issubdtype(times.dtype, np.integer):
-        raise InputError.of("candles.timestamp", str(times.dtype), "must be UTC datetimes or int64 UTC ms")
-    steps = np.diff(times.to_numpy())
+    steps = np.diff(read_stamps(stamp_source(candles, "candles"), "candles.timestamp"))
     if not steps.size:
-        raise InputError.of("interval", None, f"cannot be told from {len(times)} candle(s); give one of the intervals")
+        raise InputError.of("interval", None, f"cannot be told from {len(candles)} candle(s); name one")
     values, counts = np.unique(steps, return_counts=True)
     spacing = int(values[counts.argmax()])
     for name, step in INTERVALS.items():
         if step == spacing:
             return name
-    raise InputError.of("interval", None, f"the candles are {spacing} ms apart, which is none of {', '.join(INTERVALS)}")
+    raise InputError.of("interval", f"{spacing} ms", f"the spacing of the candles is none of {', '.join(INTERVALS)}")
 
 
 def prepare_bars(

@@ -11,7 +11,6 @@ import pandas as pd
 from aione_lab.backtest.prepare import frame_ms, infer_interval, prepare_bars
 from aione_lab.backtest.result import Result
 from aione_lab.engine import bulk
-from aione_lab.engine.engine import _start
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import (
     ASSESSMENT,
@@ -30,7 +29,7 @@ from aione_lab.lake.schema import check_candles
 from aione_lab.lake.store import fingerprint_candles
 from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.params import Thresholds
-from aione_lab.units import parse_symbol, to_ms
+from aione_lab.units import iso, parse_symbol, to_ms
 
 Schedule = Mapping[Any, Thresholds]
 
@@ -87,7 +86,7 @@ def replay(
     states = np.zeros(1, STATE)
     columns = np.empty((len(FEATURE_NAMES), n)) if features is None else _columns(features, bars)
     params = params_record(schedule[0][1], interval, spec, settings, costs)
-    _start(states, params)
+    bulk.start_state(states, params)
     n_alerts = n_trades = 0
     for first, last, limits in _spans(schedule, n):
         params["limits"] = limits.record()
@@ -191,7 +190,7 @@ def _schedule(thresholds: Any, bars: np.ndarray) -> list[tuple[int, Thresholds]]
         ((to_ms(time, "thresholds time"), limits) for time, limits in thresholds.items()), key=lambda entry: entry[0]
     )
     if times[0][0] > bars["timestamp"][0]:
-        raise InputError.of("thresholds", times[0][0], "the first time of a schedule must not lie after the first candle")
+        raise InputError.of("thresholds", iso(times[0][0]), "a schedule must not begin after the first candle")
     places = {int(np.searchsorted(bars["timestamp"], time)): limits for time, limits in times}
     before = [limits for time, limits in times if time <= bars["timestamp"][0]]
     places[0] = before[-1]

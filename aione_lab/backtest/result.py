@@ -15,10 +15,12 @@ from aione_lab.engine.event import decode_mask
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import (
     ASSESSMENT,
+    DETAILS,
     EXITS,
     FACTORS,
     FEATURE_NAMES,
     FEATURES,
+    FLAGS,
     READINGS,
     REASONS,
     RECOMMENDATIONS,
@@ -26,7 +28,6 @@ from aione_lab.engine.records import (
     SIDES,
     SIGNALS,
     SUPPRESSED,
-
     TRENDS,
     VOLATILITIES,
 )
@@ -94,11 +95,11 @@ class Result:
         reasons = np.empty(len(masks), dtype=object)
         reasons[:] = [decode_mask(int(mask)) for mask in masks]
         columns: dict[str, Any] = {
-            "signal": pd.Categorical.from_codes(records["signal"], list(SIGNALS)),
+            "signal": _named(records["signal"], SIGNALS),
             "trigger_reasons": reasons[place],
-            "suppressed": pd.Categorical.from_codes(records["suppressed"], list(SUPPRESSED)),
+            "suppressed": _named(records["suppressed"], SUPPRESSED),
             "confidence": records["confidence"],
-            "recommendation": pd.Categorical.from_codes(records["recommendation"], list(RECOMMENDATIONS)),
+            "recommendation": _named(records["recommendation"], RECOMMENDATIONS),
             "side": _sides(records["side"]),
             "position": records["position"].astype(np.int64),
         }
@@ -117,8 +118,10 @@ class Result:
             "reading": [READINGS[int(code)] for code in records["reading"]],
             "side": _sides(records["side"]),
             "recommendation": [RECOMMENDATIONS[int(code)] for code in records["recommendation"]],
+            "detail": [DETAILS[int(code)] for code in records["detail"]],
+            "anomalies": [tuple(f for i, f in enumerate(FLAGS) if bits >> i & 1) for bits in records["anomalies"]],
         }
-        skipped = {"timestamp", "strengths", "contributions", "targets", "detail", "flags", *decoded}
+        skipped = {"timestamp", "strengths", "contributions", "targets", *decoded}
         plain = {name: records[name] for name in ASSESSMENT.names or () if name not in skipped}
         frame = pd.DataFrame({**decoded, **plain}, index=_utc(records["timestamp"]))
         for i in range(3):
@@ -144,7 +147,7 @@ class Result:
             "side": _sides(records["side"]),
             "entry_price": records["entry_price"],
             "exit_price": records["exit_price"],
-            "exit_reason": pd.Categorical.from_codes(records["exit_reason"], list(EXITS)),
+            "exit_reason": _named(records["exit_reason"], EXITS),
             "quantity": records["quantity"],
             "fees": records["fees"],
             "funding": np.where(records["funding_missing"] > 0, np.nan, records["funding"]),
@@ -249,6 +252,10 @@ class Result:
 
 def _utc(times: np.ndarray) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(times.astype("datetime64[ms]"), name="timestamp").tz_localize("UTC")
+
+
+def _named(codes: np.ndarray, names: tuple[str, ...]) -> Any:
+    return pd.Categorical.from_codes(codes.astype(np.int64), categories=pd.Index(names))
 
 
 def _sides(codes: np.ndarray) -> list[str]:

@@ -10,7 +10,7 @@ import pandas as pd
 from aione_lab.backtest.decode import features_at
 from aione_lab.backtest.prepare import frame_ms, prepare_bars
 from aione_lab.engine import bulk
-from aione_lab.engine.engine import _seed, _start
+from aione_lab.engine.bulk import seed_days, start_state
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import ASSESSMENT, FEATURE_NAMES, FEATURES, OUT, SIGNAL, SIGNALS, STATE, SUPPRESSED, TRADE
 from aione_lab.engine.spec import FeatureSpec
@@ -51,7 +51,7 @@ def replay_last_bar(
     bars = prepare_bars(candles, interval, reference)
     params = params_record(thresholds, interval, spec, settings, Costs())
     states = np.zeros(1, STATE)
-    _start(states, params)
+    start_state(states, params)
     hints = [] if days is None else _seed_days(states, params, days, bars, spec)
     n = len(bars)
     rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
@@ -84,7 +84,7 @@ def _seed_days(
     if not len(used):
         given = f"days from {iso(int(ends[0]) - DAY_MS)[:10]}"
         raise InputError.of("daily", given, f"must hold a day that ends by the first candle, {iso(first)}")
-    _seed(states, params, used["high"].to_numpy(), used["low"].to_numpy())
+    seed_days(states, params, used["high"].to_numpy(), used["low"].to_numpy())
     hints = []
     late = int((ends > first).sum())
     if late:

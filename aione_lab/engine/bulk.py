@@ -8,12 +8,13 @@ cache-sized blocks.
 from __future__ import annotations
 
 import numpy as np
-from aione_lab.jit import njit
 
 from aione_lab.engine.features import features_reset, features_step
+from aione_lab.engine.levels import add_day
 from aione_lab.engine.stage1 import ALERT, find_reasons, ready
 from aione_lab.engine.stage3 import stage3_gap
-from aione_lab.engine.step import break_sequence, stages_step, step_bar
+from aione_lab.engine.step import break_sequence, stages_step, start, step_bar
+from aione_lab.jit import njit
 from aione_lab.thresholds.adaptive import resolve
 
 BLOCK = 256
@@ -26,7 +27,7 @@ def _is_gap(last_time, time, step_ms):
 
 @njit
 def _scatter(block, columns, start, n):
-    """block (BLOCK, F) → columns (F, bars)[:, start:start + n]."""
+    """Block (BLOCK, F) → columns (F, bars)[:, start:start + n]."""
     for j in range(columns.shape[0]):
         for i in range(n):
             columns[j, start + i] = block[i, j]
@@ -136,3 +137,28 @@ def scratch(dtype: np.dtype, n_columns: int) -> tuple[np.ndarray, np.ndarray]:
 def start_features(states):
     """Make zeroed FEATURE_STATE (1,) ready for a first bar."""
     features_reset(states[0])
+
+
+@njit
+def start_state(states, params):
+    """Make zeroed STATE (1,) ready for a first bar."""
+    start(states[0], params[0])
+
+
+@njit
+def push_bar(states, bars, params, outs):
+    """One bar: ``step_bar`` on arrays of length 1."""
+    step_bar(states[0], bars[0], params[0], outs[0])
+
+
+@njit
+def break_state(states, params, outs):
+    """Bars are missing: ``break_sequence`` on arrays of length 1."""
+    break_sequence(states[0], params[0], outs[0])
+
+
+@njit
+def seed_days(states, params, highs, lows):
+    """Completed days from before the first bar, oldest first, into the daily levels."""
+    for i in range(highs.size):
+        add_day(states[0].features.daily, highs[i], lows[i], params[0].spec)

@@ -10,35 +10,18 @@ from typing import Any
 
 import numpy as np
 
+from aione_lab.engine import bulk
 from aione_lab.engine.event import Event
-from aione_lab.engine.levels import add_day
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import BAR, LAYOUT, OUT, STATE
 from aione_lab.engine.spec import FeatureSpec
-from aione_lab.engine.step import break_sequence, start, step_bar
 from aione_lab.errors import InputError, SequenceBreak
-from aione_lab.jit import njit
 from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import iso, parse_symbol
 
 _MAGIC = b"AIONE-ENGINE\n"
 _DIGEST_SIZE = 32
-
-
-@njit
-def _start(states, params):
-    start(states[0], params[0])
-
-
-@njit
-def _step(states, bars, params, outs):
-    step_bar(states[0], bars[0], params[0], outs[0])
-
-
-@njit
-def _break(states, params, outs):
-    break_sequence(states[0], params[0], outs[0])
 
 
 class Engine:
@@ -71,7 +54,7 @@ class Engine:
         self._out = np.zeros(1, OUT)
         self._out_bytes = self._out.view(np.uint8)  # copying bytes is 100 times quicker than copying fields
         self._bar = np.zeros(1, BAR)
-        _start(self._state, self._params)
+        bulk.start_state(self._state, self._params)
         self._last_time = 0
 
     @property
@@ -126,7 +109,7 @@ class Engine:
             if not abs(rate) < 1.0:
                 raise InputError.of("funding", funding, "must be a rate between -1 and 1, such as 0.0001")
         self._bar[0] = (time, *prices, close, rate)
-        _step(self._state, self._bar, self._params, self._out)
+        bulk.push_bar(self._state, self._bar, self._params, self._out)
         self._last_time = time
         return Event(self.symbol, self._out_bytes.copy())
 
@@ -135,19 +118,20 @@ class Engine:
 
         Returns the closed trade as an array of TRADE (0 or 1 long); what replay does at a gap.
         """
-        _break(self._state, self._params, self._out)
+        bulk.break_state(self._state, self._params, self._out)
         self._last_time = 0
         return self._out["trade"][: int(self._out["trades"][0])].copy()
 
     def seed_days(self, highs: Any, lows: Any) -> None:
         """Give the daily levels completed days from before the first candle, oldest first."""
         if self._last_time:
-            raise InputError.of("engine", f"{self.symbol} at {iso(self._last_time)}", "days are seeded before any candle")
+            at = f"{self.symbol} at {iso(self._last_time)}"
+            raise InputError.of("engine", at, "days are seeded before any candle")
         highs = np.asarray(highs, dtype=np.float64)
         lows = np.asarray(lows, dtype=np.float64)
         if highs.shape != lows.shape or highs.ndim != 1 or not (lows > 0).all() or not (highs >= lows).all():
             raise InputError.of("highs, lows", (highs.tolist(), lows.tolist()), "need equal lengths and 0 < low ≤ high")
-        _seed(self._state, self._params, highs, lows)
+        bulk.seed_days(self._state, self._params, highs, lows)
 
     def snapshot(self) -> bytes:
         """Everything: configuration, position in the stream, and the state's bytes, with a checksum."""
@@ -170,7 +154,7 @@ class Engine:
     def restore(cls, blob: bytes) -> Engine:
         """The engine that ``snapshot`` saw. Raises InputError for damaged bytes or another layout."""
         body = blob[len(_MAGIC) + _DIGEST_SIZE :]
-        if blob[: len(_MAGIC)] != _MAGIC or blob[len(_MAGIC) : len(_MAGIC) + _DIGEST_SIZE] != hashlib.sha256(body).digest():
+        if blob[: -len(body)] != _MAGIC + hashlib.sha256(body).digest():
             raise InputError.of("blob", bytes(blob[:16]), "is not a whole engine snapshot")
         size = int.from_bytes(body[:4], "big")
         head = json.loads(body[4 : 4 + size])
@@ -187,12 +171,6 @@ class Engine:
         engine._state = np.frombuffer(body[4 + size :], STATE).copy()
         engine._last_time = head["last_time"]
         return engine
-
-
-@njit
-def _seed(states, params, highs, lows):
-    for i in range(highs.size):
-        add_day(states[0].features.daily, highs[i], lows[i], params[0].spec)
 
 
 def _whole_ms(time: Any) -> int:

@@ -17,7 +17,7 @@ CONTINUATION, REVERSAL = 0, 1
 
 @njit
 def clip(x):
-    """x limited to [−1, 1]; NaN stays NaN."""
+    """X limited to [−1, 1]; NaN stays NaN."""
     return min(1.0, max(-1.0, x)) if x == x else math.nan
 
 
@@ -67,8 +67,8 @@ def _turn(histogram, change):
 def contributions(strength, weights, out):
     """Fill ``out`` with weight × strength ÷ Σ weights of the available; return (score, coverage).
 
-    Contributions are rounded to 2⁻⁴⁰, so that their sum is exact in any order: what an explanation
-    adds up is the score to the last bit.
+    Contributions are cut to multiples of 2⁻⁴⁰ towards zero, so that their sum is exact in any order and
+    never beyond ±1: what an explanation adds up is the score to the last bit.
     """
     available = 0.0
     total = 0.0
@@ -80,6 +80,6 @@ def contributions(strength, weights, out):
     for i in range(weights.size):
         out[i] = 0.0
         if strength[i] == strength[i] and available > 0.0:
-            out[i] = math.floor(weights[i] * strength[i] / available * 2.0**40 + 0.5) * 2.0**-40
+            out[i] = math.trunc(weights[i] * strength[i] / available * 2.0**40) * 2.0**-40
             score += out[i]
     return score, available / total

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 
-from aione_lab.jit import njit
-
 from aione_lab.engine.averages import ema_push, wilder_push
 from aione_lab.engine.levels import crossings, daily_push, nearest_levels, reset_daily, reset_swings, swings_push
 from aione_lab.engine.profile import profile_push, reset_profile
@@ -28,6 +26,7 @@ from aione_lab.engine.windows import (
     sum_so_far,
     sum_value,
 )
+from aione_lab.jit import njit
 
 NAN = math.nan
 _RING = CAPACITY + 1

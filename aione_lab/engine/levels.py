@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 
-from aione_lab.jit import njit
-
 from aione_lab.engine.records import LEVELS
+from aione_lab.jit import njit
 from aione_lab.units import DAY_MS
 
 NAN = math.nan
@@ -219,6 +218,7 @@ def swings_push(swings, bar, spec, number, row):
 
 @njit
 def reset_daily(daily):
+    """Forget all days."""
     daily.bars = 0
     daily.count = 0
     daily.n_levels = 0
@@ -227,6 +227,7 @@ def reset_daily(daily):
 
 @njit
 def reset_swings(swings):
+    """Forget all swings."""
     swings.count = 0
     swings.high_price = NAN
     swings.high_rsi = NAN

@@ -72,6 +72,7 @@ def _refresh(profile, size, bins, share):
 
 @njit
 def reset_profile(profile):
+    """Forget the bars and the profile."""
     profile.count = 0
     profile.poc = math.nan
     profile.value_low = math.nan

@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from aione_lab.engine.records import FLAGS, _record
+from aione_lab.engine.records import FLAGS, record_dtype
 from aione_lab.engine.stage1 import (
     BEARISH_DIVERGENCE,
     BREAKOUT_DOWN,
@@ -51,7 +51,7 @@ SHORT_BIT = 32
 FLAGS_SHIFT = 6
 _FLAGS_MASK = (1 << len(FLAGS)) - 1
 
-PREPARED = _record(
+PREPARED = record_dtype(
     ("timestamp", "i8"),
     ("volume_z", "f8"),
     ("rsi", "f8"),
@@ -71,7 +71,7 @@ PREPARED = _record(
 )
 """One bar, two cache lines: the first for Stage1, the second for the risk of an entry."""
 
-PROGRESS = _record(
+PROGRESS = record_dtype(
     ("last_alert", "i8"),
     ("alerts", "i8"),
     ("free", "i8"),  # first bar at whose close nothing is held
@@ -135,7 +135,7 @@ def prepare(columns, bars, params, rows, block, signals, found, packed, screen, 
             out.confidence = assessment.confidence
             if assessment.side < 0:
                 bits |= SHORT_BIT
-            packed[t] = bits | assessment.flags << FLAGS_SHIFT
+            packed[t] = bits | assessment.anomalies << FLAGS_SHIFT
 
 
 @njit
@@ -217,7 +217,7 @@ def _order(bar, bits, limits, rules, row, assessment, stage):
     assessment.timestamp = bar.timestamp
     assessment.confidence = bar.confidence
     assessment.side = -1 if bits & SHORT_BIT else 1
-    assessment.flags = bits >> FLAGS_SHIFT & _FLAGS_MASK
+    assessment.anomalies = bits >> FLAGS_SHIFT & _FLAGS_MASK
     plan(row, limits, rules, assessment)
     stage3_decide(stage, assessment, bar.confidence)
 

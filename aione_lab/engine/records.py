@@ -1,11 +1,14 @@
 """Every structured dtype of the engine, documented field by field, and the names behind the codes.
 
-All dtypes are ``np.record`` types: kernels and plain Python (JIT off) read them as ``row.rsi``.
+All dtypes are ``np.record`` types: kernels and plain Python (JIT off) read them as ``row.rsi``, so no
+field may have the name of a numpy attribute (mean, flags, …), which would hide it from plain Python.
 Prices are quote currency, volumes base units, times UTC milliseconds of a bar's open.
 NaN means *not known*: warm-up, or a source that does not have it.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -70,11 +73,12 @@ DETAILS = ("", "all_gates_met", "manipulation", "liquidity", "weak_score", "risk
 EXITS = ("", "stop", "target", "time_out", "gap")
 
 
-def _record(*fields: tuple) -> np.dtype:
+def record_dtype(*fields: tuple[Any, ...]) -> np.dtype[Any]:
+    """An aligned dtype whose elements are ``np.record``."""
     return np.dtype((np.record, np.dtype(list(fields), align=True)))
 
 
-BAR = _record(
+BAR = record_dtype(
     ("timestamp", "i8"),
     ("open", "f8"),
     ("high", "f8"),
@@ -151,9 +155,9 @@ FEATURE_NAMES = (
 )
 """The columns of the features, in order; each is explained where it is computed (features.py)."""
 
-FEATURES = _record(*((name, "f8") for name in FEATURE_NAMES))
+FEATURES = record_dtype(*((name, "f8") for name in FEATURE_NAMES))
 
-SIGNAL = _record(
+SIGNAL = record_dtype(
     ("timestamp", "i8"),
     ("reasons", "i8"),  # bit mask over REASONS
     ("signal", "i1"),  # index into SIGNALS
@@ -170,14 +174,14 @@ SIGNAL = _record(
 )
 """What every bar gets."""
 
-ASSESSMENT = _record(
+ASSESSMENT = record_dtype(
     ("timestamp", "i8"),
     ("price", "f8"),
     ("atr", "f8"),
     ("trend", "i8"),
     ("volatility", "i8"),
     ("scenario", "i8"),
-    ("flags", "i8"),  # bit mask over FLAGS
+    ("anomalies", "i8"),  # bit mask over FLAGS
     ("independent", "i8"),  # 1, 0; −1: correlation unknown
     ("correlation", "f8"),
     ("relative_strength", "f8"),
@@ -192,6 +196,9 @@ ASSESSMENT = _record(
     ("coverage", "f8"),
     ("confirmed", "i8"),  # factors at or above cluster_strength
     ("clustered", "i8"),
+    ("lifted", "f8"),  # max(0, score), lifted where clustered
+    ("volatile_factor", "f8"),  # discounts: confidence = lifted × volatile_factor × market_factor
+    ("market_factor", "f8"),
     ("confidence", "f8"),
     ("stop", "f8"),
     ("targets", "f8", (3,)),  # NaN: dropped as a duplicate
@@ -204,7 +211,7 @@ ASSESSMENT = _record(
 )
 """What Stage2 finds on an ALERT bar."""
 
-TRADE = _record(
+TRADE = record_dtype(
     ("signal_time", "i8"),
     ("entry_time", "i8"),
     ("exit_time", "i8"),
@@ -230,7 +237,7 @@ TRADE = _record(
 )
 """One closed trade."""
 
-SPEC = _record(
+SPEC = record_dtype(
     ("rsi_window", "i8"),
     ("rsi_mean_window", "i8"),
     ("atr_window", "i8"),
@@ -266,7 +273,7 @@ SPEC = _record(
     ("hour_is_first", "i8"),  # 1: the first higher timeframe is the hour, else the second
 )
 
-RULES = _record(
+RULES = record_dtype(
     ("cooldown_ms", "i8"),
     ("excluded_hours", "i8"),  # bit h: no alerts in UTC hour h
     ("min_atr_percent", "f8"),
@@ -310,17 +317,17 @@ RULES = _record(
 )
 """Settings and costs as the kernels read them."""
 
-PARAMS = _record(("spec", SPEC), ("rules", RULES), ("limits", LIMITS))
+PARAMS = record_dtype(("spec", SPEC), ("rules", RULES), ("limits", LIMITS))
 
 # ---- state -------------------------------------------------------------------------------------
 
-AVERAGE = _record(("value", "f8"), ("count", "i8"))
-SUM = _record(("total", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (CAPACITY,)))
-SUM_WEEK = _record(("total", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (WEEK,)))
-EXTREME = _record(("best", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (CAPACITY,)))
-EXTREME_DAY = _record(("best", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (LONG,)))
-MOMENTS = _record(
-    ("mean", "f8"),
+AVERAGE = record_dtype(("value", "f8"), ("count", "i8"))
+SUM = record_dtype(("total", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (CAPACITY,)))
+SUM_WEEK = record_dtype(("total", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (WEEK,)))
+EXTREME = record_dtype(("best", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (CAPACITY,)))
+EXTREME_DAY = record_dtype(("best", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (LONG,)))
+MOMENTS = record_dtype(
+    ("centre", "f8"),  # mean of the running prefix
     ("m2", "f8"),
     ("n", "i8"),  # values in the running prefix
     ("count", "i8"),
@@ -328,7 +335,7 @@ MOMENTS = _record(
     ("means", "f8", (CAPACITY,)),
     ("m2s", "f8", (CAPACITY,)),
 )
-PAIRS = _record(
+PAIRS = record_dtype(
     ("n", "f8"),
     ("mean_x", "f8"),
     ("mean_y", "f8"),
@@ -339,7 +346,7 @@ PAIRS = _record(
     ("offset", "i8"),
     ("buffer", "f8", (LONG, 6)),
 )
-HIGHER = _record(
+HIGHER = record_dtype(
     ("bars", "i8"),  # base bars in the running higher bar; 0: none, or the stream began in its middle
     ("high", "f8"),
     ("low", "f8"),
@@ -352,7 +359,7 @@ HIGHER = _record(
     ("atr_pct", "f8"),  # ATR ÷ close of the last completed higher bar; NaN until there
     ("last_quote_volume", "f8"),  # of the last completed higher bar; NaN until there
 )
-SWINGS = _record(
+SWINGS = record_dtype(
     ("highs", "f8", (82,)),
     ("lows", "f8", (82,)),
     ("rsis", "f8", (82,)),
@@ -364,7 +371,7 @@ SWINGS = _record(
     ("low_rsi", "f8"),
     ("low_bar", "i8"),
 )
-DAILY = _record(
+DAILY = record_dtype(
     ("bars", "i8"),  # bars of the running UTC day; 0: none, or the stream began in its middle
     ("high", "f8"),
     ("low", "f8"),
@@ -376,7 +383,7 @@ DAILY = _record(
     ("below", "f8"),  # bracket of swing levels around the last close, see levels.py
     ("above", "f8"),
 )
-PROFILE = _record(
+PROFILE = record_dtype(
     ("typical", "f8", (LONG,)),
     ("volume", "f8", (LONG,)),
     ("count", "i8"),
@@ -385,7 +392,7 @@ PROFILE = _record(
     ("value_high", "f8"),
     ("bins", "f8", (64,)),
 )
-FEATURE_STATE = _record(
+FEATURE_STATE = record_dtype(
     ("last_time", "i8"),
     ("seen", "i8"),  # bars since the start or the last gap
     ("prev_close", "f8"),
@@ -424,7 +431,7 @@ FEATURE_STATE = _record(
     ("atr_7d", SUM_WEEK),
 )
 
-POSITION = _record(
+POSITION = record_dtype(
     ("side", "i8"),  # 0: flat
     ("signal_time", "i8"),
     ("entry_time", "i8"),
@@ -441,14 +448,14 @@ POSITION = _record(
     ("best", "f8"),
     ("confidence", "f8"),
 )
-ORDER = _record(
+ORDER = record_dtype(
     ("side", "i8"),  # 0: none; filled at the next bar's open
     ("signal_time", "i8"),
     ("stop", "f8"),
     ("target", "f8"),
     ("confidence", "f8"),
 )
-STAGE_STATE = _record(
+STAGE_STATE = record_dtype(
     ("last_time", "i8"),
     ("last_close", "f8"),
     ("last_alert", "i8"),  # 0: none yet
@@ -456,10 +463,10 @@ STAGE_STATE = _record(
     ("order", ORDER),
     ("position", POSITION),
 )
-STATE = _record(("features", FEATURE_STATE), ("stages", STAGE_STATE))
+STATE = record_dtype(("features", FEATURE_STATE), ("stages", STAGE_STATE))
 """The whole memory of one symbol."""
 
-OUT = _record(
+OUT = record_dtype(
     ("features", FEATURES),
     ("signal", SIGNAL),
     ("assessment", ASSESSMENT),  # meaningful where the signal is ALERT

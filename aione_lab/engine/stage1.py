@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from aione_lab.jit import njit
-
 from aione_lab.engine.records import REASONS, SIGNALS, SUPPRESSED
+from aione_lab.jit import njit
 from aione_lab.thresholds.adaptive import resolve
 from aione_lab.units import HOUR_MS
 
@@ -40,17 +39,21 @@ def ready(row):
 
 
 @njit
+def rsi_levels(rsi_mean, limits):
+    """(oversold, overbought): static, or the rolling mean RSI ÷ and × the multiplier, within 10…90."""
+    multiplier = limits.dynamic_rsi_multiplier
+    if multiplier != multiplier:
+        return limits.rsi_oversold, limits.rsi_overbought
+    return min(90.0, max(10.0, rsi_mean / multiplier)), min(90.0, max(10.0, rsi_mean * multiplier))
+
+
+@njit
 def find_reasons(row, limits, rules, signal):
     """Bit mask of the reasons that hold; ``signal`` already carries the resolved adaptive limits.
 
     Comparisons with NaN are false: a feature that is not known never triggers.
     """
-    oversold = limits.rsi_oversold
-    overbought = limits.rsi_overbought
-    multiplier = limits.dynamic_rsi_multiplier
-    if multiplier == multiplier:
-        oversold = min(90.0, max(10.0, row.rsi_mean / multiplier))
-        overbought = min(90.0, max(10.0, row.rsi_mean * multiplier))
+    oversold, overbought = rsi_levels(row.rsi_mean, limits)
     reasons = 0
     if row.volume_z >= signal.vol_z_threshold:
         reasons |= VOLUME_SPIKE

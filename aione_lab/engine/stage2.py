@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 
-from aione_lab.jit import njit
-
 from aione_lab.engine.factors import CONTINUATION, REVERSAL, contributions, strengths
 from aione_lab.engine.records import DETAILS, FLAGS, RECOMMENDATIONS, SCENARIOS
 from aione_lab.engine.stage1 import (
@@ -20,6 +18,7 @@ from aione_lab.engine.stage1 import (
     RSI_OVERSOLD,
     VOLUME_SPIKE,
 )
+from aione_lab.jit import njit
 
 NAN = math.nan
 VOLATILITY_FLAG, TREND_REVERSAL_FLAG, AGAINST_FLAG, MANIPULATION_FLAG, LIQUIDITY_FLAG = (
@@ -126,7 +125,7 @@ def _context(row, reasons, rules, found):
         flags |= MANIPULATION_FLAG
     if row.hour_quote_volume < rules.low_liquidity_usd:
         flags |= LIQUIDITY_FLAG
-    found.flags = flags
+    found.anomalies = flags
 
     momentum = abs(row.velocity) >= rules.momentum_velocity
     sold_off = row.velocity <= -rules.momentum_velocity and reasons & RSI_OVERSOLD
@@ -160,14 +159,16 @@ def _confidence(rules, found):
             confirmed += 1
     found.confirmed = confirmed
     found.clustered = 1 if confirmed >= rules.min_cluster else 0
-    confidence = max(0.0, found.score)
+    found.lifted = max(0.0, found.score)
     if found.clustered == 1:
-        confidence += rules.cluster_lift * (1.0 - confidence)
+        found.lifted += rules.cluster_lift * (1.0 - found.lifted)
+    found.volatile_factor = 1.0
     if found.volatility == HIGH:
-        confidence *= rules.volatile_discount
-    if found.flags & AGAINST_FLAG and found.independent != 1:
-        confidence *= rules.against_market_discount
-    found.confidence = confidence
+        found.volatile_factor = rules.volatile_discount
+    found.market_factor = 1.0
+    if found.anomalies & AGAINST_FLAG and found.independent != 1:
+        found.market_factor = rules.against_market_discount
+    found.confidence = found.lifted * found.volatile_factor * found.market_factor
 
 
 @njit
@@ -205,16 +206,15 @@ def _risk(row, limits, rules, found):
     if major == major:
         cap = major - min(rules.tp_buffer_eps * row.close, 0.1 * atr)
     previous = price
-    first = price
+    kept = 0
     for i in range(3):
         target = min(price + limits.tp_mult * atr * TARGET_STEPS[i], cap)
         target = side * to_tick(side * target, rules.tick_size, not long)
         found.targets[i] = NAN
         if target > previous:
-            found.targets[i] = side * target
+            found.targets[kept] = side * target
             previous = target
-            if i == 0:
-                first = target
+            kept += 1
 
     entry = max(price - rules.entry_spread_percent * row.close, stop + 0.25 * (price - stop))
     if level == level:
@@ -222,7 +222,8 @@ def _risk(row, limits, rules, found):
     entry = min(price, side * to_tick(side * entry, rules.tick_size, long))
     found.entry_low = min(side * entry, row.close)
     found.entry_high = max(side * entry, row.close)
-    found.risk_reward = (first - price) / (price - stop)
+    # Without a target above the price there is nothing to gain.
+    found.risk_reward = (side * found.targets[0] - price) / (price - stop) if kept > 0 else 0.0
     opposing = row.resistance if long else -row.support
     found.room = math.inf
     if opposing == opposing:
@@ -232,13 +233,13 @@ def _risk(row, limits, rules, found):
 @njit
 def _recommend(limits, rules, found):
     """The first rule that decides, in the order of DETAILS."""
-    if found.flags & MANIPULATION_FLAG:
+    if found.anomalies & MANIPULATION_FLAG:
         found.recommendation, found.detail = AVOID_HIGH_RISK, MANIPULATION
-    elif found.flags & LIQUIDITY_FLAG:
+    elif found.anomalies & LIQUIDITY_FLAG:
         found.recommendation, found.detail = AVOID_HIGH_RISK, LIQUIDITY
     elif found.confidence < rules.watch_confidence:
         found.recommendation, found.detail = AVOID, WEAK_SCORE
-    elif found.risk_reward < rules.min_risk_reward:
+    elif found.risk_reward < rules.min_risk_reward or found.targets[0] != found.targets[0]:
         found.recommendation, found.detail = WAIT, RISK_REWARD
     elif found.room < limits.atr_target:
         found.recommendation, found.detail = WAIT, ROOM

@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import math
 
-from aione_lab.jit import njit
-
 from aione_lab.engine.records import EXITS
 from aione_lab.engine.stage2 import BUY, SELL
+from aione_lab.jit import njit
 
 _, STOP, TARGET, TIME_OUT, GAP = range(len(EXITS))
 

@@ -8,12 +8,11 @@ it reads no clock, no randomness and no globals, so the same bars give the same 
 
 from __future__ import annotations
 
-from aione_lab.jit import njit
-
 from aione_lab.engine.features import features_reset, features_step
 from aione_lab.engine.stage1 import ALERT, stage1_step
 from aione_lab.engine.stage2 import assess
 from aione_lab.engine.stage3 import equity, stage3_decide, stage3_follow, stage3_gap
+from aione_lab.jit import njit
 
 
 @njit

@@ -104,14 +104,14 @@ def moments_push(window, x, size, bar):
     if window.count == 0:
         window.offset = bar % size
         window.n = 0
-        window.mean = 0.0
+        window.centre = 0.0
         window.m2 = 0.0
     k = window.offset
     window.means[k] = x
     window.n += 1
-    delta = x - window.mean
-    window.mean += delta / window.n
-    window.m2 += delta * (x - window.mean)
+    delta = x - window.centre
+    window.centre += delta / window.n
+    window.m2 += delta * (x - window.centre)
     window.count += 1
     if k + 1 < size:
         window.offset = k + 1
@@ -129,7 +129,7 @@ def moments_push(window, x, size, bar):
         window.m2s[i] = m2
     window.offset = 0
     window.n = 0
-    window.mean = 0.0
+    window.centre = 0.0
     window.m2 = 0.0
 
 
@@ -144,7 +144,7 @@ def moments_value(window, size):
     k = window.offset
     if k == 0:
         return window.means[0], math.sqrt(window.m2s[0] / size)
-    delta = window.mean - window.means[k]
+    delta = window.centre - window.means[k]
     mean = window.means[k] + delta * (k / size)
     m2 = window.m2s[k] + window.m2 + delta * delta * (k * (size - k) / size)
     return mean, math.sqrt(m2 / size)

@@ -85,7 +85,9 @@ class Thresholds(Config):
         json_schema_extra=_search(1.5, 8.0, 0.25, "low_gate"),
     )
     vol_z_threshold: Annotated[float, Field(ge=0, le=50)] | None = Field(
-        None, description="volume z-score; None: 3 on calm symbols to 2 on wild ones", json_schema_extra=_search(0.5, 4.0, 0.1)
+        None,
+        description="volume z-score; None: 3 on calm symbols to 2 on wild ones",
+        json_schema_extra=_search(0.5, 4.0, 0.1),
     )
     vwap_threshold: Gate = Field(
         None,
@@ -102,7 +104,9 @@ class Thresholds(Config):
         70.0, description="RSI at or above: overbought", json_schema_extra=_search(55, 85, 1)
     )
     dynamic_rsi_multiplier: Annotated[float, Field(gt=1, le=5)] | None = Field(
-        None, description="RSI levels = rolling mean RSI ÷ and × this; None: static", json_schema_extra=_search(1.05, 1.5, 0.05)
+        None,
+        description="RSI levels = rolling mean RSI ÷ and × this; None: static",
+        json_schema_extra=_search(1.05, 1.5, 0.05),
     )
     min_reasons_for_alert: Annotated[int, Field(ge=1, le=11)] = Field(
         2, description="distinct counted reasons an alert needs", json_schema_extra=_search(1, 4, 1)

@@ -112,7 +112,7 @@ def test_stage2_dictionary_of_every_alert(replayed):
         assert sum(parts) == sum(reversed(parts)) == metrics["composite_score"]
         assert made["confidence"] == metrics["confidence"] == found["confidence"]
         assert set(made["anomaly_detection"]) == set(FLAGS)
-        assert sum(made["anomaly_detection"][name] << i for i, name in enumerate(FLAGS)) == found["flags"]
+        assert sum(made["anomaly_detection"][name] << i for i, name in enumerate(FLAGS)) == found["anomalies"]
         assert made["market_context"]["scenario"] in SCENARIOS
         risk = made["risk_parameters"]
         assert risk["sl_level"] < found["price"] and risk["tp_targets"] == sorted(risk["tp_targets"])

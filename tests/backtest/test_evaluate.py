@@ -27,7 +27,7 @@ def random_thresholds(count: int, seed: int) -> list[Thresholds]:
             low_gate=maybe(f"{random.uniform(0.2, 1.2):.3f}x"),
             high_gate=maybe(f"{random.uniform(1.5, 8):.2f}x"),
             vol_z_threshold=maybe(float(random.uniform(0.5, 4))),
-            vwap_threshold=maybe(f"{random.uniform(1, 10):.2f}x" if random.random() < 0.5 else random.uniform(1e-4, 1e-2)),
+            vwap_threshold=maybe(f"{random.uniform(1, 10):.2f}x") or maybe(float(random.uniform(1e-4, 1e-2))),
             atr_target=float(random.uniform(0.3, 1.5)),
             rsi_oversold=float(random.uniform(15, 45)),
             rsi_overbought=float(random.uniform(55, 85)),

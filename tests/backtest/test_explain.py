@@ -62,7 +62,7 @@ def test_just_beyond_the_told_rsi_limit_the_reason_is_gone(simulated):
     result = replay(simulated["SOLUSDT"][:3500], Thresholds(dynamic_rsi_multiplier=1.2), symbol="SOLUSDT")
     for at in range(1500, 3500):
         row, signal, _, params = case(result, at)
-        oversold, overbought = rsi_levels(row, params.limits)
+        oversold, overbought = rsi_levels(float(row.rsi_mean), params.limits)
         reasons = decode_mask(int(signal["reasons"]))
         assert ("RSI_OVERSOLD" in reasons, "RSI_OVERBOUGHT" in reasons) == (row.rsi <= oversold, row.rsi >= overbought)
 
@@ -90,7 +90,7 @@ def test_every_step_of_the_confidence_is_the_kernels(simulated):
     names = set()
     for at in alert_places(result):
         _, _, found, params = case(result, at)
-        steps = confidence_steps(found, params.rules)
+        steps = confidence_steps(found)
         assert steps[-1].value == found["confidence"]
         names |= {re.sub(r"\d+ ", "", step.name) for step in steps}
     assert {"score", "factors confirm", "high volatility × 0.9", "against the market × 0.8"} <= names

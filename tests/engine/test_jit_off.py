@@ -14,10 +14,7 @@ from short_pass import short_pass
 
 from aione_lab.engine import records
 
-HIDDEN = "MOMENTS.mean and ASSESSMENT.flags are hidden by attributes of np.record when the JIT is off"
 
-
-@pytest.mark.xfail(strict=True, reason=HIDDEN)
 def test_no_field_is_hidden_by_an_attribute_of_numpy():
     """``record.mean`` is a method of every numpy scalar: a field of that name cannot be read with the JIT off."""
     taken = set(dir(np.record))
@@ -27,7 +24,6 @@ def test_no_field_is_hidden_by_an_attribute_of_numpy():
     assert not {name: fields for name, fields in hidden.items() if fields}
 
 
-@pytest.mark.xfail(strict=True, reason=HIDDEN)
 @pytest.mark.skipif(numba.config.DISABLE_JIT, reason="the JIT is off in this process already")
 def test_same_bytes_without_jit(tmp_path):
     out = tmp_path / "plain.npz"

@@ -102,7 +102,7 @@ def check_stage2(result: Run, thresholds: Thresholds, settings: Settings, costs:
             "trend": TRENDS[int(found["trend"])],
             "volatility": VOLATILITIES[found["volatility"]],
             "independent": {1: True, 0: False, -1: None}[int(found["independent"])],
-            "flags": {flag for i, flag in enumerate(FLAGS) if found["flags"] >> i & 1},
+            "flags": {flag for i, flag in enumerate(FLAGS) if found["anomalies"] >> i & 1},
             "scenario": SCENARIOS[found["scenario"]],
             "confirmed": int(found["confirmed"]),
             "clustered": bool(found["clustered"]),
@@ -171,7 +171,7 @@ def test_the_walks_show_everything():
     assert set(signals["suppressed"]) == set(range(len(SUPPRESSED)))
     assert set(found["scenario"]) == set(range(len(SCENARIOS)))
     for i, name in enumerate(FLAGS):
-        assert (found["flags"] >> i & 1).any(), name
+        assert (found["anomalies"] >> i & 1).any(), name
     assert set(found["recommendation"]) == set(range(1, len(RECOMMENDATIONS)))
     assert set(trades["exit_reason"]) == set(range(1, len(EXITS)))
     assert set(found["reading"]) == {0, 1} and set(trades["side"]) == {1, -1}
