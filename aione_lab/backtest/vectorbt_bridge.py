@@ -36,6 +36,10 @@ def to_vectorbt(result: Result) -> vbt.Portfolio:
     close as in ``result.equity``. Funding is not in it. vectorbt's own ratios (``sharpe_ratio`` …) are of
     returns per bar and a year of 365 days; ``result.metrics`` takes returns per day.
 
+    The index is that of ``result.equity``, in UTC. vectorbt 1.2 makes an object of every stamp of a zoned index
+    each time it wraps an array: unnoticed over weeks, a second or more a call over a year of minutes. Where that
+    matters, ``portfolio.replace(wrapper=portfolio.wrapper.replace(index=result.index.tz_localize(None)))``.
+
     ``engine="numba"`` is set on the portfolio, because the default of vectorbt 1.2, ``"auto"``, changes to
     Rust without a word where the package ``vectorbt-rust`` is installed.
     """

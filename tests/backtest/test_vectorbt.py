@@ -164,6 +164,14 @@ def test_portfolio_is_of_numba_and_of_this_frequency(case: tuple[str, Result, An
     assert first == result.equity.iloc[0] / SETTINGS.initial_capital - 1.0
 
 
+def test_index_without_a_zone_as_documented(case: tuple[str, Result, Any]) -> None:
+    """The quick form for long histories that ``to_vectorbt`` names holds the same numbers."""
+    _, result, portfolio = case
+    naive = portfolio.replace(wrapper=portfolio.wrapper.replace(index=result.index.tz_localize(None)))
+    assert naive.value().index.tz is None
+    np.testing.assert_array_equal(naive.value().to_numpy(), portfolio.value().to_numpy())
+
+
 def test_importing_the_bridge_loads_no_vectorbt() -> None:
     code = "import sys, aione_lab.backtest.vectorbt_bridge; sys.exit('vectorbt' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

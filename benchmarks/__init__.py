@@ -1,0 +1,1 @@
+"""Speed tables: ``python -m benchmarks`` (or ``make bench``) measures, prints and writes ``results/``."""
