@@ -13,6 +13,12 @@ import typer
 from aione_lab.cli.options import whole_number
 from aione_lab.errors import InputError
 
+# JupyterLab would ask the network for newer versions and for news of its own.
+QUIET = (
+    "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
+    "--LabApp.news_url=None",
+)
+
 
 def lab(
     folder: Annotated[
@@ -43,7 +49,9 @@ def lab_command(folder: Path | None, port: int | None, browser: bool) -> list[st
     place = _notebooks() if folder is None else folder
     if not place.is_dir():
         raise InputError.of("DIR", str(place), "no such folder")
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={place.absolute()}"]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={place.absolute()}", *QUIET]
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # in a container one is root and means it; it listens on loopback with a token
     if port is not None and not 1 <= port <= 65535:
         raise InputError.of("--port", port, "must be a port from 1 to 65535")
     if port is not None:

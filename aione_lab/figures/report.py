@@ -60,7 +60,6 @@ CONFIG = {
     "displaylogo": False,
     "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
     "showSendToCloud": False,  # plotly.js has a button that uploads the chart
-    "plotlyServerURL": "",
 }
 
 
@@ -106,7 +105,7 @@ class _Charts:
             full_html=False,
             include_plotlyjs=False,
             div_id=f"chart-{self._count}",
-            config=CONFIG,
+            config=dict(CONFIG),
         )
 
 
