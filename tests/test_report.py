@@ -166,7 +166,7 @@ def against(p: float) -> Baseline:
         (numbers(100, -500.0, -7.0, -3.0), 0.01, "beat random ones (p = 0.010), yet lose to the costs", "made"),
         (numbers(100, -500.0, -7.0, -3.0), 0.99, "do worse than random", "made"),
         (numbers(100, 500.0, -1.0, 11.0), 0.5, "may as well be zero. Its entries cannot be told", "lost"),
-        (numbers(100, 500.0, 1.0, 9.0), 0.01, "beyond what chance explains here. Its entries beat random", "lost"),
+        (numbers(100, 500.0, 1.0, 9.0), 0.01, "larger than its own scatter explains. Its entries beat random", "lost"),
         (numbers(100, 500.0, 1.0, 9.0), 0.01, "has not been tried on data that did not suggest it", "lost"),
     ],
 )

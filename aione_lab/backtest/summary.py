@@ -45,7 +45,7 @@ def verdict(metrics: dict[str, Any], baseline: Baseline | None = None) -> str:
         parts.append(f": too few to judge (at least {FEW_TRADES} are wanted), whatever the sign.")
         return "".join(parts)
     if low > 0:
-        parts.append(f" (95 % interval {low:+,.2f} to {high:+,.2f}): a gain beyond what chance explains here. ")
+        parts.append(f" (95 % interval {low:+,.2f} to {high:+,.2f}): a gain larger than its own scatter explains. ")
     elif high < 0:
         parts.append(f" (95 % interval {low:+,.2f} to {high:+,.2f}): a clear loss. ")
     else:

@@ -129,7 +129,10 @@ def _show(done: list[Replayed], notes: dict[str, str]) -> None:
     out.print(
         f"Net of costs: {costs_text(done[0].result)}. Starting capital {done[0].result.settings.initial_capital:,.0f}."
     )
-    out.print("random: middle of 200 draws of random entries; p: share of draws at least as good (a half is chance).")
+    out.print(
+        "random: middle of 200 draws of random entries; p: share of draws at least as good. A half is chance, "
+        "and among several symbols one small p may be chance too."
+    )
     for one in done:
         out.print(f"\n{one.result.symbol}: {verdict(dict(one.result.metrics), one.baseline)}", style="bold")
         out.print(f"  {notes[one.result.symbol]}")
