@@ -232,7 +232,8 @@ def ref_profile(price: np.ndarray, volume: np.ndarray, bins: int, share: float) 
     width = (high - low) / bins
     if width == 0:
         return low, low, low
-    place = np.minimum(np.floor((price - low) / width).astype(int), bins - 1)
+    # Prices are on ticks and often on the edge of a bin, where rounding alone decides: the expression is the engine's.
+    place = np.minimum(np.floor((price - low) * (1 / width)).astype(int), bins - 1)
     held = [math.fsum(volume[place == b]) for b in range(bins)]
     area = [held.index(max(held))]
     poc = area[0]
