@@ -82,7 +82,7 @@ class Prepared:
         columns = _columns(features, self.bars)
         n = len(self.bars)
         self._packed = np.zeros(n, np.uint16)
-        self._screen = np.zeros((6, n), np.float32)
+        self._screen = np.zeros((7, n), np.float32)
         self._prepared = np.zeros(n, pruned.PREPARED)
         params = self._params(Thresholds())
         params["limits"]["high_gate"] = math.inf
@@ -91,7 +91,8 @@ class Prepared:
         pruned.prepare(
             columns, self.bars, params, rows, block, signals, found, self._packed, self._screen, self._prepared
         )
-        days = self.bars["timestamp"] // DAY_MS
+        self._times = np.ascontiguousarray(self.bars["timestamp"])
+        days = self._times // DAY_MS
         self._days = np.unique(days) - days[0]
 
     def _params(self, thresholds: Thresholds) -> np.ndarray:
@@ -123,6 +124,7 @@ class Prepared:
         signals, found = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT)
         pruned.run_sets(
             self.bars,
+            self._times,
             self._packed,
             self._screen,
             self._prepared,
@@ -134,6 +136,7 @@ class Prepared:
             progress,
             trades,
             daily,
+            np.zeros((2, pruned.SLICE), np.float32),
             np.zeros(pruned.SLICE, np.uint8),
         )
         return [

@@ -30,11 +30,12 @@ from aione_lab.engine.stage1 import (
     find_reasons,
     gate,
     ready,
+    rsi_levels,
 )
 from aione_lab.engine.stage2 import judge, plan
 from aione_lab.engine.stage3 import equity, stage3_decide, stage3_follow, stage3_gap
 from aione_lab.jit import njit
-from aione_lab.thresholds.adaptive import CALM, VOL_Z_CALM, VOL_Z_WILD, WILD, resolve
+from aione_lab.thresholds.adaptive import adaptive_vol_z, resolve
 from aione_lab.units import DAY_MS
 
 SLICE = 4096
@@ -84,9 +85,9 @@ PROGRESS = record_dtype(
 
 @njit
 def prepare(columns, bars, params, rows, block, signals, found, packed, screen, prepared):
-    """Fill what all sets share: ``packed`` (n,) u2, ``screen`` (6, n) f4, ``prepared`` (n,) PREPARED.
+    """Fill what all sets share: ``packed`` (n,) u2, ``screen`` (7, n) f4, ``prepared`` (n,) PREPARED.
 
-    ``screen`` rows: volume_z, rsi, rsi_mean, |vwap_dev|, atr_pct, atr_7d. The limits in ``params`` must
+    ``screen`` rows: volume_z, rsi, rsi_mean, |vwap_dev|, atr_pct, atr_7d, adaptive vol_z. The limits in ``params`` must
     carry an infinite high gate, so that VOLATILITY_SPIKE means a burst alone.
     """
     param, signal, assessment, never = params[0], signals[0], found[0], np.zeros(1, PROGRESS)[0]
@@ -105,6 +106,7 @@ def prepare(columns, bars, params, rows, block, signals, found, packed, screen, 
             screen[3, t] = abs(row.vwap_dev)
             screen[4, t] = row.atr_pct
             screen[5, t] = row.atr_7d
+            screen[6, t] = adaptive_vol_z(row.atr_7d)
             out.timestamp = bars[t].timestamp
             out.volume_z = row.volume_z
             out.rsi = row.rsi
@@ -139,19 +141,15 @@ def prepare(columns, bars, params, rows, block, signals, found, packed, screen, 
 
 
 @njit
-def _vol_z32(atr_7d):
-    """``adaptive_vol_z`` in float32 and without branches, for the screen alone."""
-    share = (atr_7d - np.float32(CALM)) * np.float32(1.0 / (WILD - CALM))
-    share = min(np.float32(1.0), max(np.float32(0.0), share))
-    return np.float32(VOL_Z_CALM) + np.float32(VOL_Z_WILD - VOL_Z_CALM) * share
+def _screen_slice(packed, screen, first, last, limits, lows, highs, possible):
+    """possible[i] = 1 where bar first + i could alert under ``limits``; never 0 where it does.
 
-
-@njit
-def _screen_slice(packed, screen, first, last, limits, possible):
-    """possible[i] = 1 where bar first + i could alert under ``limits``; never 0 where it does."""
+    Every limit is written as a · column + b and the columns are cut to the slice beforehand, so that
+    the loop has neither branches nor index arithmetic and the compiler makes vector code of it.
+    ``lows, highs`` (SLICE,) f4 are scratch for the RSI levels.
+    """
     down = np.float32(1.0) - MARGIN
     up = np.float32(1.0) + MARGIN
-    # Each adaptive limit as a · atr_7d + b, so that the loop has no branches.
     fixed_low = limits.low_gate == limits.low_gate
     low_a = np.float32(0.0 if fixed_low else limits.low_multiple)
     low_b = np.float32(limits.low_gate if fixed_low else 0.0)
@@ -162,29 +160,35 @@ def _screen_slice(packed, screen, first, last, limits, possible):
     vwap_a = np.float32(0.0 if fixed_vwap else limits.vwap_multiple)
     vwap_b = np.float32(limits.vwap_threshold if fixed_vwap else 0.0)
     fixed_vol = limits.vol_z_threshold == limits.vol_z_threshold
-    vol_z = np.float32(limits.vol_z_threshold if fixed_vol else 0.0)
-    dynamic = limits.dynamic_rsi_multiplier == limits.dynamic_rsi_multiplier
-    multiplier = np.float32(limits.dynamic_rsi_multiplier if dynamic else 1.0)
-    rsi_low = np.float32(limits.rsi_oversold) * up
-    rsi_high = np.float32(limits.rsi_overbought) * down
+    vol_a = np.float32(0.0 if fixed_vol else 1.0)
+    vol_b = np.float32(limits.vol_z_threshold if fixed_vol else 0.0)
     least = np.int32(limits.min_reasons_for_alert)
-    for i in range(last - first):
-        t = first + i
-        atr_7d = screen[5, t]
-        atr = screen[4, t] * up
-        wanted = vol_z if fixed_vol else _vol_z32(atr_7d)
-        oversold = rsi_low
-        overbought = rsi_high
-        if dynamic:
-            oversold = min(np.float32(90.0), max(np.float32(10.0), screen[2, t] / multiplier)) * up
-            overbought = min(np.float32(90.0), max(np.float32(10.0), screen[2, t] * multiplier)) * down
-        n = np.int32(packed[t] & COUNT_BITS)
-        n += np.int32(screen[0, t] + MARGIN >= wanted * down)
-        n += np.int32(screen[1, t] <= oversold) | np.int32(screen[1, t] >= overbought)
-        n += np.int32(screen[3, t] * up >= vwap_a * atr_7d + vwap_b)
-        n += np.int32((packed[t] & BURST_BIT) != 0) | np.int32(atr >= high_a * atr_7d + high_b)
-        gates = np.int32((packed[t] & GATES_BIT) != 0) & np.int32(atr >= low_a * atr_7d + low_b)
-        possible[i] = gates & np.int32(n >= least)
+    n = last - first
+    _rsi_levels32(screen[2, first:last], limits, lows, highs)
+    bits, volume_z, rsi, vwap = packed[first:last], screen[0, first:last], screen[1, first:last], screen[3, first:last]
+    atr_pct, atr_7d, adaptive = screen[4, first:last], screen[5, first:last], screen[6, first:last]
+    for i in range(n):
+        mean = atr_7d[i]
+        atr = atr_pct[i] * up
+        bit = np.int32(bits[i])
+        held = bit & COUNT_BITS
+        held += np.int32(volume_z[i] + MARGIN >= (vol_a * adaptive[i] + vol_b) * down)
+        held += np.int32(rsi[i] <= lows[i]) + np.int32(rsi[i] >= highs[i])
+        held += np.int32(vwap[i] * up >= vwap_a * mean + vwap_b)
+        held += np.int32(bit & BURST_BIT != 0) | np.int32(atr >= high_a * mean + high_b)
+        gates = np.int32(bit & GATES_BIT != 0) & np.int32(atr >= low_a * mean + low_b)
+        possible[i] = gates & np.int32(held >= least)
+
+
+@njit
+def _rsi_levels32(rsi_mean, limits, lows, highs):
+    """``rsi_levels`` in float32 for a slice, a margin wider."""
+    down = np.float32(1.0) - MARGIN
+    up = np.float32(1.0) + MARGIN
+    for i in range(rsi_mean.size):
+        low, high = rsi_levels(np.float64(rsi_mean[i]), limits)
+        lows[i] = np.float32(low) * up
+        highs[i] = np.float32(high) * down
 
 
 @njit
@@ -252,31 +256,35 @@ def _follow(t, bars, stage, rules, state, trades, daily):
 
 
 @njit
-def run_sets(bars, packed, screen, prepared, params, rows, signals, found, stages, progress, trades, daily, possible):
+def run_sets(
+    bars, times, packed, screen, prepared, params, rows, signals, found, stages, progress, trades, daily, levels, possible
+):
     """Trades of every set in ``params`` (k,) over prepared bars.
 
     Written per set: ``stages`` (k,) of STAGE_STATE, which begin with their cash; ``progress`` (k,);
     ``trades`` (k, room), where room exceeds the alerts that a cool-down lets through; ``daily`` (k, days),
-    equity at the last bar of each day that saw a position, NaN elsewhere. ``rows, signals, found`` (1,) are
-    scratch; ``rows[0]`` must be all NaN. ``possible`` (SLICE,) u1.
+    equity at the last bar of each day that saw a position, NaN elsewhere. ``times`` (n,) are the bars'
+    timestamps. ``rows, signals, found`` (1,), ``levels`` (2, SLICE) f4 and ``possible`` (SLICE,) u1 are
+    scratch; ``rows[0]`` must be all NaN.
     """
-    row, signal, assessment = rows[0], signals[0], found[0]
+    row, signal, assessment, lows, highs = rows[0], signals[0], found[0], levels[0], levels[1]
     for k in range(params.size):
         progress[k].peak = stages[k].cash
     for first in range(0, bars.size, SLICE):
         last = min(first + SLICE, bars.size)
         for k in range(params.size):
             limits, rules, stage, state = params[k].limits, params[k].rules, stages[k], progress[k]
-            _screen_slice(packed, screen, first, last, limits, possible)
+            _screen_slice(packed, screen, first, last, limits, lows, highs, possible)
             for i in range(last - first):
                 if possible[i] == 0:
                     continue
-                bar, bits = prepared[first + i], np.int64(packed[first + i])
-                if state.last_alert > 0 and bar.timestamp - state.last_alert < rules.cooldown_ms:
+                time = times[first + i]
+                if state.last_alert > 0 and time - state.last_alert < rules.cooldown_ms:
                     continue
+                bar, bits = prepared[first + i], np.int64(packed[first + i])
                 if not _alerts(bar, bits, limits, rules, row, signal):
                     continue
-                state.last_alert = bar.timestamp
+                state.last_alert = time
                 state.alerts += 1
                 # Below min_confidence ``plan`` cannot end in a BUY or SELL: no need to ask it.
                 if first + i < state.free or bar.confidence < limits.min_confidence:
