@@ -257,7 +257,21 @@ def _follow(t, bars, stage, rules, state, trades, daily):
 
 @njit
 def run_sets(
-    bars, times, packed, screen, prepared, params, rows, signals, found, stages, progress, trades, daily, levels, possible
+    bars,
+    times,
+    packed,
+    screen,
+    prepared,
+    params,
+    rows,
+    signals,
+    found,
+    stages,
+    progress,
+    trades,
+    daily,
+    levels,
+    possible,
 ):
     """Trades of every set in ``params`` (k,) over prepared bars.
 
