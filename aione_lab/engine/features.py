@@ -136,8 +136,7 @@ def _momentum(state, bar, spec, number, row):
     row.acceleration = NAN
     if state.seen >= spec.velocity_window and row.atr > 0.0:
         row.velocity = (bar.close - state.closes[(number - spec.velocity_window) % _RING]) / row.atr
-        if state.seen >= spec.atr_window + 2 * spec.velocity_window:
-            row.acceleration = row.velocity - state.velocities[(number - spec.velocity_window) % 64]
+        row.acceleration = row.velocity - state.velocities[(number - spec.velocity_window) % 64]
     state.velocities[number % 64] = row.velocity
     state.closes[number % _RING] = bar.close
 
@@ -312,6 +311,7 @@ def features_reset(state):
     state.volume.count = 0
     state.pairs.count = 0
     state.pairs.buffer[:] = 0.0
+    state.velocities[:] = NAN
     state.atr_7d.count = 0
     state.atr_7d.buffer[:WEEK] = 0.0
     _reset_higher(state.higher_1)

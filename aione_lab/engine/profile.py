@@ -46,7 +46,8 @@ def _refresh(profile, size, bins, share):
     total = 0.0
     per_width = 1.0 / width
     for i in range(size):
-        b = min(int((profile.typical[i] - low) * per_width), bins - 1)
+        # Prices on ticks often lie on the edge of a bin: rounding noise must not decide which.
+        b = min(int((profile.typical[i] - low) * per_width + 1e-9), bins - 1)
         profile.bins[b] += profile.volume[i]
         total += profile.volume[i]
     peak = 0

@@ -70,9 +70,7 @@ def segment_features(frame: pd.DataFrame, interval: str, spec: FeatureSpec) -> p
     out["price_change"] = frame["close"].pct_change(spec.sr_window)
     velocity = ((frame["close"] - frame["close"].shift(spec.velocity_window)) / moving).to_numpy()
     out["velocity"] = velocity
-    # Its change is given once the ATR has been there for the window and the bar before it.
-    change = velocity - before_bar(velocity, spec.velocity_window)
-    out["acceleration"] = after(change, spec.atr_window + 2 * spec.velocity_window)
+    out["acceleration"] = velocity - before_bar(velocity, spec.velocity_window)
 
     # volume
     volume = frame["volume"].to_numpy()
@@ -232,8 +230,8 @@ def ref_profile(price: np.ndarray, volume: np.ndarray, bins: int, share: float) 
     width = (high - low) / bins
     if width == 0:
         return low, low, low
-    # Prices are on ticks and often on the edge of a bin, where rounding alone decides: the expression is the engine's.
-    place = np.minimum(np.floor((price - low) * (1 / width)).astype(int), bins - 1)
+    # Prices are on ticks and often on the edge of a bin: they belong to the bin above it.
+    place = np.minimum(np.floor((price - low) / width + 1e-9).astype(int), bins - 1)
     held = [math.fsum(volume[place == b]) for b in range(bins)]
     area = [held.index(max(held))]
     poc = area[0]
