@@ -97,7 +97,14 @@ def bench_vectorbt_startup(market: Market) -> list[Row]:
     return [
         row(GROUP, "import vectorbt, pandas loaded", [t for t, _ in runs[1:]], unit="s", yard=yard),
         row(GROUP, "vectorbt: first from_signals, numba cache cold", [runs[0][1]], unit="s", yard=yard),
-        row(GROUP, "vectorbt: first from_signals, numba cache warm", [t for _, t in runs[1:]], unit="s", yard=yard),
+        row(
+            GROUP,
+            "vectorbt: first from_signals, numba cache warm",
+            [t for _, t in runs[1:]],
+            unit="s",
+            yard=yard,
+            note="vectorbt does not cache its simulator: it is compiled in every process",
+        ),
     ]
 
 

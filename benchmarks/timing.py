@@ -102,6 +102,23 @@ def measure(
     return row(group, what, [time_once(work) for _ in range(repeats)], yard=yard, **options)
 
 
+def measure_pair(
+    group: str, ours: tuple[str, Callable[[], object]], theirs: tuple[str, Callable[[], object]], *, repeats: int,
+    **options: Any,
+) -> tuple[Row, Row, float]:
+    """Rows of two works timed in turns, and the median of ours ÷ theirs over the turns.
+
+    What disturbs a shared machine lasts longer than a turn, so it falls on both.
+    """
+    for _, work in (ours, theirs):
+        work()
+    yard = yardstick_seconds()
+    turns = [(time_once(ours[1]), time_once(theirs[1])) for _ in range(repeats)]
+    first = row(group, ours[0], [a for a, _ in turns], yard=yard, **options)
+    second = row(group, theirs[0], [b for _, b in turns], yard=yard, **options)
+    return first, second, statistics.median(a / b for a, b in turns)
+
+
 def pin_to_one_core() -> bool:
     """Keep this process and its children on one core, where the system can; whether it could."""
     if not hasattr(os, "sched_setaffinity"):

@@ -71,6 +71,16 @@ def test_row_states_median_range_and_ratio() -> None:
     assert row.yardsticks == pytest.approx(2.0)
 
 
+def test_pair_is_timed_in_turns() -> None:
+    order: list[str] = []
+    ours, theirs, ratio = timing.measure_pair(
+        "g", ("a", lambda: order.append("a")), ("b", lambda: order.append("b")), repeats=3, unit="ns"
+    )
+    assert order == ["a", "b"] * 4  # one round does not count
+    assert (ours.what, theirs.what, ours.repeats) == ("a", "b", 3)
+    assert ratio > 0
+
+
 def test_page_shows_rows_by_group() -> None:
     rows = [
         timing.row("second", "a|b", [1e-5], unit="µs", target="≤ 10 µs"),
