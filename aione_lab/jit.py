@@ -37,12 +37,12 @@ class _StampedCache(FunctionCache):
 
 
 def njit(function: Callable[..., Any]) -> Any:
-    """Compile without fastmath; cache on disk until any kernel source changes.
+    """Compile without fastmath, releasing the GIL; cache on disk until any kernel source changes.
 
     With ``NUMBA_DISABLE_JIT=1`` this is the plain Python function.
     """
     if getattr(config, "DISABLE_JIT"):  # noqa: B009  set by numba at run time, unknown to type checkers
         return function
-    dispatcher = numba.njit(function, error_model="numpy")
+    dispatcher = numba.njit(function, error_model="numpy", nogil=True)
     dispatcher._cache = _StampedCache(function)
     return dispatcher

@@ -148,7 +148,8 @@ class Costs(Config):
     """What trading costs, and the steps in which a symbol is quoted.
 
     Fees are shares of the notional per side. Stops, time-outs and market entries pay ``fee`` and
-    slippage; targets rest in the book and pay ``maker_fee`` and no slippage.
+    slippage; targets rest in the book and pay ``maker_fee`` and no slippage. Where a trade crosses a full
+    ``funding_hours`` (UTC) and no rate is known, its funding is unknown.
     """
 
     fee: Annotated[float, Field(ge=0.0, le=0.05)] = Field(0.0005, description="taker fee, share of notional")
@@ -156,3 +157,4 @@ class Costs(Config):
     slippage_bps: Annotated[float, Field(ge=0.0, le=500.0)] = Field(0.0, description="basis points on taker fills")
     tick_size: NotNegative = Field(0.0, description="price step of the symbol; 0: prices are not rounded")
     lot_size: NotNegative = Field(0.0, description="quantity step of the symbol; 0: quantities are not rounded")
+    funding_hours: Literal[1, 2, 4, 8] = Field(8, description="hours from one funding stamp to the next")

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -72,7 +70,7 @@ def warm(say: Callable[[str], object] | None = None) -> None:
     from aione_lab.engine import Engine
 
     engine = Engine("LINKUSDT")
-    engine.seed_days(np.array([20.5]), np.array([19.5]))
+    engine.seed_days([20.5], [19.5], "2024-12-31")
     for record in result.bars[:3]:
         engine.push({name: record[name].item() for name in ("timestamp", "open", "high", "low", "close", "volume")})
     Engine.restore(engine.snapshot()).reset()

@@ -149,7 +149,7 @@ def numbers(n: int, net: float, low: float, high: float) -> dict:
         "expectancy_low": low,
         "expectancy_high": high,
         "n_alerts": 1_234,
-        "n_entries": n,
+        "n_buys": n,
     }
 
 

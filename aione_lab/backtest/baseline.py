@@ -22,19 +22,20 @@ if TYPE_CHECKING:
 class Baseline:
     """What random entries earned, one number a draw, net of costs, in quote currency."""
 
-    n_entries: int
+    n_entries: int  # closed long trades of the result, and entries of a draw
     net_pnl: np.ndarray  # (draws,)
     expectancy: np.ndarray  # (draws,) mean net P&L of a trade; NaN where a draw closed none
-    observed: float  # expectancy of the result
+    observed: float  # the same of the result's long trades
     p_value: float  # share of draws at least as good as the result; NaN without trades
 
 
 def random_entries(result: Result, n_draws: int = 200, seed: int = 0) -> Baseline:
-    """Replace a result's long entries by as many at random bars, ``n_draws`` times.
+    """Replace a result's long trades by as many at random bars, ``n_draws`` times.
 
     Bars are drawn without replacement among the warm ones where the same stop, target and risk/reward
-    rule would allow a BUY; exits, costs, sizing and funding are the replay's own code. The p-value is
-    (1 + draws at least as good) / (1 + draws), by mean net P&L a trade.
+    rule would allow a BUY; one that falls into an open trade moves to the next such bar after it. Exits,
+    costs, sizing and funding are the replay's own code; of a threshold schedule the last set counts. The
+    p-value is (1 + draws at least as good) / (1 + draws), by mean net P&L a trade.
     """
     if not isinstance(n_draws, (int, np.integer)) or isinstance(n_draws, bool) or n_draws < 1:
         raise InputError.of("n_draws", n_draws, "must be an integer ≥ 1")
@@ -45,19 +46,20 @@ def random_entries(result: Result, n_draws: int = 200, seed: int = 0) -> Baselin
     rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
     plan_longs(result.columns, bars, params, rows, block, np.zeros(1, ASSESSMENT), stops, targets)
     eligible = np.flatnonzero(np.isfinite(stops))
-    n = min(len(result.trade_records), len(eligible))
+    longs = result.trade_records["pnl"][result.trade_records["side"] == 1]
+    n = min(len(longs), len(eligible))
     net, expectancy = np.zeros(n_draws), np.full(n_draws, math.nan)
     trades = np.zeros(max(n, 1), TRADE)
     random = np.random.default_rng(seed)
     for draw in range(n_draws if n else 0):
-        entries = np.sort(random.choice(eligible, size=n, replace=False))
+        places = np.sort(random.choice(len(eligible), size=n, replace=False))
         stage = np.zeros(1, STAGE_STATE)
         stage["cash"] = result.settings.initial_capital
-        closed = trade_entries(stage, bars, entries, stops, targets, params, trades)
+        closed = trade_entries(stage, bars, eligible, places, stops, targets, params, trades)
         net[draw] = trades["pnl"][:closed].sum()
         if closed:
             expectancy[draw] = net[draw] / closed
-    observed = float(result.trade_records["pnl"].mean()) if n else math.nan
+    observed = float(longs.mean()) if n else math.nan
     usable = expectancy[np.isfinite(expectancy)]
     p_value = (1 + int((usable >= observed).sum())) / (1 + len(usable)) if n else math.nan
     return Baseline(n, net, expectancy, observed, p_value)

@@ -69,7 +69,7 @@ def stats_dict(row: Any) -> dict[str, float | None]:
 def thresholds_dict(thresholds: Thresholds, signal: Any) -> dict[str, Any]:
     """Flat JSON of ``thresholds`` with the adaptive fields as this bar resolved them (None while warming up)."""
     signal = single(signal)
-    return {**thresholds.to_json(), **{name: number(signal[name]) for name in ADAPTIVE}}
+    return {**thresholds.every_field(), **{name: number(signal[name]) for name in ADAPTIVE}}
 
 
 def stage1_dict(

@@ -17,7 +17,7 @@ import pandas as pd
 
 from aione_lab.backtest.metrics import daily_returns, sharpe_ratio, trade_metrics
 from aione_lab.backtest.prepare import infer_interval, prepare_bars
-from aione_lab.backtest.replay import _columns, compute_features
+from aione_lab.backtest.replay import compute_features, stored_columns
 from aione_lab.engine import bulk, pruned
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import ASSESSMENT, FEATURE_NAMES, FEATURES, PARAMS, SIGNAL, STAGE_STATE, TRADE
@@ -38,8 +38,7 @@ class Evaluation:
     trade_records: np.ndarray
     n_alerts: int
     max_drawdown: float
-    final_equity: float  # cash after the last closed trade; an open one is not in it
-    daily_equity: np.ndarray  # at the last bar of each UTC day of the data
+    daily_equity: np.ndarray  # at the last bar of each UTC day of the data; the last one is final
     capital: float
     both_touched: str
 
@@ -79,7 +78,7 @@ class Prepared:
         self.bars = prepare_bars(candles, self.interval, reference, funding)
         if features is None:
             features = compute_features(candles, interval=self.interval, reference=reference, spec=self.spec)
-        columns = _columns(features, self.bars)
+        columns = stored_columns(features, self.bars, self.spec)
         n = len(self.bars)
         self._packed = np.zeros(n, np.uint16)
         self._screen = np.zeros((7, n), np.float32)
@@ -145,7 +144,6 @@ class Prepared:
                 trade_records=trades[i, : int(progress["trades"][i])].copy(),
                 n_alerts=int(progress["alerts"][i]),
                 max_drawdown=float(progress["drawdown"][i]),
-                final_equity=float(stages["cash"][i]),
                 daily_equity=_carried_on(daily[i], self.settings.initial_capital)[self._days],
                 capital=self.settings.initial_capital,
                 both_touched=self.settings.both_touched,

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from aione_lab.backtest.prepare import frame_ms, infer_interval, prepare_bars
-from aione_lab.backtest.result import Result
+from aione_lab.backtest.result import Result, features_frame
 from aione_lab.engine import bulk
-from aione_lab.engine.params import params_record
+from aione_lab.engine.params import check_kind, params_record
 from aione_lab.engine.records import (
     ASSESSMENT,
     FEATURE_NAMES,
@@ -28,6 +28,7 @@ from aione_lab.errors import InputError
 from aione_lab.lake.schema import check_candles
 from aione_lab.lake.store import fingerprint_candles
 from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.classes import thresholds_for
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import iso, parse_symbol, to_ms
 
@@ -57,7 +58,8 @@ def replay(
         At a missing bar the windows start anew and an open trade is closed with reason ``gap``.
     thresholds
         One set for the whole span, or a schedule ``{time: Thresholds}``: each set holds from the first
-        bar at or after its time (the first must not lie after the first bar). Default ``Thresholds()``.
+        bar at or after its time (the first must not lie after the first bar). Left out: what the symbol's
+        asset class sets, else the defaults.
     symbol, interval
         For display and messages; the interval is told from the spacing where it is not given.
     reference
@@ -77,6 +79,8 @@ def replay(
     settings = Settings() if settings is None else settings
     costs = Costs() if costs is None else costs
     bars = prepare_bars(candles, interval, reference, funding)
+    if thresholds is None:
+        thresholds = thresholds_for(symbol) if symbol else Thresholds()
     schedule = _schedule(thresholds, bars)
     n = len(bars)
     # np.zeros maps memory lazily: room for the worst case costs nothing until it is written.
@@ -84,7 +88,7 @@ def replay(
     out = np.zeros(1, OUT)
     rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
     states = np.zeros(1, STATE)
-    columns = np.empty((len(FEATURE_NAMES), n)) if features is None else _columns(features, bars)
+    columns = np.empty((len(FEATURE_NAMES), n)) if features is None else stored_columns(features, bars, spec)
     params = params_record(schedule[0][1], interval, spec, settings, costs)
     bulk.start_state(states, params)
     n_alerts = n_trades = 0
@@ -96,6 +100,7 @@ def replay(
         )
         n_alerts += new_alerts
         n_trades += new_trades
+    columns.flags.writeable = False  # frames look into it; nobody changes a result through a frame
     return Result(
         symbol=symbol,
         interval=interval,
@@ -129,10 +134,10 @@ def compute_features(
     states = np.zeros(1, FEATURE_STATE)
     rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
     columns = np.empty((len(FEATURE_NAMES), len(bars)))
-    specs = (FeatureSpec() if spec is None else spec).record(interval)
+    spec = FeatureSpec() if spec is None else spec
     bulk.start_features(states)
-    bulk.compute_features(states, bars, specs, rows, block, columns)
-    return features_frame(columns, bars["timestamp"])
+    bulk.compute_features(states, bars, spec.record(interval), rows, block, columns)
+    return features_frame(columns, bars["timestamp"], spec)
 
 
 def triggers(
@@ -156,21 +161,20 @@ def triggers(
     return pd.DataFrame({name: (masks >> i & 1).astype(bool) for i, name in enumerate(REASONS)}, index=features.index)
 
 
-def features_frame(columns: np.ndarray, times: np.ndarray) -> pd.DataFrame:
-    """Feature columns (F, n) as a DataFrame on a UTC index, without copying the numbers."""
-    index = pd.DatetimeIndex(times.astype("datetime64[ms]"), name="timestamp").tz_localize("UTC")
-    return pd.DataFrame(columns.T, index=index, columns=list(FEATURE_NAMES), copy=False)
-
-
 def _checked_columns(features: pd.DataFrame) -> np.ndarray:
     if not isinstance(features, pd.DataFrame) or tuple(features.columns) != FEATURE_NAMES:
         raise InputError.of("features", type(features).__name__, "must be the frame that compute_features returns")
-    return np.ascontiguousarray(features.to_numpy(dtype=np.float64).T)
+    columns = np.ascontiguousarray(features.to_numpy(dtype=np.float64).T).view()
+    columns.flags.writeable = False
+    return columns
 
 
-def _columns(features: pd.DataFrame, bars: np.ndarray) -> np.ndarray:
+def stored_columns(features: pd.DataFrame, bars: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+    """Feature columns (F, n) of a frame, checked against the bars and the spec they must belong to."""
     columns = _checked_columns(features)
     close = columns[FEATURE_NAMES.index("close")]
+    if features.attrs.get("spec", spec.digest()) != spec.digest():
+        raise InputError.of("features", "computed with another FeatureSpec", "must be those of the spec that is given")
     if len(features) != len(bars) or not (
         np.array_equal(frame_ms(features), bars["timestamp"]) and np.array_equal(close, bars["close"])
     ):
@@ -180,12 +184,12 @@ def _columns(features: pd.DataFrame, bars: np.ndarray) -> np.ndarray:
 
 def _schedule(thresholds: Any, bars: np.ndarray) -> list[tuple[int, Thresholds]]:
     """[(first bar, thresholds)], ascending, the first at bar 0."""
-    if thresholds is None:
-        return [(0, Thresholds())]
     if not isinstance(thresholds, Mapping):
         return [(0, thresholds)]
     if not thresholds:
         raise InputError.of("thresholds", thresholds, "a schedule needs at least one time")
+    for limits in thresholds.values():
+        check_kind("thresholds", limits, Thresholds)
     times = sorted(
         ((to_ms(time, "thresholds time"), limits) for time, limits in thresholds.items()), key=lambda entry: entry[0]
     )

@@ -19,7 +19,6 @@ from aione_lab.engine.records import (
     EXITS,
     FACTORS,
     FEATURE_NAMES,
-    FEATURES,
     FLAGS,
     READINGS,
     REASONS,
@@ -85,7 +84,7 @@ class Result:
     @cached_property
     def features(self) -> pd.DataFrame:
         """One row a bar, one float64 column a feature (documented in ``engine/records.py``)."""
-        return pd.DataFrame(self.columns.T, index=self.index, columns=list(FEATURE_NAMES), copy=False)
+        return features_frame(self.columns, self.bars["timestamp"], self.spec)
 
     @cached_property
     def signals(self) -> pd.DataFrame:
@@ -138,7 +137,8 @@ class Result:
         ``pnl, fees, funding`` are quote currency; ``mae, mfe`` shares of the entry price; ``funding`` is NaN
         where a stamp the trade crossed is not known (``pnl`` then holds what is known). ``pnl_other`` of an
         ``ambiguous`` trade is its P&L had the other of stop and target filled first. A trade still open at
-        the end is not here but in ``open_trade``.
+        the end is not here but in ``open_trade``. Times are the opens of the bars concerned; one closed by a
+        ``gap`` went at the last close before it. ``r_multiple`` is NaN where the entry opened beyond its stop.
         """
         records = self.trade_records
         columns: dict[str, Any] = {
@@ -198,7 +198,7 @@ class Result:
         """Per warm day: how often each reason held, and in how many alerts it took part."""
         records = self.signal_records
         warm = self.columns[FEATURE_NAMES.index("warm")] == 1.0
-        days = warm.sum() * INTERVALS[self.interval] / INTERVALS["1d"]
+        days = float(warm.sum() * INTERVALS[self.interval] / INTERVALS["1d"]) or np.nan
         alert = records["signal"] == SIGNALS.index("ALERT")
         rows = {
             name: ((held := records["reasons"] >> i & 1 == 1).sum() / days, (held & alert).sum() / days)
@@ -208,6 +208,7 @@ class Result:
 
     def explain(self, timestamp: Any) -> Explanation:
         """Why the bar that opened at ``timestamp`` got its signal: triggers, factors, risk, narrative."""
+        from aione_lab.backtest.decode import features_at
         from aione_lab.backtest.explain import explain
 
         time = to_ms(timestamp, "timestamp")
@@ -215,15 +216,14 @@ class Result:
         if at == len(self.bars) or self.bars["timestamp"][at] != time:
             first, last = iso(int(self.bars["timestamp"][0])), iso(int(self.bars["timestamp"][-1]))
             raise InputError.of("timestamp", timestamp, f"must be the open of a replayed bar, {first} to {last}")
-        row = np.zeros(1, FEATURES)
-        row.view(np.float64)[:] = self.columns[:, at]
+        row = features_at(self.columns, at)
         limits = next(limits for start, limits in reversed(self.schedule) if start <= time)
         params = params_record(limits, self.interval, self.spec, self.settings, self.costs)
         found = self.assessment_records[self.assessment_records["timestamp"] == time]
         trade = self.trade_records[self.trade_records["signal_time"] == time]
         return explain(
             self.symbol,
-            row[0],
+            row,
             self.signal_records[at],
             found[0] if len(found) else None,
             params[0],
@@ -248,6 +248,15 @@ class Result:
             f"Result({self.symbol or 'candles'} {self.interval}, {len(self.bars)} bars, {m['n_alerts']} alerts, "
             f"{m['n_trades']} trades, net {m['net_pnl']:+.2f})"
         )
+
+
+def features_frame(columns: np.ndarray, times: np.ndarray, spec: FeatureSpec) -> pd.DataFrame:
+    """Feature columns (F, n) as a read-only DataFrame on a UTC index; it remembers the spec they came from."""
+    view = columns.T.view()
+    view.flags.writeable = False
+    frame = pd.DataFrame(view, index=_utc(times), columns=list(FEATURE_NAMES), copy=False)
+    frame.attrs["spec"] = spec.digest()
+    return frame
 
 
 def _utc(times: np.ndarray) -> pd.DatetimeIndex:

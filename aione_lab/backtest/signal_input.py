@@ -84,7 +84,7 @@ def read_alert(
     atr_7d = float(row["atr_7d"][0])
     resolve(limits[0], atr_7d, record[0])
     is_default = _is_default(thresholds, thresholds_for(head.symbol, None, classes), atr_7d)
-    return AlertInput(head.symbol, moment, row, record, params, thresholds.to_json(), is_default)
+    return AlertInput(head.symbol, moment, row, record, params, thresholds.every_field(), is_default)
 
 
 def assess_alert(alert: AlertInput) -> np.ndarray:

@@ -84,11 +84,16 @@ def _seed_days(
     if not len(used):
         given = f"days from {iso(int(ends[0]) - DAY_MS)[:10]}"
         raise InputError.of("daily", given, f"must hold a day that ends by the first candle, {iso(first)}")
-    seed_days(states, params, used["high"].to_numpy(), used["low"].to_numpy())
+    seed_days(states, params, used["high"].to_numpy(), used["low"].to_numpy(), int(frame_ms(used)[-1]) // DAY_MS)
+    own = np.flatnonzero(frame_ms(days) == first // DAY_MS * DAY_MS)
+    if own.size:
+        daily = states["features"]["daily"]
+        daily["given_day"] = first // DAY_MS
+        daily["given_high"], daily["given_low"] = days["high"].iloc[own[0]], days["low"].iloc[own[0]]
     hints = []
-    late = int((ends > first).sum())
+    late = int((ends > first).sum()) - own.size
     if late:
-        hints.append(f"{late} of {len(days)} daily candles left out: they end after the first candle")
+        hints.append(f"{late} of {len(days)} daily candles left out: they begin after the first candle")
     newest = int(frame_ms(used)[-1])
     if newest + DAY_MS < first // DAY_MS * DAY_MS:
         hints.append(f"daily levels end with {iso(newest)[:10]}, before the day that precedes the first candle")

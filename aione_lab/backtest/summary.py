@@ -35,7 +35,7 @@ def verdict(metrics: dict[str, Any], baseline: Baseline | None = None) -> str:
     n = metrics["n_trades"]
     if not n:
         return (
-            f"No trade was closed ({metrics['n_alerts']:,} alerts, {metrics['n_entries']:,} rated BUY or SELL), "
+            f"No trade was closed ({metrics['n_alerts']:,} alerts, {metrics['n_buys']:,} rated BUY), "
             "so there is nothing to judge."
         )
     mean, low, high = (metrics[name] for name in ("expectancy", "expectancy_low", "expectancy_high"))

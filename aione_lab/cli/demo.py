@@ -117,7 +117,7 @@ def _show(done: list[Replayed], notes: dict[str, str]) -> None:
             made,
             one.result.symbol,
             f"{m['alerts_per_day']:.1f}",
-            f"{m['entries_per_day']:.2f}",
+            f"{m['buys_per_day']:.2f}",
             f"{m['n_trades']:,}",
             f"{m['win_rate']:.1%}",
             f"{m['net_pnl']:+,.2f}",

@@ -109,7 +109,7 @@ def replay(
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds
 
-    limits = Thresholds() if thresholds is None else Thresholds.load(thresholds)
+    limits = None if thresholds is None else Thresholds.load(thresholds)
     rules = Settings() if settings is None else Settings.load(settings)
     given = {"fee": fee, "slippage_bps": slippage_bps}
     costs = Costs(**{name: value for name, value in given.items() if value is not None})
@@ -140,7 +140,7 @@ def replay_symbols(
     start: str | None,
     end: str | None,
     reference: str | None,
-    limits: Thresholds,
+    limits: Thresholds | None,
     rules: Settings,
     costs: Costs,
 ) -> list[Replayed]:
@@ -148,6 +148,7 @@ def replay_symbols(
     from aione_lab.backtest.baseline import random_entries
     from aione_lab.backtest.replay import replay as run
     from aione_lab.lake.progress import progress_reporter
+    from aione_lab.thresholds.classes import thresholds_for
     from aione_lab.warm import announce_if_cold
 
     market, how = _reference(lake, interval, reference)
@@ -162,7 +163,7 @@ def replay_symbols(
             funding = lake.funding(name)
             result = run(
                 frames.pop(name),
-                limits,
+                thresholds_for(name, limits),
                 symbol=name,
                 interval=interval,
                 reference=None if alone else market_frame,
@@ -276,7 +277,7 @@ def show(one: Replayed) -> None:
     out.print(rates)
     out.print(
         f"alerts     {metrics['n_alerts']:,}, {metrics['alerts_per_day']:.1f} a day; "
-        f"BUY or SELL {metrics['n_entries']:,}, {metrics['entries_per_day']:.2f} a day"
+        f"BUY {metrics['n_buys']:,}, {metrics['buys_per_day']:.2f} a day"
     )
     _counts_line(out, "advice", counted["recommendations"])
     _counts_line(out, "held back", counted["suppressed"])

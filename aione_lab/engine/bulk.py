@@ -158,7 +158,7 @@ def break_state(states, params, outs):
 
 
 @njit
-def seed_days(states, params, highs, lows):
-    """Completed days from before the first bar, oldest first, into the daily levels."""
+def seed_days(states, params, highs, lows, last_day):
+    """Completed days from before the first bar, oldest first, up to day number ``last_day``."""
     for i in range(highs.size):
-        add_day(states[0].features.daily, highs[i], lows[i], params[0].spec)
+        add_day(states[0].features.daily, highs[i], lows[i], last_day - highs.size + 1 + i, params[0].spec)

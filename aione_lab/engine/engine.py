@@ -17,8 +17,9 @@ from aione_lab.engine.records import BAR, LAYOUT, OUT, STATE
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError, SequenceBreak
 from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.classes import thresholds_for
 from aione_lab.thresholds.params import Thresholds
-from aione_lab.units import iso, parse_symbol
+from aione_lab.units import DAY_MS, EARLIEST_MS, LATEST_MS, iso, parse_symbol, to_ms
 
 _MAGIC = b"AIONE-ENGINE\n"
 _DIGEST_SIZE = 32
@@ -29,7 +30,8 @@ class Engine:
 
     ``push`` raises SequenceBreak when a candle does not directly follow the one before it (back-fill
     and push the missing ones first, or call ``reset`` where they do not exist) and InputError for a
-    candle that cannot be one. After either the engine is as it was before the call.
+    candle that cannot be one. After either the engine is as it was before the call. Without thresholds the
+    symbol's asset class decides, as in ``replay``.
     """
 
     def __init__(
@@ -47,7 +49,7 @@ class Engine:
         self.spec = FeatureSpec() if spec is None else spec
         self.settings = Settings() if settings is None else settings
         self.costs = Costs() if costs is None else costs
-        self._thresholds = Thresholds() if thresholds is None else thresholds
+        self._thresholds = thresholds_for(self.symbol) if thresholds is None else thresholds
         self._params = params_record(self._thresholds, interval, self.spec, self.settings, self.costs)
         self._step_ms = int(self._params["spec"]["step_ms"][0])
         self._state = np.zeros(1, STATE)
@@ -56,6 +58,7 @@ class Engine:
         self._bar = np.zeros(1, BAR)
         bulk.start_state(self._state, self._params)
         self._last_time = 0
+        self._after_gap = False
 
     @property
     def thresholds(self) -> Thresholds:
@@ -76,7 +79,7 @@ class Engine:
 
     @property
     def next_time(self) -> int | None:
-        """Open time that the next candle must have; None where any will do."""
+        """Open time that the next candle must have (after ``reset``: the earliest it may have); None: any."""
         return self._last_time + self._step_ms if self._last_time else None
 
     def push(
@@ -88,18 +91,15 @@ class Engine:
         ``quote_volume`` and ``taker_buy_volume``. ``reference``: the reference symbol's candle of the same
         timestamp. ``funding``: the rate of a funding stamp that falls into this bar.
         """
-        time = candle["timestamp"] if "timestamp" in candle else None
-        time = _whole_ms(time)
-        if time % self._step_ms or time <= 0:
-            raise InputError.of("candle.timestamp", time, f"must be the open of a {self.interval} bar in UTC ms")
-        if self._last_time and time != self._last_time + self._step_ms:
-            raise SequenceBreak(
-                f"{self.symbol} {self.interval}: got the candle of {iso(time)}, expected "
-                f"{iso(self._last_time + self._step_ms)}"
-            )
+        if not isinstance(candle, Mapping):
+            raise InputError.of("candle", candle, "must be a mapping of candle fields")
+        time = _open_time(candle.get("timestamp"), self._step_ms, self.interval)
         prices = _read_candle(candle)
+        self._check_sequence(time)
         close = math.nan
         if reference is not None:
+            if not isinstance(reference, Mapping):
+                raise InputError.of("reference", reference, "must be the reference symbol's candle, a mapping")
             if reference.get("timestamp") != time:
                 raise InputError.of("reference.timestamp", reference.get("timestamp"), f"must be {time}, the candle's")
             close = _price(reference, "close", "reference")
@@ -111,19 +111,34 @@ class Engine:
         self._bar[0] = (time, *prices, close, rate)
         bulk.push_bar(self._state, self._bar, self._params, self._out)
         self._last_time = time
+        self._after_gap = False
         return Event(self.symbol, self._out_bytes.copy())
+
+    def _check_sequence(self, time: int) -> None:
+        expected = self._last_time + self._step_ms
+        if self._after_gap and time >= expected:
+            return
+        if self._last_time and time != expected:
+            raise SequenceBreak(
+                f"{self.symbol} {self.interval}: got the candle of {iso(time)}, expected {iso(expected)}"
+                f"{' or a later one' if self._after_gap else ''}"
+            )
 
     def reset(self) -> np.ndarray:
         """Bars are missing for good: forget the windows and close an open trade at the last close.
 
-        Returns the closed trade as an array of TRADE (0 or 1 long); what replay does at a gap.
+        The next candle may then be any later one. Returns the closed trade as an array of TRADE (0 or 1
+        long); what replay does at a gap.
         """
         bulk.break_state(self._state, self._params, self._out)
-        self._last_time = 0
+        self._after_gap = True
         return self._out["trade"][: int(self._out["trades"][0])].copy()
 
-    def seed_days(self, highs: Any, lows: Any) -> None:
-        """Give the daily levels completed days from before the first candle, oldest first."""
+    def seed_days(self, highs: Any, lows: Any, last_day: Any) -> None:
+        """Give the daily levels completed UTC days from before the first candle.
+
+        ``highs, lows``: one a day, oldest first, without a day missing; ``last_day``: date of the newest.
+        """
         if self._last_time:
             at = f"{self.symbol} at {iso(self._last_time)}"
             raise InputError.of("engine", at, "days are seeded before any candle")
@@ -131,7 +146,7 @@ class Engine:
         lows = np.asarray(lows, dtype=np.float64)
         if highs.shape != lows.shape or highs.ndim != 1 or not (lows > 0).all() or not (highs >= lows).all():
             raise InputError.of("highs, lows", (highs.tolist(), lows.tolist()), "need equal lengths and 0 < low ≤ high")
-        bulk.seed_days(self._state, self._params, highs, lows)
+        bulk.seed_days(self._state, self._params, highs, lows, to_ms(last_day, "last_day") // DAY_MS)
 
     def snapshot(self) -> bytes:
         """Everything: configuration, position in the stream, and the state's bytes, with a checksum."""
@@ -141,6 +156,7 @@ class Engine:
             "symbol": self.symbol,
             "interval": self.interval,
             "last_time": self._last_time,
+            "after_gap": self._after_gap,
             "thresholds": self._thresholds.to_json(),
             "spec": self.spec.model_dump(mode="json"),
             "settings": self.settings.model_dump(mode="json"),
@@ -153,6 +169,9 @@ class Engine:
     @classmethod
     def restore(cls, blob: bytes) -> Engine:
         """The engine that ``snapshot`` saw. Raises InputError for damaged bytes or another layout."""
+        if not isinstance(blob, (bytes, bytearray, memoryview)):
+            raise InputError.of("blob", type(blob).__name__, "must be the bytes that snapshot() returned")
+        blob = bytes(blob)
         body = blob[len(_MAGIC) + _DIGEST_SIZE :]
         if blob[: -len(body)] != _MAGIC + hashlib.sha256(body).digest():
             raise InputError.of("blob", bytes(blob[:16]), "is not a whole engine snapshot")
@@ -170,20 +189,22 @@ class Engine:
         )
         engine._state = np.frombuffer(body[4 + size :], STATE).copy()
         engine._last_time = head["last_time"]
+        engine._after_gap = head["after_gap"]
         return engine
 
 
-def _whole_ms(time: Any) -> int:
+def _open_time(time: Any, step_ms: int, interval: str) -> int:
     if isinstance(time, (int, np.integer)) and not isinstance(time, bool):
-        return int(time)
-    raise InputError.of("candle.timestamp", time, "must be the open time as an int in UTC ms")
+        ms = int(time)
+        if EARLIEST_MS <= ms < LATEST_MS and ms % step_ms == 0:
+            return ms
+    raise InputError.of("candle.timestamp", time, f"must be the open of a {interval} bar as an int in UTC ms")
 
 
 def _number(value: Any, name: str) -> float:
-    try:
+    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
         return float(value)
-    except (TypeError, ValueError):
-        raise InputError.of(name, value, "must be a number") from None
+    raise InputError.of(name, value, "must be a number")
 
 
 def _price(candle: Mapping[str, Any], name: str, argument: str) -> float:
@@ -194,8 +215,14 @@ def _price(candle: Mapping[str, Any], name: str, argument: str) -> float:
 
 
 def _amount(candle: Mapping[str, Any], name: str) -> float:
+    """An optional amount: NaN where it is absent, None or NaN."""
     value = candle.get(name)
-    return math.nan if value is None else _number(value, f"candle.{name}")
+    if value is None:
+        return math.nan
+    amount = _number(value, f"candle.{name}")
+    if amount == amount and not 0.0 <= amount < math.inf:
+        raise InputError.of(f"candle.{name}", amount, "must be a finite number ≥ 0, or NaN where it is not known")
+    return amount
 
 
 def _read_candle(candle: Mapping[str, Any]) -> tuple[float, ...]:

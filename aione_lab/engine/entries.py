@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aione_lab.engine.stage1 import ready
 from aione_lab.engine.stage2 import assess
-from aione_lab.engine.stage3 import stage3_follow
+from aione_lab.engine.stage3 import stage3_follow, stage3_gap
 from aione_lab.jit import njit
 
 
@@ -32,34 +32,43 @@ def plan_longs(columns, bars, params, rows, block, found, stops, targets):
 
 
 @njit
-def trade_entries(stages, bars, entries, stops, targets, params, trades):
-    """Long trades of orders placed at the closes of bars ``entries`` (ascending); returns their number.
+def trade_entries(stages, bars, eligible, places, stops, targets, params, trades):
+    """Long trades of orders placed at the closes of bars ``eligible[places]``; returns their number.
 
-    An entry while a trade is open is passed over, as replay does. A trade that reaches the last bar
-    stays open and is not counted. ``trades`` (≥ len(entries),) of TRADE is written.
+    Both ascend. A bar at whose close a trade is still open is replaced by the next eligible one after it, so
+    that as many trades are made as there are places, unless the data end. A trade that reaches the last bar
+    stays open and is not counted. ``trades`` (≥ len(places),) of TRADE is written.
     """
     stage, rules = stages[0], params[0].rules
     closed = 0
     free = 0
-    for e in range(entries.size):
-        t = entries[e]
-        if t < free:
-            continue
+    first = 0
+    for place in places:
+        if place < first:
+            place = first
+        while place < eligible.size and eligible[place] < free:
+            place += 1
+        if place >= eligible.size:
+            break
+        first = place + 1
+        t = eligible[place]
         order = stage.order
         order.side = 1
         order.signal_time = bars[t].timestamp
         order.stop = stops[t]
         order.target = targets[t]
         order.confidence = 0.0
-        t += 1
-        while t < bars.size and bars[t].timestamp - bars[t - 1].timestamp == rules.step_ms:
-            done = stage3_follow(stage, bars[t], rules, trades[closed])
-            if done == 1:
-                closed += 1
-                break
+        while True:
+            stage.last_time = bars[t].timestamp
+            stage.last_close = bars[t].close
             t += 1
-        # At a gap or at the end the position is dropped: it has no exit that could be compared.
-        stage.position.side = 0
-        stage.order.side = 0
+            if t == bars.size:
+                return closed
+            if bars[t].timestamp - stage.last_time != rules.step_ms:
+                closed += stage3_gap(stage, rules, trades[closed])
+                break
+            closed += stage3_follow(stage, bars[t], rules, trades[closed])
+            if stage.position.side == 0:
+                break
         free = t
     return closed

@@ -19,6 +19,7 @@ from aione_lab.engine.records import (
     TRADE,
 )
 
+_NUMBERS = ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold", "equity")
 _MASKS: dict[int, tuple[str, ...]] = {}
 
 
@@ -93,8 +94,27 @@ class Event:
         return RECOMMENDATIONS[self._out["signal"]["recommendation"][0]]
 
     @cached_property
-    def equity(self) -> float:
-        return float(self._out["signal"]["equity"][0])
+    def side(self) -> str:
+        """LONG or SHORT on an ALERT, else ''."""
+        return SIDES[int(self._out["signal"]["side"][0])]
+
+    @cached_property
+    def position(self) -> int:
+        """Side held at the close: 1, −1 or 0."""
+        return int(self._out["signal"]["position"][0])
+
+    @cached_property
+    def entry(self) -> dict[str, Any] | None:
+        """The fill of an order at this bar's open: side and price; None where nothing was entered."""
+        if not self._out["entered"][0]:
+            return None
+        return {"side": SIDES[int(self._out["entered"][0])], "price": float(self._out["entry_price"][0])}
+
+    def __getattr__(self, name: str) -> float:
+        """The numbers of ``result.signals`` by name: low_gate, high_gate, …, equity."""
+        if name in _NUMBERS:
+            return float(self._out["signal"][name][0])
+        raise AttributeError(f"Event has no attribute {name!r}")
 
     @cached_property
     def features(self) -> dict[str, float]:

@@ -47,7 +47,7 @@ def features_step(state, bar, spec, row):
     crossings(state, bar, row)
     daily_push(state.daily, bar, spec)
     swings_push(state.swings, bar, spec, number, row)
-    nearest_levels(state.daily, row)
+    nearest_levels(state.daily, bar.timestamp, row)
     profile_push(state.profile, typical, bar.volume, spec, number, row)
     state.prev_close = bar.close
     state.prev_daily_high = row.daily_high

@@ -21,23 +21,25 @@ NAN = math.nan
 def crossings(state, bar, row):
     """Levels known before this bar that its close crossed: previous close ≤ level < close, and mirrored.
 
-    Of several, the outermost counts. ``row.sr_high`` and ``row.sr_low`` already exclude this bar.
+    Rolling highs are broken upwards and rolling lows downwards only: a fall away from the highest price of
+    the last bars breaks nothing. Levels of completed days are crossed in both directions. Of several, the
+    outermost counts. ``row.sr_high`` and ``row.sr_low`` already exclude this bar.
     """
     daily = state.daily
     previous = state.prev_close
     up = -math.inf
     down = math.inf
-    for level in (row.sr_high, row.sr_low, state.prev_daily_high, state.prev_daily_low):
+    for level in (row.sr_high, state.prev_daily_high):
+        if previous <= level < bar.close:
+            up = max(up, level)
+    for level in (row.sr_low, state.prev_daily_low):
+        if previous >= level > bar.close:
+            down = min(down, level)
+    for level in _yesterday(daily, bar.timestamp):
         if previous <= level < bar.close:
             up = max(up, level)
         if previous >= level > bar.close:
             down = min(down, level)
-    if daily.count > 0:
-        for level in (daily.highs[daily.count - 1], daily.lows[daily.count - 1]):
-            if previous <= level < bar.close:
-                up = max(up, level)
-            if previous >= level > bar.close:
-                down = min(down, level)
     # Strictly inside the last close's bracket there is no swing level to cross.
     if not daily.below < bar.close < daily.above:
         for i in range(daily.n_levels):
@@ -51,17 +53,13 @@ def crossings(state, bar, row):
 
 
 @njit
-def nearest_levels(daily, row):
+def nearest_levels(daily, timestamp, row):
     """Nearest levels strictly below and above the close; ``major_*`` leave the sr_window extremes out."""
     close = row.close
     below = -math.inf
     above = math.inf
-    row.prev_day_high = NAN
-    row.prev_day_low = NAN
     row.level_days = daily.count
-    if daily.count > 0:
-        row.prev_day_high = daily.highs[daily.count - 1]
-        row.prev_day_low = daily.lows[daily.count - 1]
+    row.prev_day_high, row.prev_day_low = _yesterday(daily, timestamp)
     for level in (row.daily_high, row.daily_low, row.prev_day_high, row.prev_day_low):
         if below < level < close:
             below = level
@@ -84,6 +82,14 @@ def nearest_levels(daily, row):
     if row.atr > 0.0:
         row.support_distance = (close - row.support) / row.atr
         row.resistance_distance = (row.resistance - close) / row.atr
+
+
+@njit
+def _yesterday(daily, timestamp):
+    """(high, low) of the last completed day; NaN where the newest one known is older than yesterday."""
+    if daily.count == 0 or daily.last_day < timestamp // DAY_MS - 1:
+        return NAN, NAN
+    return daily.highs[daily.count - 1], daily.lows[daily.count - 1]
 
 
 @njit
@@ -119,7 +125,11 @@ def _forget_bracket(daily):
 
 @njit
 def daily_push(daily, bar, spec):
-    """Add a bar to the running UTC day; a completed day joins the ring and the levels are found anew."""
+    """Add a bar to the running UTC day; a completed day joins the ring and the levels are found anew.
+
+    Of a day in whose middle the stream began, the extremes are not known unless they were given; they
+    count from its end on, like those of any other day.
+    """
     if bar.timestamp % DAY_MS == 0:
         daily.bars = 1
         daily.high = bar.high
@@ -128,14 +138,22 @@ def daily_push(daily, bar, spec):
         daily.bars += 1
         daily.high = max(daily.high, bar.high)
         daily.low = min(daily.low, bar.low)
-    if daily.bars > 0 and (bar.timestamp + spec.step_ms) % DAY_MS == 0:
+    if (bar.timestamp + spec.step_ms) % DAY_MS != 0:
+        return
+    day = bar.timestamp // DAY_MS
+    if daily.bars > 0:
         daily.bars = 0
-        add_day(daily, daily.high, daily.low, spec)
+        add_day(daily, daily.high, daily.low, day, spec)
+    elif daily.given_day == day:
+        add_day(daily, daily.given_high, daily.given_low, day, spec)
 
 
 @njit
-def add_day(daily, high, low, spec):
-    """Append a completed day, drop the oldest of more than ``level_days``, rebuild the sorted levels."""
+def add_day(daily, high, low, day, spec):
+    """Append completed day number ``day`` (days since 1970) and find the sorted swing levels anew.
+
+    Of more than ``level_days`` the oldest is dropped.
+    """
     if daily.count == spec.level_days:
         for i in range(daily.count - 1):
             daily.highs[i] = daily.highs[i + 1]
@@ -144,6 +162,7 @@ def add_day(daily, high, low, spec):
     daily.highs[daily.count] = high
     daily.lows[daily.count] = low
     daily.count += 1
+    daily.last_day = day
     daily.n_levels = 0
     _forget_bracket(daily)
     wing = spec.level_swing_days
@@ -219,6 +238,7 @@ def swings_push(swings, bar, spec, number, row):
 @njit
 def reset_daily(daily):
     """Forget all days."""
+    daily.given_day = -1
     daily.bars = 0
     daily.count = 0
     daily.n_levels = 0

@@ -11,9 +11,6 @@ from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import HOUR_MS, MINUTE_MS
 
-FUNDING_INTERVAL_MS = 8 * HOUR_MS
-"""Where a funding stamp is expected: a position held over such a time without a known rate is marked."""
-
 
 def check_kind(argument: str, value: object, kind: type) -> None:
     """InputError unless ``value`` is a ``kind``."""
@@ -41,7 +38,7 @@ def rules_record(settings: Settings, costs: Costs, step_ms: int) -> np.ndarray:
     rules["tick_size"] = costs.tick_size
     rules["lot_size"] = costs.lot_size
     rules["step_ms"] = step_ms
-    rules["funding_interval_ms"] = FUNDING_INTERVAL_MS
+    rules["funding_interval_ms"] = costs.funding_hours * HOUR_MS
     return rules
 
 

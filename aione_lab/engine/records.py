@@ -376,6 +376,10 @@ DAILY = record_dtype(
     ("high", "f8"),
     ("low", "f8"),
     ("count", "i8"),  # completed days kept
+    ("last_day", "i8"),  # number of the newest of them, days since 1970
+    ("given_day", "i8"),  # a day told from outside, for a stream that begins in its middle; −1: none
+    ("given_high", "f8"),
+    ("given_low", "f8"),
     ("highs", "f8", (30,)),
     ("lows", "f8", (30,)),
     ("levels", "f8", (LEVELS,)),  # swing prices, ascending
@@ -472,5 +476,7 @@ OUT = record_dtype(
     ("assessment", ASSESSMENT),  # meaningful where the signal is ALERT
     ("trade", TRADE),  # meaningful where ``trades`` is 1
     ("trades", "i8"),
+    ("entered", "i8"),  # side of an order filled at this bar's open; 0: none
+    ("entry_price", "f8"),
 )
 """What one step writes."""

@@ -40,10 +40,15 @@ def ready(row):
 
 @njit
 def rsi_levels(rsi_mean, limits):
-    """(oversold, overbought): static, or the rolling mean RSI ÷ and × the multiplier, within 10…90."""
+    """(oversold, overbought): static, or the rolling mean RSI ÷ and × the multiplier, within 10…90.
+
+    NaN where the levels are dynamic and the mean is not known.
+    """
     multiplier = limits.dynamic_rsi_multiplier
     if multiplier != multiplier:
         return limits.rsi_oversold, limits.rsi_overbought
+    if rsi_mean != rsi_mean:
+        return rsi_mean, rsi_mean
     return min(90.0, max(10.0, rsi_mean / multiplier)), min(90.0, max(10.0, rsi_mean * multiplier))
 
 
@@ -69,10 +74,10 @@ def find_reasons(row, limits, rules, signal):
         reasons |= BREAKOUT_UP
     if row.breakout_down == row.breakout_down:
         reasons |= BREAKOUT_DOWN
-    # A level crossed on this very bar is a breakout; it is not counted again as a level nearby.
-    if row.support_distance <= rules.near_level and not reasons & BREAKOUT_UP:
+    # The level crossed on this very bar makes a breakout; it is not counted again as a level nearby.
+    if row.support_distance <= rules.near_level and row.support != row.breakout_up:
         reasons |= NEAR_SUPPORT
-    if row.resistance_distance <= rules.near_level and not reasons & BREAKOUT_DOWN:
+    if row.resistance_distance <= rules.near_level and row.resistance != row.breakout_down:
         reasons |= NEAR_RESISTANCE
     if abs(row.vwap_dev) >= signal.vwap_threshold:
         reasons |= VWAP_DEVIATION

@@ -89,7 +89,20 @@ def _hypothesis(row, rules, found):
 
 @njit
 def _context(row, reasons, rules, found):
-    """Trend, volatility, levels, the reference, flags, and the first scenario whose rule holds."""
+    """Trend, volatility, levels, the reference, anomalies, and the first scenario whose rule holds.
+
+    Near: at most one ATR away. Momentum: |velocity| ≥ momentum_velocity. Against the market: the reference
+    drifts against the side by ``market_drift`` of its own standard deviations. In this order:
+
+    CAPITULATION              momentum down, RSI_OVERSOLD, volume_z ≥ capitulation_volume_z
+    BREAKOUT_WITH_VOLUME      a breakout and VOLUME_SPIKE
+    REVERSAL_FROM_SUPPORT     near support: a long reads a reversal, or a short sees the fall slow down
+    REVERSAL_FROM_RESISTANCE  near resistance: a short reads a reversal, or a long sees the rise slow down
+    AGAINST_THE_MARKET        against the market while the symbol moved with the side
+    HIGH_VOLATILITY           ATR/close ≥ volatility_high × atr_7d
+    MOMENTUM                  momentum
+    RANGE_BOUND               none of these
+    """
     side = found.side
     trend = 0.0
     if row.trend_1 == row.trend_1:
@@ -178,6 +191,11 @@ def to_tick(price, tick, up):
         return price
     # A price that is on the grid but for floating-point noise stays where it is.
     steps = math.ceil(price / tick - 1e-6) if up else math.floor(price / tick + 1e-6)
+    # Dividing by a whole number of steps a unit gives the float nearest to the printed price: 0.3, where
+    # 3 × 0.1 is 0.30000000000000004 and a low of exactly 0.3 would not touch it.
+    per_unit = math.floor(1.0 / tick + 0.5)
+    if per_unit > 0.0 and abs(per_unit * tick - 1.0) < 1e-9:
+        return steps / per_unit
     return steps * tick
 
 
@@ -237,7 +255,7 @@ def _recommend(limits, rules, found):
         found.recommendation, found.detail = AVOID_HIGH_RISK, MANIPULATION
     elif found.anomalies & LIQUIDITY_FLAG:
         found.recommendation, found.detail = AVOID_HIGH_RISK, LIQUIDITY
-    elif found.confidence < rules.watch_confidence:
+    elif found.confidence < min(rules.watch_confidence, limits.min_confidence):
         found.recommendation, found.detail = AVOID, WEAK_SCORE
     elif found.risk_reward < rules.min_risk_reward or found.targets[0] != found.targets[0]:
         found.recommendation, found.detail = WAIT, RISK_REWARD

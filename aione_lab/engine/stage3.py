@@ -6,6 +6,9 @@ target already passed at the open fills there; a time-out fills at the open; the
 low are held against stop and target. If one bar touches both, ``rules.target_first`` decides, the
 trade is marked ambiguous and its P&L both ways is kept.
 
+An order that opens beyond its own target or stop is filled at that open and closed there at once: a loss
+of the costs, which a market order sent on the last close really makes.
+
 A short is the long of the mirrored prices: every comparison is made on side × price.
 """
 

@@ -25,7 +25,13 @@ def step_bar(state, bar, params, out):
 @njit
 def stages_step(stage, bar, row, limits, rules, out):
     """Stages 1 to 3 of one bar over its finished features: what a trial replays."""
+    waiting = stage.order.side
     out.trades = stage3_follow(stage, bar, rules, out.trade)
+    out.entered = 0
+    if waiting != 0:
+        closed_here = out.trades == 1
+        out.entered = waiting if closed_here or stage.position.side != 0 else 0
+        out.entry_price = out.trade.entry_price if closed_here else stage.position.entry_price
     signal = out.signal
     stage1_step(stage, bar.timestamp, row, limits, rules, signal)
     signal.confidence = 0.0

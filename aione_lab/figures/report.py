@@ -132,7 +132,7 @@ def _overview(sections: Sequence[Section]) -> str:
             [
                 section.result.symbol,
                 f"{m['alerts_per_day']:.1f}",
-                f"{m['entries_per_day']:.2f}",
+                f"{m['buys_per_day']:.2f}",
                 shown["trades"],
                 shown["win rate"].split(" ")[0],
                 shown["net P&L"],
@@ -157,7 +157,7 @@ def _section(section: Section, charts: _Charts) -> str:
         ("costs", costs_text(result)),
         ("reference", section.reference or "none"),
         ("alerts", f"{metrics['n_alerts']:,}, {metrics['alerts_per_day']:.1f} a day"),
-        ("BUY or SELL", f"{metrics['n_entries']:,}, {metrics['entries_per_day']:.2f} a day"),
+        ("BUY", f"{metrics['n_buys']:,}, {metrics['buys_per_day']:.2f} a day"),
     ]
     parts = [
         f"<h2>{escape(result.symbol or 'candles')} {escape(result.interval)}</h2>",

@@ -43,6 +43,8 @@ def resolve(limits, atr_7d, signal):
     high = limits.high_gate
     if high != high:
         high = low * limits.high_ratio
+    # A fixed high gate can meet a low gate that follows the symbol; too quiet and too wild never hold at once.
+    high = max(high, low)
     vwap = limits.vwap_threshold
     if vwap != vwap:
         vwap = limits.vwap_multiple * atr_7d

@@ -176,11 +176,16 @@ class Thresholds(Config):
         return limits
 
     def to_json(self) -> dict[str, Any]:
-        """The flat JSON form, the same in files and in the cache; ``meta`` only where there is one."""
-        values = self.model_dump(mode="json")
-        if self.meta is None:
-            del values["meta"]
-        return values
+        """The flat JSON form, the same in files and in the cache.
+
+        Only what the set gives is in it: a field that is left out keeps falling back to the asset class and
+        to the defaults after a round trip.
+        """
+        return self.model_dump(mode="json", exclude_unset=True)
+
+    def every_field(self) -> dict[str, Any]:
+        """The flat JSON form with all fields, for display; ``meta`` only where there is one."""
+        return self.model_dump(mode="json", exclude=None if self.meta else {"meta"})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any] | str) -> Self:

@@ -26,7 +26,8 @@ def test_the_same_entries_give_the_same_trades(simulated) -> None:
     stage["cash"] = 10_000.0
     params = params_record(Thresholds(), "1m", FeatureSpec(), Settings(), Costs())
     assert len(trades) > 20
-    assert trade_entries(stage, result.bars, entries, stops, targets, params, again) == len(trades)
+    places = np.arange(len(entries))
+    assert trade_entries(stage, result.bars, entries, places, stops, targets, params, again) == len(trades)
     again["confidence"] = trades["confidence"]
     assert again.tobytes() == trades.tobytes()
 

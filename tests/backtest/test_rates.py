@@ -20,7 +20,7 @@ BUYS = (0.2, 5.0)
 
 def assert_rates(metrics, label: str) -> None:
     assert ALERTS[0] <= metrics["alerts_per_day"] <= ALERTS[1], (label, metrics["alerts_per_day"])
-    assert BUYS[0] <= metrics["entries_per_day"] <= BUYS[1], (label, metrics["entries_per_day"])
+    assert BUYS[0] <= metrics["buys_per_day"] <= BUYS[1], (label, metrics["buys_per_day"])
 
 
 def real_minutes(shared: Path) -> list[Path]:

@@ -187,8 +187,8 @@ def test_days_that_end_after_the_first_candle_are_left_out_with_a_hint(simulated
     monitor = AssetMonitorStage1()
     monitor.set_global_levels(daily, symbol="SOLUSDT")
     made = check(monitor, "SOLUSDT", candles[8 * 1440 + 300 :])
-    assert any(hint.startswith("4 of 12 daily candles left out") for hint in made["hints"])
-    assert made["stats"]["level_days"] == 8 + 3
+    assert any(hint.startswith("3 of 12 daily candles left out") for hint in made["hints"])
+    assert made["stats"]["level_days"] == 12  # the day of the first candle counts from its end on
     monitor.set_global_levels(daily[:5], symbol="SOLUSDT")
     stale = check(monitor, "SOLUSDT", candles[8 * 1440 :])
     assert any("daily levels end with 2025-01-05" in hint for hint in stale["hints"])

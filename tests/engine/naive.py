@@ -290,9 +290,10 @@ def _levels(frame: pd.DataFrame, step: int, spec: FeatureSpec, out: pd.DataFrame
             rows["resistance_distance"][t] = (rows["resistance"][t] - close[t]) / atr
         if t > 0:
             yesterday, swings = known_days[complete[t - 1]]
-            levels = [*near[t], *daily[t - 1], *yesterday, *swings]
-            rows["breakout_up"][t] = max((x for x in levels if close[t - 1] <= x < close[t]), default=NAN)
-            rows["breakout_down"][t] = min((x for x in levels if close[t - 1] >= x > close[t]), default=NAN)
+            fixed = [*yesterday, *swings]
+            tops, bottoms = [near[t][0], daily[t - 1][0], *fixed], [near[t][1], daily[t - 1][1], *fixed]
+            rows["breakout_up"][t] = max((x for x in tops if close[t - 1] <= x < close[t]), default=NAN)
+            rows["breakout_down"][t] = min((x for x in bottoms if close[t - 1] >= x > close[t]), default=NAN)
     for name, values in rows.items():
         out[name] = values
 

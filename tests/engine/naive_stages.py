@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 from aione_lab.settings import Costs, Settings
@@ -39,7 +40,7 @@ def ref_limits(thresholds: Thresholds, atr_7d: float) -> dict[str, float]:
         volume = 3.0 - min(1.0, max(0.0, wild)) if known(atr_7d) else NAN
     return {
         "low_gate": low,
-        "high_gate": resolve(thresholds.high_gate, "3.5x", low),
+        "high_gate": max(low, resolve(thresholds.high_gate, "3.5x", low)),
         "vwap_threshold": resolve(thresholds.vwap_threshold, "7.0x", atr_7d),
         "vol_z_threshold": volume,
     }
@@ -61,8 +62,9 @@ def ref_reasons(row: Row, thresholds: Thresholds, settings: Settings) -> list[st
         "RSI_BEARISH_DIVERGENCE": row["bearish_divergence"] >= settings.divergence_min_rsi,
         "BREAKOUT_UP": up,
         "BREAKOUT_DOWN": down,
-        "NEAR_SUPPORT": row["support_distance"] <= settings.near_level and not up,
-        "NEAR_RESISTANCE": row["resistance_distance"] <= settings.near_level and not down,
+        "NEAR_SUPPORT": row["support_distance"] <= settings.near_level and row["support"] != row["breakout_up"],
+        "NEAR_RESISTANCE": row["resistance_distance"] <= settings.near_level
+        and row["resistance"] != row["breakout_down"],
         "VWAP_DEVIATION": abs(row["vwap_dev"]) >= limit["vwap_threshold"],
         "VOLATILITY_SPIKE": row["range_burst"] >= settings.range_burst or row["atr_pct"] > limit["high_gate"],
         "LOW_VOLATILITY": row["atr_pct"] < limit["low_gate"],
@@ -254,8 +256,8 @@ def on_tick(price: float, tick: float, upwards: bool) -> float:
         return price
     nearest = round(price / tick)
     if abs(price / tick - nearest) <= 1e-6:
-        return nearest * tick
-    return (math.ceil if upwards else math.floor)(price / tick) * tick
+        return float(nearest * Fraction(str(tick)))
+    return float((math.ceil if upwards else math.floor)(price / tick) * Fraction(str(tick)))
 
 
 def ref_risk(row: Row, side: int, thresholds: Thresholds, settings: Settings, costs: Costs) -> dict[str, Any]:
@@ -298,7 +300,7 @@ def ref_recommendation(found: Mapping[str, Any], thresholds: Thresholds, setting
         return "AVOID_HIGH_RISK", "manipulation"
     if "LOW_LIQUIDITY" in found["flags"]:
         return "AVOID_HIGH_RISK", "liquidity"
-    if found["confidence"] < settings.watch_confidence:
+    if found["confidence"] < min(settings.watch_confidence, thresholds.min_confidence):
         return "AVOID", "weak_score"
     if found["risk_reward"] < settings.min_risk_reward:
         return "WAIT_FOR_CONFIRMATION", "risk_reward"

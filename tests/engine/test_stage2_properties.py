@@ -356,7 +356,7 @@ WAIT = "WAIT_FOR_CONFIRMATION"
         ({}, {"min_confidence": 0.9}, {}, WAIT, "confidence"),
         ({}, {"atr_target": 5.0}, {}, WAIT, "room"),
         ({}, {}, {"min_risk_reward": 50.0}, WAIT, "risk_reward"),
-        ({}, {}, {"watch_confidence": 0.95}, "AVOID", "weak_score"),
+        ({}, {"min_confidence": 0.99}, {"watch_confidence": 0.95}, "AVOID", "weak_score"),
         ({"hour_quote_volume": 9_000.0}, {}, {}, "AVOID_HIGH_RISK", "liquidity"),
         ({"volume_z": 9.0, "body": 0.1}, {}, {}, "AVOID_HIGH_RISK", "manipulation"),
     ],

@@ -18,7 +18,8 @@ ADAPTIVE = ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold")
 
 
 def test_the_documented_defaults():
-    assert Thresholds().to_json() == {
+    assert Thresholds().to_json() == {}
+    assert Thresholds().model_dump(exclude={"meta"}) == {
         "low_gate": None,
         "high_gate": None,
         "vol_z_threshold": None,
