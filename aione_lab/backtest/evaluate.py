@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from aione_lab.backtest.metrics import daily_returns, sharpe_ratio, trade_metric
 from aione_lab.backtest.prepare import infer_interval, prepare_bars
 from aione_lab.backtest.replay import compute_features, stored_columns
 from aione_lab.engine import bulk, pruned
-from aione_lab.engine.params import params_record
+from aione_lab.engine.params import check_kind, params_record
 from aione_lab.engine.records import ASSESSMENT, FEATURE_NAMES, FEATURES, PARAMS, SIGNAL, STAGE_STATE, TRADE
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
@@ -45,12 +46,14 @@ class Evaluation:
     @cached_property
     def metrics(self) -> Mapping[str, Any]:
         """The metrics of ``Result.metrics`` that need no bar-by-bar signals."""
-        return {
-            "n_alerts": self.n_alerts,
-            **trade_metrics(self.trade_records, self.both_touched),
-            "max_drawdown": self.max_drawdown,
-            "sharpe": sharpe_ratio(daily_returns(self.daily_equity, self.capital)),
-        }
+        return MappingProxyType(
+            {
+                "n_alerts": self.n_alerts,
+                **trade_metrics(self.trade_records, self.both_touched),
+                "max_drawdown": self.max_drawdown,
+                "sharpe": sharpe_ratio(daily_returns(self.daily_equity, self.capital)),
+            }
+        )
 
 
 class Prepared:
@@ -75,6 +78,7 @@ class Prepared:
         self.spec = FeatureSpec() if spec is None else spec
         self.settings = Settings() if settings is None else settings
         self.costs = Costs() if costs is None else costs
+        check_kind("spec", self.spec, FeatureSpec)
         self.bars = prepare_bars(candles, self.interval, reference, funding)
         if features is None:
             features = compute_features(candles, interval=self.interval, reference=reference, spec=self.spec)
@@ -137,6 +141,7 @@ class Prepared:
             daily,
             np.zeros((2, pruned.SLICE), np.float32),
             np.zeros(pruned.SLICE, np.uint8),
+            np.zeros(pruned.SLICE + 1, np.int32),
         )
         return [
             Evaluation(

@@ -181,6 +181,16 @@ def _screen_slice(packed, screen, first, last, limits, lows, highs, possible):
 
 
 @njit
+def _collect(possible, n, places):
+    """Places of the ones in ``possible[:n]``, written without a branch; returns how many."""
+    count = 0
+    for i in range(n):
+        places[count] = i
+        count += possible[i]
+    return count
+
+
+@njit
 def _rsi_levels32(rsi_mean, limits, lows, highs):
     """``rsi_levels`` in float32 for a slice, a margin wider."""
     down = np.float32(1.0) - MARGIN
@@ -272,14 +282,15 @@ def run_sets(
     daily,
     levels,
     possible,
+    places,
 ):
     """Trades of every set in ``params`` (k,) over prepared bars.
 
     Written per set: ``stages`` (k,) of STAGE_STATE, which begin with their cash; ``progress`` (k,);
     ``trades`` (k, room), where room exceeds the alerts that a cool-down lets through; ``daily`` (k, days),
     equity at the last bar of each day that saw a position, NaN elsewhere. ``times`` (n,) are the bars'
-    timestamps. ``rows, signals, found`` (1,), ``levels`` (2, SLICE) f4 and ``possible`` (SLICE,) u1 are
-    scratch; ``rows[0]`` must be all NaN.
+    timestamps. ``rows, signals, found`` (1,), ``levels`` (2, SLICE) f4, ``possible`` (SLICE,) u1 and
+    ``places`` (SLICE + 1,) i4 are scratch; ``rows[0]`` must be all NaN.
     """
     row, signal, assessment, lows, highs = rows[0], signals[0], found[0], levels[0], levels[1]
     for k in range(params.size):
@@ -289,20 +300,19 @@ def run_sets(
         for k in range(params.size):
             limits, rules, stage, state = params[k].limits, params[k].rules, stages[k], progress[k]
             _screen_slice(packed, screen, first, last, limits, lows, highs, possible)
-            for i in range(last - first):
-                if possible[i] == 0:
-                    continue
-                time = times[first + i]
+            for c in range(_collect(possible, last - first, places)):
+                t = first + places[c]
+                time = times[t]
                 if state.last_alert > 0 and time - state.last_alert < rules.cooldown_ms:
                     continue
-                bar, bits = prepared[first + i], np.int64(packed[first + i])
+                bar, bits = prepared[t], np.int64(packed[t])
                 if not _alerts(bar, bits, limits, rules, row, signal):
                     continue
                 state.last_alert = time
                 state.alerts += 1
                 # Below min_confidence ``plan`` cannot end in a BUY or SELL: no need to ask it.
-                if first + i < state.free or bar.confidence < limits.min_confidence:
+                if t < state.free or bar.confidence < limits.min_confidence:
                     continue
                 _order(bar, bits, limits, rules, row, assessment, stage)
                 if stage.order.side != 0:
-                    _follow(first + i, bars, stage, rules, state, trades[k], daily[k])
+                    _follow(t, bars, stage, rules, state, trades[k], daily[k])
