@@ -12,8 +12,9 @@ import talib
 
 from aione_lab.backtest.prepare import prepare_bars
 from aione_lab.engine import bulk
+from aione_lab.engine.columns import scratch
 from aione_lab.engine.features import _momentum, _ranges, _reference, _volatility, _volume
-from aione_lab.engine.records import FEATURE_NAMES, FEATURE_STATE, FEATURES
+from aione_lab.engine.records import FEATURE_NAMES, FEATURE_STATE
 from aione_lab.engine.spec import FeatureSpec
 from benchmarks.market import Market
 from benchmarks.timing import Row, measure, measure_pair
@@ -117,7 +118,7 @@ def bench_features(market: Market) -> list[Row]:
     bars = prepare_bars(market.candles, "1m", market.reference)
     spec = FeatureSpec().record("1m")
     columns = np.empty((len(FEATURE_NAMES), n))
-    rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+    rows, block = scratch()
 
     def everything() -> None:
         states = np.zeros(1, FEATURE_STATE)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
-from aione_lab.engine import bulk
+from aione_lab.backtest.result import Result
+from aione_lab.engine.columns import scratch
 from aione_lab.engine.entries import plan_longs, trade_entries
-from aione_lab.engine.params import params_record
-from aione_lab.engine.records import ASSESSMENT, FEATURE_NAMES, FEATURES, STAGE_STATE, TRADE
+from aione_lab.engine.params import check_kind, params_record
+from aione_lab.engine.records import ASSESSMENT, STAGE_STATE, TRADE
 from aione_lab.errors import InputError
 
-if TYPE_CHECKING:
-    from aione_lab.backtest.result import Result
+MOST_DRAWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,19 @@ def random_entries(result: Result, n_draws: int = 200, seed: int = 0) -> Baselin
     Bars are drawn without replacement among the warm ones where the same stop, target and risk/reward
     rule would allow a BUY; one that falls into an open trade moves to the next such bar after it. Exits,
     costs, sizing and funding are the replay's own code; of a threshold schedule the last set counts. The
-    p-value is (1 + draws at least as good) / (1 + draws), by mean net P&L a trade.
+    p-value is (1 + draws at least as good) / (1 + draws), by mean net P&L a trade. The same ``seed``, an
+    integer from 0, gives the same draws. Raises InputError for a result, number or seed that is none.
     """
-    if not isinstance(n_draws, (int, np.integer)) or isinstance(n_draws, bool) or n_draws < 1:
-        raise InputError.of("n_draws", n_draws, "must be an integer ≥ 1")
+    check_kind("result", result, Result)
+    if not _whole(n_draws) or not 1 <= n_draws <= MOST_DRAWS:
+        raise InputError.of("n_draws", n_draws, f"must be an integer from 1 to {MOST_DRAWS}")
+    if not _whole(seed) or seed < 0:
+        raise InputError.of("seed", seed, "must be an integer ≥ 0")
     params = params_record(result.thresholds, result.interval, result.spec, result.settings, result.costs)
     params["rules"]["allow_shorts"] = 0
     bars = result.bars
     stops, targets = np.empty(len(bars)), np.empty(len(bars))
-    rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+    rows, block = scratch()
     plan_longs(result.columns, bars, params, rows, block, np.zeros(1, ASSESSMENT), stops, targets)
     eligible = np.flatnonzero(np.isfinite(stops))
     longs = result.trade_records["pnl"][result.trade_records["side"] == 1]
@@ -63,3 +67,7 @@ def random_entries(result: Result, n_draws: int = 200, seed: int = 0) -> Baselin
     usable = expectancy[np.isfinite(expectancy)]
     p_value = (1 + int((usable >= observed).sum())) / (1 + len(usable)) if n else math.nan
     return Baseline(n, net, expectancy, observed, p_value)
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,12 @@ import pandas as pd
 
 from aione_lab.backtest.metrics import daily_returns, sharpe_ratio, trade_metrics
 from aione_lab.backtest.prepare import infer_interval, prepare_bars
+from aione_lab.backtest.readonly import ReadOnly
 from aione_lab.backtest.replay import compute_features, stored_columns
-from aione_lab.engine import bulk, pruned
+from aione_lab.engine import pruned
+from aione_lab.engine.columns import scratch
 from aione_lab.engine.params import check_kind, params_record
-from aione_lab.engine.records import ASSESSMENT, FEATURE_NAMES, FEATURES, PARAMS, SIGNAL, STAGE_STATE, TRADE
+from aione_lab.engine.records import ASSESSMENT, FEATURES, PARAMS, SIGNAL, STAGE_STATE, TRADE
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.settings import Costs, Settings
@@ -46,7 +47,7 @@ class Evaluation:
     @cached_property
     def metrics(self) -> Mapping[str, Any]:
         """The metrics of ``Result.metrics`` that need no bar-by-bar signals."""
-        return MappingProxyType(
+        return ReadOnly(
             {
                 "n_alerts": self.n_alerts,
                 **trade_metrics(self.trade_records, self.both_touched),
@@ -89,7 +90,7 @@ class Prepared:
         self._prepared = np.zeros(n, pruned.PREPARED)
         params = self._params(Thresholds())
         params["limits"]["high_gate"] = math.inf
-        rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+        rows, block = scratch()
         signals, found = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT)
         pruned.prepare(
             columns, self.bars, params, rows, block, signals, found, self._packed, self._screen, self._prepared

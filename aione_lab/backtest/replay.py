@@ -11,12 +11,12 @@ import pandas as pd
 from aione_lab.backtest.prepare import frame_ms, infer_interval, prepare_bars
 from aione_lab.backtest.result import Result, features_frame
 from aione_lab.engine import bulk
+from aione_lab.engine.columns import scratch
 from aione_lab.engine.params import check_kind, params_record
 from aione_lab.engine.records import (
     ASSESSMENT,
     FEATURE_NAMES,
     FEATURE_STATE,
-    FEATURES,
     OUT,
     REASONS,
     SIGNAL,
@@ -86,7 +86,7 @@ def replay(
     # np.zeros maps memory lazily: room for the worst case costs nothing until it is written.
     signals, alerts, trades = np.zeros(n, SIGNAL), np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
     out = np.zeros(1, OUT)
-    rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+    rows, block = scratch()
     states = np.zeros(1, STATE)
     columns = np.empty((len(FEATURE_NAMES), n)) if features is None else stored_columns(features, bars, spec)
     params = params_record(schedule[0][1], interval, spec, settings, costs)
@@ -129,12 +129,13 @@ def compute_features(
 
     They depend on the candles, the interval, ``spec`` and the reference, never on a threshold.
     """
+    spec = FeatureSpec() if spec is None else spec
+    check_kind("spec", spec, FeatureSpec)
     interval = infer_interval(candles) if interval is None else interval
     bars = prepare_bars(candles, interval, reference)
     states = np.zeros(1, FEATURE_STATE)
-    rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+    rows, block = scratch()
     columns = np.empty((len(FEATURE_NAMES), len(bars)))
-    spec = FeatureSpec() if spec is None else spec
     bulk.start_features(states)
     bulk.compute_features(states, bars, spec.record(interval), rows, block, columns)
     return features_frame(columns, bars["timestamp"], spec)
@@ -155,7 +156,7 @@ def triggers(
     columns = _checked_columns(features)
     # The interval steers nothing that a trigger reads; costs neither.
     params = params_record(thresholds, "1m", FeatureSpec(), Settings() if settings is None else settings, Costs())
-    rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+    rows, block = scratch()
     masks = np.zeros(columns.shape[1], np.int64)
     bulk.trigger_masks(columns, params, rows, block, np.zeros(1, SIGNAL), masks)
     return pd.DataFrame({name: (masks >> i & 1).astype(bool) for i, name in enumerate(REASONS)}, index=features.index)
@@ -171,6 +172,7 @@ def _checked_columns(features: pd.DataFrame) -> np.ndarray:
 
 def stored_columns(features: pd.DataFrame, bars: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     """Feature columns (F, n) of a frame, checked against the bars and the spec they must belong to."""
+    check_kind("spec", spec, FeatureSpec)
     columns = _checked_columns(features)
     close = columns[FEATURE_NAMES.index("close")]
     if features.attrs.get("spec", spec.digest()) != spec.digest():

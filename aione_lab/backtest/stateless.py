@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,10 +12,21 @@ from aione_lab.backtest.decode import features_at
 from aione_lab.backtest.prepare import frame_ms, prepare_bars
 from aione_lab.engine import bulk
 from aione_lab.engine.bulk import seed_days, start_state
+from aione_lab.engine.columns import scratch
 from aione_lab.engine.params import params_record
-from aione_lab.engine.records import ASSESSMENT, FEATURE_NAMES, FEATURES, OUT, SIGNAL, SIGNALS, STATE, SUPPRESSED, TRADE
+from aione_lab.engine.records import (
+    ASSESSMENT,
+    BAR,
+    FEATURE_NAMES,
+    FEATURES,
+    OUT,
+    SIGNAL,
+    SIGNALS,
+    STATE,
+    SUPPRESSED,
+    TRADE,
+)
 from aione_lab.engine.spec import FeatureSpec
-from aione_lab.errors import InputError
 from aione_lab.lake.schema import check_candles
 from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.params import Thresholds
@@ -46,20 +58,33 @@ def replay_last_bar(
 ) -> LastBar:
     """Replay ``candles`` from an empty state, seeded with the completed ``days`` before them.
 
-    Raises InputError for frames that cannot be used, and for days of which none ends before the candles.
+    An empty frame gives what a stream knows before its first bar. Raises InputError for frames that cannot
+    be used.
     """
+    if isinstance(candles, pd.DataFrame) and not len(candles):
+        return _no_bar(spec, interval)
     bars = prepare_bars(candles, interval, reference)
     params = params_record(thresholds, interval, spec, settings, Costs())
     states = np.zeros(1, STATE)
     start_state(states, params)
     hints = [] if days is None else _seed_days(states, params, days, bars, spec)
     n = len(bars)
-    rows, block = bulk.scratch(FEATURES, len(FEATURE_NAMES))
+    rows, block = scratch()
     columns, signals = np.empty((len(FEATURE_NAMES), n)), np.zeros(n, SIGNAL)
     alerts, trades = np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
     bulk.replay_bars(states, bars, 0, n, params, np.zeros(1, OUT), rows, block, columns, signals, alerts, trades)
     row, signal = features_at(columns, n - 1), signals[-1]
     return LastBar(row, signal, tuple(hints + _hints(row, signal, bars, spec, interval)))
+
+
+def _no_bar(spec: FeatureSpec, interval: str) -> LastBar:
+    row, signal = np.zeros(1, FEATURES), np.zeros(1, SIGNAL)
+    row.view(np.float64)[:] = math.nan
+    for name in ("warm", "atr_7d_days", "level_days"):
+        row[name] = 0.0
+    for name in ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold"):
+        signal[name] = math.nan
+    return LastBar(row[0], signal[0], tuple(_hints(row[0], signal[0], np.zeros(0, BAR), spec, interval)))
 
 
 def bars_needed(spec: FeatureSpec, interval: str) -> int:
@@ -81,10 +106,9 @@ def _seed_days(
     first = int(bars["timestamp"][0])
     ends = frame_ms(days) + DAY_MS
     used = days[ends <= first].tail(spec.level_days)
-    if not len(used):
-        given = f"days from {iso(int(ends[0]) - DAY_MS)[:10]}"
-        raise InputError.of("daily", given, f"must hold a day that ends by the first candle, {iso(first)}")
-    seed_days(states, params, used["high"].to_numpy(), used["low"].to_numpy(), int(frame_ms(used)[-1]) // DAY_MS)
+    newest = int(frame_ms(used)[-1]) if len(used) else None
+    if newest is not None:
+        seed_days(states, params, used["high"].to_numpy(), used["low"].to_numpy(), newest // DAY_MS)
     own = np.flatnonzero(frame_ms(days) == first // DAY_MS * DAY_MS)
     if own.size:
         daily = states["features"]["daily"]
@@ -94,8 +118,7 @@ def _seed_days(
     late = int((ends > first).sum()) - own.size
     if late:
         hints.append(f"{late} of {len(days)} daily candles left out: they begin after the first candle")
-    newest = int(frame_ms(used)[-1])
-    if newest + DAY_MS < first // DAY_MS * DAY_MS:
+    if newest is not None and newest + DAY_MS < first // DAY_MS * DAY_MS:
         hints.append(f"daily levels end with {iso(newest)[:10]}, before the day that precedes the first candle")
     return hints
 

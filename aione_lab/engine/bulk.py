@@ -1,14 +1,11 @@
 """Loops over the step: many bars in one call. No arithmetic lives here.
 
-``features`` columns are float64, shape (len(FEATURE_NAMES), n_bars), one contiguous row a feature:
-reading a few features of a year touches a few megabytes only. Rows are gathered and scattered in
-cache-sized blocks.
+``columns`` are float64 of shape (len(FEATURE_NAMES), bars), see ``columns.py``.
 """
 
 from __future__ import annotations
 
-import numpy as np
-
+from aione_lab.engine.columns import BLOCK, gather, scatter
 from aione_lab.engine.features import features_reset, features_step
 from aione_lab.engine.levels import add_day
 from aione_lab.engine.stage1 import ALERT, find_reasons, ready
@@ -17,20 +14,10 @@ from aione_lab.engine.step import break_sequence, stages_step, start, step_bar
 from aione_lab.jit import njit
 from aione_lab.thresholds.adaptive import resolve
 
-BLOCK = 256
-
 
 @njit
 def _is_gap(last_time, time, step_ms):
     return last_time > 0 and time - last_time != step_ms
-
-
-@njit
-def _scatter(block, columns, start, n):
-    """Block (BLOCK, F) → columns (F, bars)[:, start:start + n]."""
-    for j in range(columns.shape[0]):
-        for i in range(n):
-            columns[j, start + i] = block[i, j]
 
 
 @njit
@@ -63,7 +50,7 @@ def replay_bars(states, bars, first, last, params, out, rows, block, columns, si
             if result.trades == 1:
                 trades[closed] = result.trade
                 closed += 1
-        _scatter(block, columns, base, n)
+        scatter(block, columns, base, n)
     return alerts, closed
 
 
@@ -78,7 +65,7 @@ def compute_features(states, bars, specs, rows, block, columns):
             if _is_gap(state.last_time, bar.timestamp, spec.step_ms):
                 features_reset(state)
             features_step(state, bar, spec, rows[i])
-        _scatter(block, columns, base, n)
+        scatter(block, columns, base, n)
 
 
 @njit
@@ -89,9 +76,7 @@ def replay_features(stages, bars, first, last, params, out, rows, block, columns
     closed = 0
     for base in range(first, last, BLOCK):
         n = min(BLOCK, last - base)
-        for j in range(columns.shape[0]):
-            for i in range(n):
-                block[i, j] = columns[j, base + i]
+        gather(columns, base, n, block)
         for i in range(n):
             t = base + i
             bar = bars[t]
@@ -117,20 +102,12 @@ def trigger_masks(columns, params, rows, block, scratch, masks):
     param, signal = params[0], scratch[0]
     for base in range(0, masks.size, BLOCK):
         n = min(BLOCK, masks.size - base)
-        for j in range(columns.shape[0]):
-            for i in range(n):
-                block[i, j] = columns[j, base + i]
+        gather(columns, base, n, block)
         for i in range(n):
             masks[base + i] = 0
             if ready(rows[i]):
                 resolve(param.limits, rows[i].atr_7d, signal)
                 masks[base + i] = find_reasons(rows[i], param.limits, param.rules, signal)
-
-
-def scratch(dtype: np.dtype, n_columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of ``dtype``, the same memory as float64 (BLOCK, n_columns))."""
-    rows = np.zeros(BLOCK, dtype)
-    return rows, rows.view(np.float64).reshape(BLOCK, n_columns)
 
 
 @njit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aione_lab.engine.columns import gather
 from aione_lab.engine.stage1 import ready
 from aione_lab.engine.stage2 import assess
 from aione_lab.engine.stage3 import stage3_follow, stage3_gap
@@ -18,9 +19,7 @@ def plan_longs(columns, bars, params, rows, block, found, stops, targets):
     size = block.shape[0]
     for base in range(0, bars.size, size):
         n = min(size, bars.size - base)
-        for j in range(columns.shape[0]):
-            for i in range(n):
-                block[i, j] = columns[j, base + i]
+        gather(columns, base, n, block)
         for i in range(n):
             stops[base + i] = targets[base + i] = float("nan")
             if not ready(rows[i]):

@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 
+from aione_lab.engine.columns import gather
 from aione_lab.engine.records import FLAGS, record_dtype
 from aione_lab.engine.stage1 import (
     BEARISH_DIVERGENCE,
@@ -94,9 +95,7 @@ def prepare(columns, bars, params, rows, block, signals, found, packed, screen, 
     size = block.shape[0]
     for base in range(0, bars.size, size):
         n = min(size, bars.size - base)
-        for j in range(columns.shape[0]):
-            for i in range(n):
-                block[i, j] = columns[j, base + i]
+        gather(columns, base, n, block)
         for i in range(n):
             t = base + i
             row, out = rows[i], prepared[t]
