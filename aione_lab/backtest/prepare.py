@@ -9,7 +9,7 @@ import pandas as pd
 
 from aione_lab.engine.records import BAR
 from aione_lab.errors import InputError
-from aione_lab.lake.schema import check_candles, check_funding
+from aione_lab.lake.schema import check_candles, check_funding, check_spacing, need_columns
 from aione_lab.lake.stamps import read_stamps, stamp_source
 from aione_lab.units import INTERVALS, MINUTE_MS, interval_ms
 
@@ -23,8 +23,7 @@ def frame_ms(frame: pd.DataFrame | pd.Series) -> np.ndarray:
 
 def infer_interval(candles: pd.DataFrame) -> str:
     """The interval of a candle frame: its most frequent spacing. InputError where that is none we know."""
-    if not isinstance(candles, pd.DataFrame):
-        raise InputError.of("candles", type(candles).__name__, "must be a pandas DataFrame")
+    need_columns(candles, (), "candles")
     steps = np.diff(read_stamps(stamp_source(candles, "candles"), "candles.timestamp"))
     if not steps.size:
         raise InputError.of("interval", None, f"cannot be told from {len(candles)} candle(s); name one")
@@ -53,6 +52,7 @@ def prepare_bars(
     candles = check_candles(candles, interval)
     bars = np.zeros(len(candles), BAR)
     times = frame_ms(candles)
+    check_spacing(times, interval, "candles")
     bars["timestamp"] = times
     for name in ("open", "high", "low", "close", "volume", *_OPTIONAL):
         bars[name] = candles[name].to_numpy()
@@ -75,7 +75,9 @@ def _reference_closes(reference: Any, interval: str) -> tuple[np.ndarray, np.nda
         flat = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), closes), index=reference.index)
         reference = flat.assign(volume=0.0)
     checked = check_candles(reference, interval, "reference")
-    return frame_ms(checked), checked["close"].to_numpy()
+    times = frame_ms(checked)
+    check_spacing(times, interval, "reference")
+    return times, checked["close"].to_numpy()
 
 
 def _put_funding(bars: np.ndarray, funding: pd.DataFrame, step: int) -> None:

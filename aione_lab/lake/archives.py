@@ -18,14 +18,14 @@ import pandas as pd
 
 from aione_lab.errors import InputError
 from aione_lab.lake.limits import BadFileError
-from aione_lab.lake.names import NamedFile, find_files, holds_other_prices, read_name
+from aione_lab.lake.names import NamedFile, find_files, holds_other_prices, printable, read_name
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
 from aione_lab.lake.readers import (
     CANDLE_NAMES,
     CANDLE_REQUIRED,
     FUNDING_NAMES,
     FUNDING_REQUIRED,
-    check_spacing,
+    check_file_spacing,
     frame_table,
     read_bytes,
     read_file,
@@ -67,7 +67,7 @@ def import_candles(
 
     def parse(table: pd.DataFrame, named: str) -> FileReport:
         stamps = seconds_to_milliseconds(table["timestamp"].to_numpy(), step)
-        check_spacing(stamps, interval)
+        check_file_spacing(stamps, interval)
         good, refused = screen_candles(table.assign(timestamp=stamps), interval, now_ms=int(time.time() * 1000))
         if good.empty:
             raise BadFileError(f"holds no usable candle; {_worst(refused)}")
@@ -178,7 +178,8 @@ def _import(
     reports: list[FileReport] = []
     with progress_reporter(progress, f"importing {kind}") as tell:
         for number, file in enumerate(files):
-            tell(file.path.name, number, len(files))
+            path = str(file.path).encode("utf-8", "backslashreplace").decode()  # a report must go into JSON
+            tell(printable(file.path.name), number, len(files))
             named = asked or file.symbol
             try:
                 if named is None:
@@ -187,11 +188,11 @@ def _import(
                 data = read_bytes(file.path)
                 notes = _verify_checksum(file.path, data)
                 report = parse(read_file(file.path, data, names, required), named)
-                reports.append(report.model_copy(update={"file": str(file.path), "notes": (*notes, *report.notes)}))
+                reports.append(report.model_copy(update={"file": path, "notes": (*notes, *report.notes)}))
             except BadFileError as error:
                 if len(files) == 1:
                     raise InputError.of("source", str(file.path), str(error)) from None
-                reports.append(FileReport(file=str(file.path), symbol=named, error=str(error)))
+                reports.append(FileReport(file=path, symbol=named, error=str(error)))
         tell("done", len(files), len(files))
     if all(report.error is not None for report in reports):
         first = reports[0]

@@ -11,7 +11,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from aione_lab.errors import LakeCorruption
-from aione_lab.lake.schema import CANDLE_COLUMNS, PRICES, REQUIRED_COLUMNS, need_columns, value_faults
+from aione_lab.lake.schema import CANDLE_COLUMNS, PRICES, REQUIRED_COLUMNS, need_columns, read_numbers, value_faults
 from aione_lab.lake.stamps import FINER_THAN_MS, mend_stamps, plausible, read_stamps, stamp_source
 from aione_lab.units import LATEST_MS, interval_ms, iso
 
@@ -117,11 +117,7 @@ def audit_frame(
     step = interval_ms(interval)
     need_columns(frame, REQUIRED_COLUMNS, "frame")
     given = read_stamps(stamp_source(frame, "frame"), "frame.timestamp")
-    values = {
-        name: pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        for name in CANDLE_COLUMNS
-        if name in frame.columns
-    }
+    values = read_numbers(frame, CANDLE_COLUMNS, "frame", text=True)
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     return _report(symbol, interval, step, given, values, now, None, 0, ())
 

@@ -24,7 +24,7 @@ from aione_lab.lake.client import Client, RefusedError
 from aione_lab.lake.loop import run_async
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
 from aione_lab.lake.reports import FetchReport, Refusal, SymbolFetch, refusals
-from aione_lab.lake.schema import screen_candles
+from aione_lab.lake.schema import as_list, screen_candles
 from aione_lab.units import DAY_MS, HOUR_MS, MINUTE_MS, interval_ms, iso, parse_symbol, to_ms
 
 if TYPE_CHECKING:
@@ -357,7 +357,7 @@ def _funding_spans(lake: Lake, symbol: str, start: int, end: int) -> list[Span]:
 
 
 def _checked_symbols(symbols: Sequence[str] | str) -> list[str]:
-    names = [symbols] if isinstance(symbols, str) else list(symbols)
+    names = [symbols] if isinstance(symbols, str) else as_list(symbols, "symbols", "must be symbols such as BTCUSDT")
     if not names:
         raise InputError.of("symbols", symbols, "must name at least one symbol")
     return list({parse_symbol(name, "symbols"): name for name in names}.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,7 @@ _FUNDING = re.compile(
 _BARE = re.compile(r"[A-Z0-9_]+(?:USDT|USDC|FDUSD|BUSD|TUSD|USD|BTC|ETH|BNB|EUR|TRY|PERP)(?:_\d{6})?")
 # Stores that write ccxt's BTC/USDT:USDT as BTC_USDT_USDT
 _SETTLED = re.compile(r"([A-Z0-9]+)_(USDT|USDC|BUSD|USD)_\2")
+_UNSHOWN = ("Cc", "Cf", "Cs")  # controls, invisible formatting (it can turn a line around), half surrogates
 # Folders of the public archive whose files carry the names of kline files and other prices
 _OTHER_PRICES = ("markpriceklines", "indexpriceklines", "premiumindexklines")
 
@@ -55,7 +57,12 @@ def find_files(source: str | Path | Iterable[str | Path]) -> list[Path]:
     text = str(source)
     if not text or "\x00" in text:
         raise InputError.of("source", source, "must be a path, a folder or a pattern")
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (RuntimeError, OSError) as error:  # no such user, a name too long
+        why = error.strerror if isinstance(error, OSError) else error
+        raise InputError.of("source", text, f"is no path here ({why})") from None
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise InputError.of("source", text, f"must be one of {', '.join(SUFFIXES)}")
@@ -78,6 +85,14 @@ def _readable(path: Path, base: Path) -> bool:
     if path.suffix.lower() not in SUFFIXES or not path.is_file():
         return False
     return not any(part.startswith(".") for part in path.relative_to(base).parts)
+
+
+def printable(text: str) -> str:
+    """``text`` as one harmless line: control characters and bytes that are no UTF-8 are written as escapes.
+
+    File names come from outside and may hold anything, terminal commands among them.
+    """
+    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in _UNSHOWN else c for c in text)
 
 
 def read_name(path: Path, kind: str = "candles") -> NamedFile:

@@ -26,6 +26,7 @@ from aione_lab.lake.limits import (
     single_csv_member,
 )
 from aione_lab.lake.names import contradicts
+from aione_lab.lake.schema import need_columns, spacing_fault
 from aione_lab.lake.stamps import mend_stamps, read_stamps
 from aione_lab.units import EARLIEST_MS, INTERVALS, LATEST_MS
 
@@ -48,6 +49,8 @@ FUNDING_NAMES: dict[str, tuple[str, ...]] = {
 }
 FUNDING_REQUIRED = ("timestamp", "funding_rate")
 
+_UTC_WANTED = "must be UTC, such as 2025-01-01T00:00:00Z, or integer ms"
+
 # What exchange archives without a header line hold, by the number of their columns.
 _KLINE_HEADER = (
     "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
@@ -64,7 +67,7 @@ def read_file(path: Path, data: bytes, names: dict[str, tuple[str, ...]], requir
     """Read ``data``, the content of ``path``, into a frame with our column names.
 
     Returns ``timestamp`` (int64, in the unit of the file: the caller makes milliseconds of it) and float64 columns,
-    in file order; columns nobody knows are left out. Raises BadFileError.
+    in file order; columns nobody knows are left out. Raises BadFileError, also for times without a zone.
     """
     suffix = path.suffix.lower()
     try:
@@ -72,16 +75,16 @@ def read_file(path: Path, data: bytes, names: dict[str, tuple[str, ...]], requir
             member, data = single_csv_member(data)
             if contradicts(path, member):
                 raise BadFileError(f"holds {member[:80]!r}, another symbol or interval than its own name says")
-            table = _csv_table(data, names, required)
+            table, chosen = _csv_table(data, names, required)
         elif suffix == ".csv":
-            table = _csv_table(data, names, required)
+            table, chosen = _csv_table(data, names, required)
         elif suffix in (".parquet", ".pq"):
-            table = _parquet_table(data, names, required)
+            table, chosen = _parquet_table(data, names, required)
         else:
-            table = _arrow_table(data, names, required)
+            table, chosen = _arrow_table(data, names, required)
+        return _plain_frame(table.rename_columns(list(chosen)), chosen["timestamp"])
     except (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError, ValueError) as error:
         raise BadFileError(f"cannot be read as {suffix[1:]} ({one_line(error)})") from None
-    return _plain_frame(table)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -101,7 +104,8 @@ def read_bytes(path: Path) -> bytes:
 
 def frame_table(frame: pd.DataFrame, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pd.DataFrame:
     """A user's DataFrame with our column names and its times as int64; naive and non-UTC times are an InputError."""
-    if isinstance(frame.index, pd.DatetimeIndex):
+    need_columns(frame, (), "source")
+    if frame.index.dtype.kind == "M":
         times = read_stamps(frame.index, "frame.index")
         others = [c for c in frame.columns if _fold(str(c)) not in names["timestamp"]]
         frame = frame[others].reset_index(drop=True).assign(timestamp=times)
@@ -145,7 +149,10 @@ def _choose(columns: list[str], names: dict[str, tuple[str, ...]], required: tup
     return chosen
 
 
-def _csv_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pa.Table:
+_Chosen = tuple[pa.Table, dict[str, str]]  # the columns wanted, and our names → theirs, in the same order
+
+
+def _csv_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> _Chosen:
     first = data[: 1 << 16].removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8").rstrip("\r")
     if not first.strip() or "\x00" in first:
         raise BadFileError("is not CSV text")
@@ -166,7 +173,7 @@ def _csv_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[s
             column_types=types, include_columns=list(chosen.values()), strings_can_be_null=True
         ),
     )
-    return table.rename_columns(list(chosen))
+    return table, chosen
 
 
 def _is_number(text: str) -> bool:
@@ -177,7 +184,7 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _parquet_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pa.Table:
+def _parquet_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> _Chosen:
     file = pq.ParquetFile(pa.BufferReader(data))
     meta = file.metadata
     if meta.num_rows > MAX_ROWS:
@@ -196,10 +203,10 @@ def _parquet_table(data: bytes, names: dict[str, tuple[str, ...]], required: tup
     if not 0 <= declared <= MAX_UNPACKED_BYTES:
         raise BadFileError(f"declares {declared} bytes of data, at most {MAX_UNPACKED_BYTES} are allowed")
     table = file.read(columns=list(columns.values()), use_threads=False, use_pandas_metadata=False)
-    return table.select(list(columns.values())).rename_columns(list(columns))
+    return table.select(list(columns.values())), columns
 
 
-def _arrow_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pa.Table:
+def _arrow_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> _Chosen:
     """A feather (version 2) or Arrow file, read as the stream it contains after having been measured."""
     if data[:6] != b"ARROW1" or data[-6:] != b"ARROW1":
         raise BadFileError("is not a whole feather (version 2) or Arrow file")
@@ -218,7 +225,7 @@ def _arrow_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple
         ours: "__index_level_0__" if theirs not in reader.schema.names else theirs for ours, theirs in chosen.items()
     }
     _check_types(reader.schema, columns)
-    return reader.read_all().select(list(columns.values())).rename_columns(list(columns))
+    return reader.read_all().select(list(columns.values())), columns
 
 
 def _with_index_name(names: list[str]) -> list[str]:
@@ -239,10 +246,10 @@ def _check_types(schema: pa.Schema, columns: dict[str, str]) -> None:
             raise BadFileError(f"column {theirs[:40]!r} holds {str(kind)[:60]}, not numbers")
 
 
-def _plain_frame(table: pa.Table) -> pd.DataFrame:
+def _plain_frame(table: pa.Table, time_column: str) -> pd.DataFrame:
     if table.num_rows == 0:
         raise BadFileError("holds no rows")
-    columns: dict[str, np.ndarray] = {"timestamp": _stamps(table.column("timestamp"))}
+    columns: dict[str, np.ndarray] = {"timestamp": _stamps(table.column("timestamp"), time_column)}
     for name in table.column_names:
         if name != "timestamp":
             columns[name] = _floats(name, table.column(name))
@@ -259,18 +266,20 @@ def _floats(name: str, column: pa.ChunkedArray) -> np.ndarray:
     return np.array(values.to_numpy(), dtype=np.float64)
 
 
-def _stamps(column: pa.ChunkedArray) -> np.ndarray:
-    """Stamps as int64: integers as they stand, everything that carries its own unit in milliseconds."""
+def _stamps(column: pa.ChunkedArray, name: str) -> np.ndarray:
+    """Stamps as int64: integers as they stand, everything that carries its own unit in milliseconds.
+
+    A time without a zone may have been meant as anybody's local time, and is refused.
+    """
     if column.null_count:
         row = column.is_null().index(True).as_py()
         raise BadFileError(f"row {row + 1} has no time")
     kind = column.type
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        column = _text_times(column)
+        column = _text_times(column, name)
         kind = column.type
-    if pa.types.is_date(kind):
-        column = pc.cast(column, pa.timestamp("ms"))
-        kind = column.type
+    if pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and kind.tz is None):
+        raise BadFileError(f"column {name[:40]!r} has no time zone; {_UTC_WANTED}")
     if pa.types.is_timestamp(kind):
         return np.array(pc.cast(pc.cast(column, pa.timestamp("ms", kind.tz), safe=False), pa.int64()).to_numpy())
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
@@ -278,20 +287,37 @@ def _stamps(column: pa.ChunkedArray) -> np.ndarray:
         wrong = ~(np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**63))
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise BadFileError(f"row {row + 1} has the time {values[row]!r}, which is no whole number")
+            raise BadFileError(f"row {row + 1} has the time {float(values[row])!r}, no whole number of 64 bits")
         return values.astype(np.int64)
     if pa.types.is_integer(kind):
         return np.array(pc.cast(column, pa.int64()).to_numpy())
     raise BadFileError(f"the time column holds {str(kind)[:60]}, neither integers nor dates")
 
 
-def _text_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    for kind in (pa.timestamp("ms", "UTC"), pa.timestamp("ms")):
-        try:
-            return pc.cast(column, kind)
-        except pa.ArrowException:
+def _text_times(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """Times out of text, all of them with a zone; BadFileError names the first cell of another kind."""
+    zoned = pa.timestamp("ms", "UTC")
+    try:
+        return pc.cast(column, zoned)
+    except pa.ArrowException:
+        pass  # which cell it is takes a closer look
+    cells = column.to_pylist()
+    numbers = [_is_number(cell) for cell in cells]
+    mostly_numbers = 2 * sum(numbers) >= len(cells)
+    for row, (cell, number) in enumerate(zip(cells, numbers, strict=True), start=1):
+        if number if mostly_numbers else _casts(cell, zoned):
             continue
-    raise BadFileError(f"the time {str(column[0])[:40]!r} is neither a number nor an ISO date")
+        fault = "has no time zone" if _casts(cell, pa.timestamp("ms")) else "is no time"
+        raise BadFileError(f"row {row}: {cell[:40]!r} in column {name[:40]!r} {fault}; {_UTC_WANTED}")
+    raise BadFileError(f"column {name[:40]!r} holds numbers beyond 64 bits; {_UTC_WANTED}")
+
+
+def _casts(text: str, kind: pa.DataType) -> bool:
+    try:
+        pc.cast(pa.scalar(text), kind)
+    except pa.ArrowException:
+        return False
+    return True
 
 
 def seconds_to_milliseconds(stamps: np.ndarray, step_ms: int) -> np.ndarray:
@@ -314,17 +340,8 @@ def _spacing(stamps: np.ndarray) -> int | None:
     return int(values[np.argmax(counts)])
 
 
-def check_spacing(stamps: np.ndarray, interval: str) -> None:
-    """Refuse a table whose rows stand at another distance than ``interval``; BadFileError.
-
-    A few odd distances are gaps or bad rows, which the screen and the audit report. The most common one decides.
-    """
-    step_ms = INTERVALS[interval]
-    scaled, _ = mend_stamps(stamps, step_ms)
-    spacing = _spacing(scaled)
-    if spacing is None or spacing == step_ms:
-        return
-    if spacing > step_ms and (len(stamps) < 3 or step_ms in np.diff(np.unique(scaled))):
-        return
-    name = next((n for n, ms in INTERVALS.items() if ms == spacing), f"{spacing / 1000:g} s")
-    raise BadFileError(f"interval={interval!r} was named, but its rows stand {name} apart")
+def check_file_spacing(stamps: np.ndarray, interval: str) -> None:
+    """Refuse a table whose rows stand at another distance than ``interval`` (see ``spacing_fault``); BadFileError."""
+    mended, _ = mend_stamps(stamps, INTERVALS[interval])
+    if (apart := spacing_fault(mended, interval)) is not None:
+        raise BadFileError(f"interval={interval!r} was named, but its rows stand {apart} apart")

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, computed_field
 
+from aione_lab.lake.names import printable
 from aione_lab.units import iso
 
 
@@ -34,7 +35,8 @@ class FileReport(_Report):
     """What became of one file: every row read is new, same, revised or refused.
 
     ``rows_same`` were in the lake already with the same values, ``rows_revised`` with other ones.
-    ``error`` says why a whole file was refused; then nothing of it was taken.
+    ``file`` is the path, bytes that are no UTF-8 escaped. ``error`` says why a whole file was refused;
+    then nothing of it was taken.
     """
 
     file: str
@@ -50,11 +52,11 @@ class FileReport(_Report):
 
     def __str__(self) -> str:
         if self.error is not None:
-            return f"{self.file}: refused: {self.error}"
+            return printable(f"{self.file}: refused: {self.error}")
         parts = [f"{self.rows_read} rows read", f"{self.rows_new} new", f"{self.rows_same} duplicate"]
         parts += [f"{n} {word}" for n, word in ((self.rows_revised, "revised"),) if n]
         parts += [f"{r.rows} refused: {r.reason}" + (f" (first at {r.first})" if r.first else "") for r in self.refused]
-        return f"{self.file} → {self.symbol}: " + ", ".join([*parts, *self.notes])
+        return printable(f"{self.file} → {self.symbol}: " + ", ".join([*parts, *self.notes]))
 
 
 class ImportReport(_Report):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import numbers
+from collections.abc import Iterable
+from decimal import Decimal
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,13 +21,18 @@ from aione_lab.lake.stamps import (
     stamp_text,
     utc_index,
 )
-from aione_lab.units import LATEST_MS, interval_ms
+from aione_lab.units import INTERVALS, LATEST_MS, interval_ms
 
 PRICES = ("open", "high", "low", "close")
 REQUIRED_COLUMNS = (*PRICES, "volume")
 OPTIONAL_COLUMNS = ("quote_volume", "trades", "taker_buy_volume")
 CANDLE_COLUMNS = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
 """Columns of a candle frame beside its index ``timestamp``; all float64, the optional ones NaN where unknown."""
+
+LEAST_PRICE, MOST_PRICE = 1e-12, 1e12
+"""Prices beyond these are no prices: arithmetic on them leaves the range of a double."""
+
+_ROUNDING = 1e-9  # a part and its whole may have been rounded apart
 
 FUNDING_COLUMNS = ("funding_rate",)
 """Columns of a funding frame beside its index ``timestamp``: the rate of one payment, as a fraction."""
@@ -47,7 +55,8 @@ def check_candles(frame: pd.DataFrame, interval: str, argument: str = "candles")
     Returns a frame of ``CANDLE_COLUMNS`` (float64) on an index of unit ms; the input is not changed.
     Raises InputError, one line with the first offending row, for: an empty frame, missing columns,
     naive or non-UTC times, stamps outside 2009–2100, off the grid, unsorted or repeated, prices that
-    are NaN, infinite or not positive, NaN or negative volume, high below or low above open or close.
+    are NaN, infinite, not positive or not between 1e-12 and 1e12, NaN or negative volume, taker-buy volume
+    above the volume, high below or low above open or close, and columns that hold anything but numbers.
     """
     step = interval_ms(interval)
     need_columns(frame, REQUIRED_COLUMNS, argument)
@@ -55,7 +64,7 @@ def check_candles(frame: pd.DataFrame, interval: str, argument: str = "candles")
         raise InputError.of(argument, "empty frame", "must hold at least one candle")
     ms = read_stamps(stamp_source(frame, argument), f"{argument}.timestamp")
     _check_stamps(ms, step, interval, argument)
-    values = {name: _floats(frame, name, argument) for name in CANDLE_COLUMNS if name in frame.columns}
+    values = read_numbers(frame, CANDLE_COLUMNS, argument)
     _check_values(values, ms, argument)
     if tuple(frame.columns) == CANDLE_COLUMNS and _is_lake_index(frame.index):
         if all(dtype == np.float64 for dtype in frame.dtypes):
@@ -78,17 +87,13 @@ def screen_candles(frame: pd.DataFrame, interval: str, now_ms: int | None = None
 
     Returns ``(good, refused)``: a sorted candle frame, and a frame of ``timestamp`` (int64 as it was
     given) and ``reason``, one row for each row refused. Raises InputError only for what concerns the
-    whole frame: missing columns, naive or non-UTC times, an unknown interval.
+    whole frame: missing columns, columns of truth values or times, naive or non-UTC times, an unknown interval.
     """
     step = interval_ms(interval)
     need_columns(frame, REQUIRED_COLUMNS, "candles")
     given = read_stamps(stamp_source(frame, "candles"), "candles.timestamp")
     ms, fixed = mend_stamps(given, step, LATEST_MS if now_ms is None else now_ms)
-    values = {
-        name: pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-        for name in CANDLE_COLUMNS
-        if name in frame.columns
-    }
+    values = read_numbers(frame, CANDLE_COLUMNS, "candles", text=True)
     reasons = np.full(len(ms), "", dtype=object)
 
     def refuse(bad: np.ndarray, reason: str) -> None:
@@ -127,7 +132,7 @@ def check_funding(frame: pd.DataFrame | pd.Series, argument: str = "funding") ->
     need_columns(frame, FUNDING_COLUMNS, argument)
     ms = read_stamps(stamp_source(frame, argument), f"{argument}.timestamp")
     _check_stamps(ms, 1, "ms", argument)
-    rate = _floats(frame, "funding_rate", argument)
+    rate = read_numbers(frame, FUNDING_COLUMNS, argument)["funding_rate"]
     bad = ~(np.abs(rate) < 1.0)
     if bad.any():
         row = int(np.argmax(bad))
@@ -140,6 +145,8 @@ def need_columns(frame: pd.DataFrame, needed: tuple[str, ...], argument: str) ->
     """InputError unless ``frame`` is a DataFrame that has each needed column, and none of ours twice."""
     if not isinstance(frame, pd.DataFrame):
         raise InputError.of(argument, type(frame).__name__, "must be a pandas DataFrame")
+    if frame.columns.nlevels > 1:
+        raise InputError.of(argument, list(frame.columns), "must have plain columns, not several levels of them")
     missing = [name for name in needed if name not in frame.columns]
     if missing:
         raise InputError.of(argument, list(frame.columns), f"missing column(s) {', '.join(missing)}")
@@ -157,11 +164,75 @@ def _is_lake_index(index: pd.Index) -> bool:
     )
 
 
-def _floats(frame: pd.DataFrame, name: str, argument: str) -> np.ndarray:
+def read_numbers(
+    frame: pd.DataFrame, names: Iterable[str], argument: str, *, text: bool = False
+) -> dict[str, np.ndarray]:
+    """float64 arrays of those of ``names`` that ``frame`` has, NaN where a value is missing.
+
+    Integers, floats and decimals are numbers, however they are stored. Truth values, times and complex
+    numbers are none, and a column of them is an InputError. So is text, unless ``text`` allows it: then
+    what is no number becomes NaN.
+    """
+    return {name: _floats(frame[name], f"{argument}.{name}", text) for name in names if name in frame.columns}
+
+
+def _floats(column: pd.Series, argument: str, text: bool) -> np.ndarray:
+    plain = pd.api.types
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype if column.cat.categories.dtype.kind in "iuf" else object)
+    dtype = column.dtype
+    numeric = plain.is_numeric_dtype(dtype) and not plain.is_bool_dtype(dtype) and not plain.is_complex_dtype(dtype)
+    if not numeric and (plain.is_object_dtype(dtype) or plain.is_string_dtype(dtype)):
+        numeric = all(map(_is_textual if text else _is_real, column))
     try:
-        return frame[name].to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError):
-        raise InputError.of(f"{argument}.{name}", str(frame[name].dtype), "must be numbers") from None
+        if numeric and text:
+            column = pd.to_numeric(column, errors="coerce")
+        if numeric:
+            return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
+    except (ValueError, TypeError, OverflowError):
+        pass  # an integer beyond every float: refused below
+    raise InputError.of(argument, str(dtype), "must be numbers") from None
+
+
+def _is_real(value: Any) -> bool:
+    if value is None or value is pd.NA:
+        return True
+    return isinstance(value, (numbers.Real, Decimal)) and not isinstance(value, bool)
+
+
+def _is_textual(value: Any) -> bool:
+    return isinstance(value, str) or _is_real(value)
+
+
+def spacing_fault(ms: np.ndarray, interval: str) -> str | None:
+    """How far ``ms`` (int64, in any order) stand apart, ``5m``, where that is another interval than theirs.
+
+    Gaps make odd distances: none of the rows directly following another, and more than half of the
+    distances the same, is what tells another interval. Two rows tell nothing.
+    """
+    step = INTERVALS[interval]
+    gaps, counts = np.unique(np.diff(np.unique(ms)), return_counts=True)
+    if not len(gaps):
+        return None
+    spacing = int(gaps[np.argmax(counts)])
+    if spacing == step:
+        return None
+    if spacing > step and (step in gaps or counts.sum() < 2 or 2 * counts.max() <= counts.sum()):
+        return None
+    return next((name for name, length in INTERVALS.items() if length == spacing), f"{spacing / 1000:g} s")
+
+
+def check_spacing(ms: np.ndarray, interval: str, argument: str) -> None:
+    """InputError where the rows of ``argument`` stand at another distance than ``interval`` (gaps are fine)."""
+    if (apart := spacing_fault(ms, interval)) is not None:
+        raise InputError.of("interval", interval, f"was named, but the rows of {argument} stand {apart} apart")
+
+
+def as_list(values: Any, argument: str, allowed: str) -> list[Any]:
+    """The elements of any iterable but a text; InputError for everything else."""
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InputError.of(argument, values, allowed)
+    return list(values)
 
 
 def _where(ms: np.ndarray, row: int, rule: str) -> str:
@@ -191,7 +262,7 @@ def _check_stamps(ms: np.ndarray, step: int, interval: str, argument: str) -> No
 
 def _check_values(values: dict[str, np.ndarray], ms: np.ndarray, argument: str) -> None:
     """Refuse the first bad number; the whole-column tests keep the good case at a few ms a symbol-year."""
-    prices_fine = all(values[name].min() > 0.0 and values[name].max() < np.inf for name in PRICES)
+    prices_fine = all(values[name].min() >= LEAST_PRICE and values[name].max() <= MOST_PRICE for name in PRICES)
     open_, high, low, close = (values[name] for name in PRICES)
     if (
         prices_fine
@@ -199,6 +270,7 @@ def _check_values(values: dict[str, np.ndarray], ms: np.ndarray, argument: str) 
         and values["volume"].max() < np.inf
         and not ((high < open_) | (high < close) | (low > open_) | (low > close)).any()
         and not any(_unusable_optional(values[name]).any() for name in OPTIONAL_COLUMNS if name in values)
+        and not _takers_above(values).any()
     ):
         return
     first: tuple[int, str, str] | None = None
@@ -214,15 +286,25 @@ def _unusable_optional(column: np.ndarray) -> np.ndarray:
     return (column < 0.0) | np.isinf(column)
 
 
+def _takers_above(values: dict[str, np.ndarray]) -> np.ndarray:
+    volume = values["volume"]
+    if "taker_buy_volume" not in values:
+        return np.zeros(len(volume), dtype=bool)
+    return values["taker_buy_volume"] > volume * (1.0 + _ROUNDING)
+
+
 def value_faults(values: dict[str, np.ndarray]) -> list[tuple[str, np.ndarray, str]]:
     """(column, mask of bad rows, the rule they break) for every rule on a candle's numbers."""
     open_, high, low, close = (values[name] for name in PRICES)
     volume = values["volume"]
     faults = [(n, ~((values[n] > 0.0) & (values[n] < np.inf)), "must be finite and above zero") for n in PRICES]
+    limits = f"must lie between {LEAST_PRICE:g} and {MOST_PRICE:g}"
+    faults += [(n, (values[n] < LEAST_PRICE) | (values[n] > MOST_PRICE), limits) for n in PRICES]
     faults.append(("volume", ~((volume >= 0.0) & (volume < np.inf)), "must be finite and not negative"))
     faults.append(("high", (high < open_) | (high < close), "must not be below open or close"))
     faults.append(("low", (low > open_) | (low > close), "must not be above open or close"))
     for name in OPTIONAL_COLUMNS:
         if name in values:
             faults.append((name, _unusable_optional(values[name]), "must be NaN (unknown) or finite and not negative"))
+    faults.append(("taker_buy_volume", _takers_above(values), "must not be above volume"))
     return faults

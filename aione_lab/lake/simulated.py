@@ -50,7 +50,7 @@ import pandas as pd
 from aione_lab.errors import InputError
 from aione_lab.lake import simulated_kernel as kernel
 from aione_lab.lake.resample import resample
-from aione_lab.lake.schema import CANDLE_COLUMNS, candle_frame
+from aione_lab.lake.schema import CANDLE_COLUMNS, as_list, candle_frame
 from aione_lab.lake.simulated_symbols import DEFAULT_SYMBOLS, FEE_PER_SIDE, Effect, SymbolSpec, Truth, truth
 from aione_lab.lake.stamps import utc_index
 from aione_lab.units import DAY_MS, HOUR_MS, MINUTE_MS, interval_ms, iso, parse_symbol, to_ms
@@ -91,11 +91,13 @@ class SimulatedExchange:
     """
 
     def __init__(self, seed: int = 0, symbols: Sequence[SymbolSpec] = DEFAULT_SYMBOLS) -> None:
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
             raise InputError.of("seed", seed, "must be a whole number from 0 on")
-        self.seed = seed
+        self.seed = int(seed)
         self.specs: dict[str, SymbolSpec] = {}
-        for spec in symbols:
+        for spec in as_list(symbols, "symbols", "must be a list of SymbolSpec"):
+            if not isinstance(spec, SymbolSpec):
+                raise InputError.of("symbols", spec, "must be a SymbolSpec")
             if spec.symbol in self.specs:
                 raise InputError.of("symbols", spec.symbol, "is listed twice")
             self.specs[spec.symbol] = spec
@@ -241,10 +243,13 @@ def fill(
     ``symbols`` picks from the default list (None: all). An unknown one, or a span the simulation does not
     have, is refused before anything is written.
     """
+    from aione_lab.lake.store import Lake as Store
+
+    if not isinstance(lake, Store):
+        raise InputError.of("lake", lake, "must be a Lake")
     exchange = SimulatedExchange(seed)
-    if isinstance(symbols, str):
-        raise InputError.of("symbols", symbols, "must be a list of symbols")
-    names = exchange.symbols if symbols is None else [exchange.spec(symbol).symbol for symbol in symbols]
+    asked = exchange.symbols if symbols is None else as_list(symbols, "symbols", "must be a list of symbols")
+    names = [exchange.spec(symbol).symbol for symbol in asked]
     if not names:
         raise InputError.of("symbols", names, "must name at least one symbol")
     exchange._span(start, days, MINUTE_MS)

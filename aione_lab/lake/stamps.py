@@ -19,14 +19,17 @@ FINER_THAN_MS = UNREADABLE + 1
 """Stands for a stamp with a fraction of a millisecond: never on the grid of an interval."""
 
 _ZONED = "must be int64 UTC milliseconds or UTC times such as 2025-05-10T12:30:00Z, neither naive nor in another zone"
-_UTC_NAMES = {"UTC", "ETC/UTC", "UTC+00:00", "+00:00", "ZULU", "ETC/ZULU", "UCT"}
+_UTC_NAMES = {
+    *("UTC", "UCT", "GMT", "ZULU", "UNIVERSAL", "GREENWICH", "GMT0", "GMT+0", "GMT-0"),
+    *("UTC+00:00", "+00:00", "TZUTC()"),  # fixed offsets and dateutil
+}
 _UNITS_PER_MS = {"us": 1_000, "ns": 1_000_000}
 _TWO_32 = 2**32
 
 
 def stamp_source(frame: pd.DataFrame, argument: str) -> pd.Index | pd.Series:
-    """The frame's stamps: its DatetimeIndex, else its column ``timestamp``; InputError when it has neither."""
-    if isinstance(frame.index, pd.DatetimeIndex):
+    """The frame's stamps: its index of datetimes, else its column ``timestamp``; InputError when it has neither."""
+    if frame.index.dtype.kind == "M":
         return frame.index
     if "timestamp" in frame.columns:
         return frame["timestamp"]
@@ -42,9 +45,11 @@ def read_stamps(source: pd.Index | pd.Series, argument: str) -> np.ndarray:
     What cannot be read becomes ``UNREADABLE``, fractions of a millisecond ``FINER_THAN_MS``.
     Raises InputError for naive times, another zone, or a type that is no time at all.
     """
+    if isinstance(source.dtype, pd.ArrowDtype) and source.dtype.kind == "M":
+        source = pd.DatetimeIndex(source)
     dtype = source.dtype
     if isinstance(dtype, pd.DatetimeTZDtype):
-        if str(dtype.tz).upper() not in _UTC_NAMES:
+        if str(dtype.tz).upper().removeprefix("ETC/") not in _UTC_NAMES:
             raise InputError.of(argument, str(dtype.tz), "times must be in UTC (use .tz_convert('UTC'))")
         return _datetime_ms(pd.DatetimeIndex(source))
     if pd.api.types.is_datetime64_dtype(dtype):

@@ -63,9 +63,11 @@ class Storage:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         try:
             self.root = Path(root).absolute()
-        except TypeError:
-            raise InputError.of("root", root, "must be the folder of a lake") from None
-        if self.root.exists() and not self.root.is_dir():
+            is_file = self.root.exists() and not self.root.is_dir()
+        except (TypeError, ValueError, OSError) as error:  # no path, a null byte in it, a name too long
+            why = f" ({error.strerror})" if isinstance(error, OSError) else ""
+            raise InputError.of("root", root, f"must be the folder of a lake{why}") from None
+        if is_file:
             raise InputError.of("root", str(root), "must be the folder of a lake, this is a file")
 
     def path(self, relative: str) -> Path:
@@ -148,7 +150,10 @@ class Storage:
             missing.append(folder)
             folder = folder.parent
         for new in reversed(missing):
-            new.mkdir(exist_ok=True)
+            try:
+                new.mkdir(exist_ok=True)
+            except OSError as error:
+                raise LakeError(f"{new}: cannot be made ({error.strerror})") from None
             _sync_folder(new.parent)
 
     def remove(self, relative: str) -> None:

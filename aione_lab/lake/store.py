@@ -15,7 +15,7 @@ from aione_lab.lake.manifest import Manifest, Part, build_part, load_manifest, s
 from aione_lab.lake.parts import CANDLES, FUNDING, Columns, Layout
 from aione_lab.lake.reading import Reader
 from aione_lab.lake.resample import resample
-from aione_lab.lake.schema import CANDLE_COLUMNS, candle_frame, check_candles, check_funding
+from aione_lab.lake.schema import CANDLE_COLUMNS, as_list, candle_frame, check_candles, check_funding, check_spacing
 from aione_lab.lake.stamps import utc_index
 from aione_lab.lake.storage import Series, Storage
 from aione_lab.units import to_ms
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 SWALLOW = 8
 """A new part swallows the parts before it that hold less than this many times its rows (see ``Lake.append``)."""
+
+
+_LONGEST_WAIT = 1_000_000  # seconds
 
 
 class Appended(NamedTuple):
@@ -55,8 +58,8 @@ class Lake:
     """
 
     def __init__(self, root: str | os.PathLike[str] = "data_lake", *, lock_timeout: float = 30.0) -> None:
-        if not isinstance(lock_timeout, (int, float)) or not lock_timeout >= 0:
-            raise InputError.of("lock_timeout", lock_timeout, "must be seconds, zero or more")
+        if not isinstance(lock_timeout, (int, float)) or not 0 <= lock_timeout <= _LONGEST_WAIT:
+            raise InputError.of("lock_timeout", lock_timeout, f"must be seconds from 0 to {_LONGEST_WAIT:,}")
         self._storage = Storage(root)
         self._lock_timeout = float(lock_timeout)
         self._reader = Reader(self._storage)
@@ -84,13 +87,15 @@ class Lake:
         before it as long as they hold less than 8 times its rows: appending one candle at a time costs a
         bounded number of rewrites, and a month stays at a handful of files.
 
-        Raises InputError for bad rows, LakeError when the symbol's lock stays held, LakeCorruption when a
-        file it must merge with is damaged.
+        Raises InputError for bad rows and for rows that stand another interval apart, LakeError when the
+        symbol's lock stays held, LakeCorruption when a file it must merge with is damaged.
         """
         series = Series.of(symbol, interval)
         if isinstance(frame, pd.DataFrame) and not len(frame):
             return Appended(0, 0, 0)
-        return self._append(series, _candle_columns(check_candles(frame, interval, "frame")), CANDLES)
+        columns = _candle_columns(check_candles(frame, interval, "frame"))
+        check_spacing(columns["timestamp"], interval, "frame")
+        return self._append(series, columns, CANDLES)
 
     def append_funding(self, symbol: str, frame: pd.DataFrame | pd.Series) -> Appended:
         """Merge funding rates (see ``check_funding``) into the lake, all of them or none.
@@ -204,7 +209,7 @@ class Lake:
         self, symbol: str, interval: str, start: Any = None, end: Any = None, columns: Sequence[str] = CANDLE_COLUMNS
     ) -> dict[str, np.ndarray]:
         """The same as arrays, without pandas: ``timestamp`` (int64 UTC ms) and ``columns`` (float64)."""
-        names = tuple(columns)
+        names = tuple(as_list(columns, "columns", f"must be a list of {', '.join(CANDLE_COLUMNS)}"))
         for name in names:
             if name not in CANDLE_COLUMNS:
                 raise InputError.unknown("columns", name, CANDLE_COLUMNS)
@@ -341,18 +346,26 @@ class Lake:
         """Download candles, see ``aione_lab.lake.exchange.fetch`` (and for its options)."""
         from aione_lab.lake import exchange as exchanges
 
+        _known_options(options, ("funding", "workers", "progress"))
         return exchanges.fetch(self, exchange, symbols, interval, since=since, until=until, **options)
 
     def repair(self, symbol: str, interval: str, exchange: Any = "binanceusdm", **options: Any) -> FetchReport:
         """Download the gaps of a series again, see ``aione_lab.lake.exchange.repair``."""
         from aione_lab.lake import exchange as exchanges
 
+        _known_options(options, ("workers", "progress"))
         return exchanges.repair(self, symbol, interval, exchange=exchange, **options)
 
 
 def fingerprint_candles(frame: pd.DataFrame) -> str:
     """Fingerprint of a candle frame that passed ``check_candles``; equals the lake's for the same rows."""
     return parts.fingerprint(_candle_columns(frame), CANDLE_COLUMNS)
+
+
+def _known_options(options: dict[str, Any], known: tuple[str, ...]) -> None:
+    for name in options:
+        if name not in known:
+            raise InputError.unknown("option", name, known)
 
 
 def _candle_columns(frame: pd.DataFrame) -> Columns:

@@ -95,7 +95,7 @@ def test_real_candles_at_a_thousand_cuts_each(shared: Path) -> None:
 
 def test_the_check_catches_a_peek(simulated) -> None:
     """The comparison itself must be able to fail: a centred window is told from the clean features."""
-    candles = simulated["LINKUSDT"].iloc[:4000]
+    candles = simulated["LINKUSDT"].iloc[:4000].drop(columns="taker_buy_volume")
     peeking = candles.assign(volume=candles["volume"].rolling(5, center=True, min_periods=1).mean())
     whole = replay(peeking, BUSY)
     cut = 3000

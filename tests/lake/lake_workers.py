@@ -21,7 +21,9 @@ HOUR = 3_600_000
 
 PROCESSES = multiprocessing.get_context("forkserver")
 # What costs time to import; the server cannot see this module itself (its sys.path is the bare one).
-PROCESSES.set_forkserver_preload(["pytest", "pandas", "pyarrow.parquet", "pydantic", "filelock", "secrets"])
+PROCESSES.set_forkserver_preload(
+    ["pytest", "pandas", "pyarrow.parquet", "pyarrow.csv", "pydantic", "filelock", "secrets"]
+)
 
 
 def candles(ms: Any, version: int = 0, optional: bool = False) -> pd.DataFrame:
@@ -38,7 +40,7 @@ def candles(ms: Any, version: int = 0, optional: bool = False) -> pd.DataFrame:
         "volume": (mixed % 1000) / 8.0,
     }
     if optional:
-        values |= {"quote_volume": mixed * 3.0, "trades": mixed % 50 + 0.0, "taker_buy_volume": mixed / 3.0}
+        values |= {"quote_volume": mixed * 3.0, "trades": mixed % 50 + 0.0, "taker_buy_volume": (mixed % 1000) / 24.0}
     return candle_frame(ms, values)
 
 
@@ -47,25 +49,37 @@ def chunk(number: int) -> np.ndarray:
     return START + HOUR * (np.arange(120) + 60 * number)
 
 
-def append_until_killed(root: str, first: int, report: Any) -> None:
-    """Append chunk after chunk, compact now and then; each append is told once it has returned."""
+def write_chunk(lake: Lake, number: int, imported: bool) -> None:
+    """Append a chunk, or import it from a file beside the lake, whose name tells the symbol."""
+    frame = candles(chunk(number), version=number)
+    if not imported:
+        lake.append("BTCUSDT", "1h", frame)
+        return
+    folder = Path(lake.root).parent / f"chunk{number}"
+    folder.mkdir(exist_ok=True)
+    frame.to_parquet(folder / "BTCUSDT-1h.parquet")
+    lake.import_candles(folder, interval="1h")
+
+
+def append_until_killed(root: str, first: int, report: Any, imported: bool) -> None:
+    """Append (or import) chunk after chunk, compact now and then; each one is told once it has returned."""
     lake = Lake(root)
     report.send(("open", first))
     for number in range(first, 10_000):
-        lake.append("BTCUSDT", "1h", candles(chunk(number), version=number))
+        write_chunk(lake, number, imported)
         report.send(("done", number))
         if number % 3 == 2:
             lake.compact("BTCUSDT", "1h")
 
 
-def die_at_step(root: str, number: int, step: int, compact: bool) -> None:
-    """Append one chunk (or compact) and die of SIGKILL right before the n-th call that touches the disk."""
+def die_at_step(root: str, number: int, step: int, what: str) -> None:
+    """``append`` or ``import`` one chunk or ``compact``; SIGKILL right before the n-th call that touches the disk."""
     lake = Lake(root)
     _kill_at(step)
-    if compact:
+    if what == "compact":
         lake.compact("BTCUSDT", "1h")
     else:
-        lake.append("BTCUSDT", "1h", candles(chunk(number), version=number))
+        write_chunk(lake, number, what == "import")
     os._exit(0)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import struct
 import zipfile
 from functools import cache
@@ -137,6 +138,80 @@ def test_generic_csv_times(lake: Lake, tmp_path: Path, form: str, first: str) ->
     stored = lake.candles("BTCUSDT", "1m")
     assert stored.index.equals(frame.index)
     assert (stored["close"] == frame["close"]).all() and stored["trades"].isna().all()
+
+
+def stored_times(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
+    index = frame.index
+    return frame.reset_index(drop=True).assign(
+        open_time={
+            "naive": index.tz_localize(None),
+            "text": index.strftime("%Y-%m-%d %H:%M:%S"),
+            "dates": index.date,
+            "one naive": [*index.strftime("%Y-%m-%dT%H:%M:%SZ")[:-1], "2025-05-05T00:00:00"],
+        }[kind]
+    )
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        *((suffix, kind) for suffix in ("csv", "zip") for kind in ("naive", "text", "dates", "one naive")),
+        *((suffix, kind) for suffix in ("parquet", "feather") for kind in ("naive", "dates")),
+    ],
+)
+def test_times_without_a_zone_are_refused_in_files_too(lake: Lake, tmp_path: Path, suffix: str, kind: str) -> None:
+    frame = stored_times(make_candles(5, step=86_400_000 if kind == "dates" else 60_000), kind)
+    path = tmp_path / f"BTCUSDT.{suffix}"
+    if suffix in ("csv", "zip"):
+        text = frame.to_csv(index=False).encode()
+        path.write_bytes(text if suffix == "csv" else zipped(text, "BTCUSDT.csv"))
+    else:
+        frame.to_parquet(path) if suffix == "parquet" else frame.to_feather(path)
+    with pytest.raises(InputError, match="column 'open_time' has no time zone; must be UTC, such as") as caught:
+        lake.import_candles(path, interval="1d" if kind == "dates" else "1m")
+    assert "\n" not in str(caught.value) and ("row 5" in str(caught.value)) == (kind == "one naive")
+    assert_untouched(lake)
+
+
+def test_a_bad_cell_among_the_times_is_named(lake: Lake, tmp_path: Path) -> None:
+    frame = make_candles(9).reset_index()
+    path = tmp_path / "BTCUSDT.csv"
+    for good, bad, told in (
+        (frame.timestamp.dt.strftime("%Y-%m-%dT%H:%M:%SZ"), "soon", "row 7: 'soon' in column 'timestamp' is no time"),
+        (frame.timestamp.dt.as_unit("ms").astype("int64"), "soon", "row 7: 'soon' in column 'timestamp' is no time"),
+        (frame.timestamp.dt.as_unit("ms").astype("int64"), 1e20, "row 7 has the time 1e+20, no whole number"),
+    ):
+        times = good.astype(object)
+        times[6] = bad
+        frame.assign(timestamp=times).to_csv(path, index=False)
+        with pytest.raises(InputError) as caught:
+            lake.import_candles(path, interval="1m")
+        assert told in str(caught.value) and "np." not in str(caught.value)
+
+
+def test_unsigned_stamps_beyond_63_bits_are_refused(lake: Lake, tmp_path: Path) -> None:
+    frame = make_candles(5).reset_index(drop=True).assign(timestamp=np.full(5, 2**63, dtype=np.uint64))
+    frame.to_parquet(tmp_path / "BTCUSDT.parquet")
+    with pytest.raises(InputError, match="cannot be read as parquet"):
+        lake.import_candles(tmp_path / "BTCUSDT.parquet", interval="1m")
+    assert_untouched(lake)
+
+
+@pytest.mark.parametrize("source", ["a" * 300, "~no-such-user-here/x.csv", "a" * 300 + "/*.csv"])
+def test_paths_that_no_disk_can_have_are_refused(lake: Lake, source: str) -> None:
+    with pytest.raises(InputError, match="^source="):
+        lake.import_candles(source, interval="1m")
+
+
+def test_a_file_name_may_hold_anything(lake: Lake, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff\x1b[31m\n")
+    folder.mkdir()
+    make_candles(5).to_parquet(tmp_path / "x")
+    (tmp_path / "x").rename(folder / "BTCUSDT.parquet")  # the writer takes no such path
+    report = lake.import_candles(folder, interval="1m")
+    assert "\\udcff" in report.to_json() and "\\udcff" in report.to_dict()["files"][0]["file"]
+    line = str(report.files[0])
+    assert line.isprintable() and "\\udcff\\x1b[31m\\n" in line
 
 
 def test_semicolons_and_byte_order_mark(lake: Lake, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def check_after_kill(root: Path, acknowledged: int) -> int:
     return held
 
 
-def kill_often(root: Path, kills: int, seed: int) -> None:
+def kill_often(root: Path, kills: int, seed: int, imported: bool = False) -> None:
     rng = random.Random(seed)
     held = 0
     for turn in range(kills):
@@ -48,7 +48,7 @@ def kill_often(root: Path, kills: int, seed: int) -> None:
             root = root.with_name(f"lake{turn}")
             held = 0
         receive, send = work.PROCESSES.Pipe(duplex=False)
-        writer = work.PROCESSES.Process(target=work.append_until_killed, args=(str(root), held, send))
+        writer = work.PROCESSES.Process(target=work.append_until_killed, args=(str(root), held, send, imported))
         writer.start()
         send.close()
         assert receive.recv() == ("open", held)
@@ -66,8 +66,9 @@ def kill_often(root: Path, kills: int, seed: int) -> None:
         held = check_after_kill(root, acknowledged)
 
 
-def test_killed_writers_lose_and_leave_nothing(tmp_path: Path) -> None:
-    kill_often(tmp_path / "lake", 25, seed=1)
+@pytest.mark.parametrize(("imported", "kills"), [(False, 25), (True, 15)])
+def test_killed_writers_lose_and_leave_nothing(tmp_path: Path, imported: bool, kills: int) -> None:
+    kill_often(tmp_path / "lake", kills, seed=1, imported=imported)
 
 
 @pytest.mark.long
@@ -75,33 +76,34 @@ def test_killed_writers_lose_and_leave_nothing_500_times(tmp_path: Path) -> None
     kill_often(tmp_path / "lake", 500, seed=2)
 
 
-@pytest.mark.parametrize("compact", [False, True])
-def test_a_kill_before_every_single_call_that_touches_the_disk(tmp_path: Path, compact: bool) -> None:
+@pytest.mark.parametrize("what", ["append", "import", "compact"])
+def test_a_kill_before_every_single_call_that_touches_the_disk(tmp_path: Path, what: str) -> None:
     """Not at random: the writer dies before its first, second, … call until it comes through."""
-    if compact:
+    root = tmp_path / "lake"
+    if what == "compact":
         number = 12
-        Lake(tmp_path).append("BTCUSDT", "1h", work.candles(work.chunk(0)[:60], version=0))
+        Lake(root).append("BTCUSDT", "1h", work.candles(work.chunk(0)[:60], version=0))
         for n in range(number):
             for part in np.split(work.chunk(n), [60, 110]):
-                Lake(tmp_path).append("BTCUSDT", "1h", work.candles(part, version=n))
+                Lake(root).append("BTCUSDT", "1h", work.candles(part, version=n))
     else:
         number = 0
     for step in range(1, 200):
-        process = work.PROCESSES.Process(target=work.die_at_step, args=(str(tmp_path), number, step, compact))
+        process = work.PROCESSES.Process(target=work.die_at_step, args=(str(root), number, step, what))
         process.start()
         process.join()
-        if compact:
-            assert check_after_kill(tmp_path, number) == number
+        if what == "compact":
+            assert check_after_kill(root, number) == number
         else:
-            number = check_after_kill(tmp_path, number)
+            number = check_after_kill(root, number)
         if process.exitcode == 0:
             break
         assert process.exitcode == -9
     else:
         pytest.fail("the writer never came through")
     assert step > 10  # the kills did hit something
-    if compact:
-        assert Lake(tmp_path).compact("BTCUSDT", "1h") == 0
+    if what == "compact":
+        assert Lake(root).compact("BTCUSDT", "1h") == 0
 
 
 def test_a_kill_during_an_append_that_replaces_files(tmp_path: Path) -> None:
@@ -109,7 +111,7 @@ def test_a_kill_during_an_append_that_replaces_files(tmp_path: Path) -> None:
         Lake(tmp_path).append("BTCUSDT", "1h", work.candles(work.chunk(n), version=n))
     held = 14
     for step in range(1, 60):
-        process = work.PROCESSES.Process(target=work.die_at_step, args=(str(tmp_path), held, step, False))
+        process = work.PROCESSES.Process(target=work.die_at_step, args=(str(tmp_path), held, step, "append"))
         process.start()
         process.join()
         held = check_after_kill(tmp_path, held)

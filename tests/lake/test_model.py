@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from lake_workers import files_below
 
+from aione_lab.errors import InputError
 from aione_lab.lake import CANDLE_COLUMNS, Lake, fingerprint_candles
-from aione_lab.lake.schema import OPTIONAL_COLUMNS, candle_frame
+from aione_lab.lake.schema import OPTIONAL_COLUMNS, candle_frame, spacing_fault
 
 EDGE = 1_738_368_000_000  # 2025-02-01: the universe of stamps lies around the turn of a month
 STEP = 4 * 3_600_000
@@ -67,8 +68,12 @@ class LakeModel(RuleBasedStateMachine):
     def _append(self, symbol: str, stamps: list[int], version: int, known: bool) -> None:
         close = np.array([100.0 + (ms // STEP + version) % 3 for ms in stamps])
         extra = np.full(len(stamps), float(version)) if known else np.full(len(stamps), np.nan)
-        values = dict.fromkeys(("open", "high", "low", "close"), close) | {"volume": np.full(len(stamps), 1.0)}
+        values = dict.fromkeys(("open", "high", "low", "close"), close) | {"volume": np.full(len(stamps), 4.0)}
         frame = candle_frame(np.array(stamps, dtype=np.int64), values | dict.fromkeys(OPTIONAL_COLUMNS, extra))
+        if spacing_fault(frame.index.asi8, "4h") is not None:  # a pattern that looks like longer candles
+            with pytest.raises(InputError, match="apart"):
+                self.lake.append(symbol, "4h", frame)
+            return
         rows = self.model[symbol]
         new = unchanged = revised = 0
         for ms, row in rows_of(frame).items():

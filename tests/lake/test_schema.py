@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import zoneinfo
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 
+import dateutil.tz
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from lake_workers import START, candles
 
+from aione_lab import replay
 from aione_lab.errors import InputError
-from aione_lab.lake import CANDLE_COLUMNS, check_candles, check_funding, screen_candles
+from aione_lab.lake import CANDLE_COLUMNS, Lake, check_candles, check_funding, resample, screen_candles
+from aione_lab.lake.audit import audit_frame
+from aione_lab.lake.schema import spacing_fault
 from aione_lab.lake.stamps import FINER_THAN_MS, UNREADABLE, mend_stamps, read_stamps
 
 MINUTE = 60_000
@@ -71,6 +78,28 @@ REFUSED = {
     "high too low": (with_value("high", 1.0), rf"^candles\.high=1\.0: {AT_7}: must not be below open or close"),
     "low too high": (with_value("low", 1e6), rf"^candles\.low=1000000\.0: {AT_7}: must not be above open or close"),
     "NaN volume": (with_value("volume", np.nan), rf"^candles\.volume=nan: {AT_7}"),
+    "truth values": (lambda f: f.assign(volume=True), r"^candles\.volume='bool': must be numbers"),
+    "nullable truth values": (
+        lambda f: f.assign(volume=pd.array([True] * len(f), dtype="boolean")),
+        "^candles.volume='boolean'",
+    ),
+    "truth among numbers": (
+        lambda f: f.assign(volume=pd.Series([True, *f.volume[1:]], f.index, dtype=object)),
+        "^candles.volume='object': must be numbers",
+    ),
+    "complex numbers": (lambda f: f.assign(close=f.close + 0j), "^candles.close='complex128': must be numbers"),
+    "dates as prices": (lambda f: f.assign(close=f.index), "^candles.close=.*must be numbers"),
+    "spans as prices": (lambda f: f.assign(volume=f.index - f.index[0]), "^candles.volume=.*must be numbers"),
+    "digits as text": (lambda f: f.assign(close=f.close.astype(str)), "^candles.close=.*must be numbers"),
+    "digits as objects": (lambda f: f.assign(close=f.close.astype(str).astype(object)), "^candles.close='object'"),
+    "digits as categories": (lambda f: f.assign(close=f.close.astype(str).astype("category")), "^candles.close="),
+    "columns of two levels": (lambda f: pd.concat({"BTCUSDT": f}, axis=1), "several levels"),
+    "tiny price": (with_value("low", 1e-300), rf"^candles\.low=1e-300: {AT_7}: must lie between 1e-12 and 1e\+12"),
+    "huge price": (with_value("high", 2e12), rf"^candles\.high=.*{AT_7}: must lie between"),
+    "more bought than traded": (
+        lambda f: f.assign(volume=1.0, taker_buy_volume=np.where(np.arange(len(f)) == 7, 1.001, 1.0)),
+        rf"^candles\.taker_buy_volume=1\.001: {AT_7}: must not be above volume",
+    ),
     "negative volume": (with_value("volume", -0.5), rf"^candles\.volume=-0\.5: {AT_7}"),
     "infinite trades": (with_value("trades", np.inf), rf"^candles\.trades=inf: {AT_7}"),
 }
@@ -138,6 +167,13 @@ def test_the_argument_is_named_and_the_interval_checked() -> None:
         lambda f: f.drop(columns=["trades", "quote_volume", "taker_buy_volume"]),
         lambda f: f[list(reversed(f.columns))].assign(note="mine"),
         lambda f: f.astype({"open": "Float64", "volume": "float64[pyarrow]"}),
+        lambda f: f.astype({"open": "category", "volume": object}),
+        lambda f: f.assign(open=[Decimal(repr(value)) for value in f.open]),
+        lambda f: f.set_axis(pd.Index(f.index.astype(pd.ArrowDtype(pa.timestamp("ms", "UTC"))))),
+        lambda f: f.reset_index().astype({"timestamp": pd.ArrowDtype(pa.timestamp("us", "UTC"))}),
+        lambda f: f.set_axis(f.index.tz_convert("GMT")),
+        lambda f: f.set_axis(f.index.tz_convert("Etc/GMT")),
+        lambda f: f.set_axis(f.index.tz_convert(dateutil.tz.tzutc())),
     ],
 )
 def test_every_accepted_shape_gives_the_same_frame_and_is_left_alone(
@@ -157,6 +193,66 @@ def test_gaps_are_allowed_and_integers_become_floats() -> None:
     frame = sound().drop(sound().index[10:20]).round(0)
     got = check_candles(frame.astype({"open": int}).assign(high=lambda f: f.high + 2, low=lambda f: f.low - 2), "1m")
     assert len(got) == 40 and (got.dtypes == np.float64).all() and tuple(got.columns) == CANDLE_COLUMNS
+
+
+def test_a_taker_volume_rounded_apart_from_the_volume_is_accepted() -> None:
+    frame = sound().assign(volume=0.3, taker_buy_volume=0.1 + 0.2)
+    assert (frame.taker_buy_volume > frame.volume).all()
+    assert len(check_candles(frame, "1m")) == 50
+
+
+@pytest.mark.parametrize("spoil", [lambda f: f.assign(volume=True), lambda f: f.assign(close=f.index)])
+def test_the_lenient_readers_too_take_no_truth_values_and_no_times_for_numbers(
+    spoil: Callable[[pd.DataFrame], pd.DataFrame],
+) -> None:
+    for read in (screen_candles, audit_frame):
+        with pytest.raises(InputError, match="must be numbers"):
+            read(spoil(sound()), "1m")
+
+
+def test_columns_of_two_levels_are_refused_everywhere(tmp_path: Path) -> None:
+    frame = pd.concat({"BTCUSDT": sound()}, axis=1)
+    numbered = pd.concat({"timestamp": sound().reset_index(drop=True)}, axis=1)
+    lake = Lake(tmp_path)
+    for bad, use in itertools.product(
+        (frame, numbered),
+        (
+            replay,
+            lambda f: replay(f, interval="1m"),
+            lambda f: lake.append("BTCUSDT", "1m", f),
+            lambda f: lake.import_candles(f, symbol="BTCUSDT", interval="1m"),
+            lambda f: audit_frame(f, "1m"),
+            lambda f: screen_candles(f, "1m"),
+            lambda f: resample(f, "1m", "5m"),
+        ),
+    ):
+        with pytest.raises(InputError, match="several levels"):
+            use(bad)
+
+
+def test_candles_of_another_interval_are_refused_and_gaps_are_not(tmp_path: Path) -> None:
+    minutes = sound(300)
+    longer = resample(minutes, "1m", "5m")
+    holes = minutes.iloc[np.random.default_rng(3).permutation(300)[:40]].sort_index()
+    lake = Lake(tmp_path)
+    lake.append("BTCUSDT", "1m", minutes)
+    for bad in (longer, longer.drop(longer.index[[3, 4, 20]]), longer.iloc[:3]):
+        with pytest.raises(InputError, match="interval='1m'.*rows of frame stand 5m apart"):
+            lake.append("BTCUSDT", "1m", bad)
+        with pytest.raises(InputError, match="rows of candles stand 5m apart"):
+            replay(bad, interval="1m")
+        with pytest.raises(InputError, match="rows of reference stand 5m apart"):
+            replay(minutes, interval="1m", reference=bad)
+    assert lake.rows_revised("BTCUSDT", "1m") == 0
+    for good in (minutes, holes, minutes.iloc[[0, 2, 9]], minutes.iloc[[0, 5]], minutes.iloc[[0]]):
+        assert lake.append("BTCUSDT", "1m", good).rows_same == len(good)
+        assert len(replay(good, interval="1m", reference=good).index) == len(good)
+
+
+def test_spacing_names_the_distance() -> None:
+    assert spacing_fault(START + 10_000 * np.arange(9), "1m") == "10 s"
+    assert spacing_fault(START + MINUTE * np.arange(9), "5m") == "1m"
+    assert spacing_fault(np.array([], dtype=np.int64), "1m") is None
 
 
 def test_the_screen_keeps_good_rows_and_names_a_reason_for_each_other() -> None:
