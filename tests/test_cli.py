@@ -135,7 +135,6 @@ def test_a_misspelt_command_and_option_are_suggested(run: Run) -> None:
     refused(run("replay"), "SYMBOL", "aione-lab replay --help")
     refused(run("replay", "BTCUSDT", "--fee", "much"), "--fee", "much")
     refused(run("import"), "PATH")
-    refused(run("fetch", "BTCUSDT"), "--start")
     refused(run("audit", "--lake"), "--lake")
     refused(run("demo", "surplus"), "surplus")
 
@@ -170,6 +169,45 @@ def test_a_file_as_a_lake_is_refused(run: Run, tmp_path: Path) -> None:
         option = () if command[0] == "demo" else ("--lake", file)
         refused(run(*command, *option), "lake")
     assert file.read_text() == "x"
+
+
+@pytest.mark.parametrize("command", ["audit", "replay BTCUSDT", "import x.csv --interval 1m", "doctor", "demo"])
+def test_names_no_disk_can_have_are_refused(run: Run, command: str) -> None:
+    option = "--dir" if command == "demo" else "--lake"
+    refused(run(*command.split(), option, "n" * 300))
+
+
+def test_a_folder_that_cannot_be_made_is_named(run: Run, files: Path) -> None:
+    if not Path("/proc").is_dir():
+        pytest.skip("needs a file system that takes no folders")
+    refused(run("import", files, "--interval", "1m", "--lake", "/proc/x"), "/proc/x: cannot be made")
+    ran = run("demo", "--dir", "/proc/x", "--json")
+    refused(ran, "/proc/x: cannot be made")
+
+
+def test_hostile_file_names_stay_on_their_line(run: Run, files: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff\x1b[2J\x9b\xc2\x9b\n")
+    files.rename(folder)
+    (folder / "ETHUSDT.csv").write_bytes(b"x")
+    ran = run("import", folder, "--interval", "1m", "--lake", tmp_path / "lake")
+    assert ran.code == 1 and "\\udcff\\x1b[2J" in ran.out and "\\x1b[2J" in ran.err
+    assert all(line.isprintable() for line in [*ran.out.splitlines(), *ran.err.splitlines()])
+    assert ran.out.count("\n") == 4 and ran.err.count("\n") == 1
+    told = run("import", folder, "--interval", "1m", "--lake", tmp_path / "lake", "--json")
+    assert "\x9b" not in told.out and "\x1b" not in told.out
+    assert "\\udcff\x1b[2J\\udc9b\x9b\n" in json.loads(told.out)["files"][0]["file"]
+
+
+def test_a_terminal_without_our_characters_is_no_reason_to_fail(files: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from aione_lab.cli import main; main()", "import", files, "--interval", "1m"]
+    ran = subprocess.run(
+        [*command, "--lake", tmp_path / "lake"],
+        env={**os.environ, "PYTHONIOENCODING": "cp1252"},
+        capture_output=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert b"BTCUSDT.parquet ? BTCUSDT: 300 rows read" in ran.stdout
 
 
 def test_an_unexpected_failure_keeps_its_traceback(filled: Path) -> None:
@@ -306,6 +344,22 @@ def test_fetch_downloads_and_goes_on(run: Run, loopback: FakeExchange, tmp_path:
         refused(run("fetch", "BTCUSDT", "--start", "2099-01-01", "--lake", tmp_path / "lake"), "future")
     assert len(Lake(tmp_path / "lake").candles("SOLUSDT", "1m")) == 1440
     assert len(Lake(tmp_path / "lake").funding("SOLUSDT")) == 3
+
+
+def test_fetch_without_a_start_goes_on_where_the_lake_ends(run: Run, loopback: FakeExchange, tmp_path: Path) -> None:
+    lake = ("--lake", tmp_path / "lake")
+    refused(run("fetch", "BTCUSDT", *lake), "--start", "must be given", "holds no 1m candles of BTCUSDT")
+    assert not (tmp_path / "lake").exists()
+    with loopback:
+        run("fetch", "BTCUSDT", "--start", "2025-01-01T02:00", "--end", "2025-01-01T04:00", *lake)
+        run("fetch", "SOLUSDT", "--start", "2025-01-01T02:00", "--end", "2025-01-01T08:00", *lake)
+        refused(run("fetch", "BTCUSDT", "ETHUSDT", *lake), "--start", "holds no 1m candles of ETHUSDT")
+        ran = run("fetch", "BTCUSDT", "SOL/USDT:USDT", *lake, "--json")
+    assert ran.code == 0
+    told = {one["symbol"]: one["rows_new"] for one in json.loads(ran.out)["symbols"]}
+    assert told == {"BTCUSDT": 20 * 60, "SOLUSDT": 16 * 60}
+    for name in told:
+        assert Lake(tmp_path / "lake").span(name, "1m") == (1_735_696_800_000, 1_735_775_940_000)
 
 
 def test_fetch_refuses_bad_input_before_it_asks_anybody(run: Run, tmp_path: Path) -> None:
@@ -445,7 +499,7 @@ def test_replay_refuses_bad_input(run: Run, filled: Path, tmp_path: Path) -> Non
     refused(bad("--settings", rules), "cooldown", "cooldown_period")
     refused(bad("--fee", "0.5"), "fee", "0.5")
     refused(bad("--fee", "-0.1"), "fee")
-    refused(bad("--slippage-bps", "nan"), "slippage_bps")
+    refused(bad("--slippage-bps", "nan"), "slippage")
     refused(bad("--start", "2025-02-01", "--end", "2025-03-01"), "hold no candle", "2025-01-01T00:00:00+00:00")
     refused(bad("--start", "2025-01-02", "--end", "2025-01-02"), "later than")
     refused(bad("--start", "soon"), "start", "soon")
@@ -471,6 +525,29 @@ def test_replay_writes_trades_and_report(run: Run, filled: Path, tmp_path: Path)
     assert total == pytest.approx(sum(one["metrics"]["net_pnl"] for one in told), abs=1e-9)
     assert report.stat().st_size < 15e6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "trades.csv"]
+
+
+def test_outputs_follow_links_and_spare_what_is_no_file(run: Run, filled: Path, tmp_path: Path) -> None:
+    def bad(*arguments: object) -> Ran:
+        return run("replay", "SOLUSDT", "--end", "2025-01-01T02:00", "--lake", filled, *arguments)
+
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "ring").symlink_to(tmp_path / "ring")
+    for option in ("--trades-csv", "--report"):
+        refused(bad(option, tmp_path / "pipe"), option, "no regular file")
+        refused(bad(option, os.devnull), option, "no regular file")
+        refused(bad(option, tmp_path / "ring"), option, "no place for a file")
+        refused(bad(option, tmp_path / ("x" * 300)), option, "too long")
+    (tmp_path / "link").symlink_to(tmp_path / "x.html")
+    refused(bad("--report", tmp_path / "x.html", "--trades-csv", tmp_path / "link"), "--report", "--trades-csv too")
+    assert (tmp_path / "pipe").is_fifo() and sorted(path.name for path in tmp_path.iterdir()) == [
+        "link",
+        "pipe",
+        "ring",
+    ]
+    report = tmp_path / ("y" * 240)
+    assert bad("--trades-csv", tmp_path / "link", "--report", report).code == 0
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "x.html").stat().st_size and report.stat().st_size
 
 
 def test_a_cold_engine_is_announced_on_standard_error_only(filled: Path, tmp_path: Path) -> None:

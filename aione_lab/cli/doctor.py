@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 from aione_lab.cli.options import DEFAULT_LAKE, Json, LakeFolder
-from aione_lab.cli.output import add_row, console, emit_json, table
+from aione_lab.cli.output import add_row, console, emit_json, say, table
 from aione_lab.errors import AioneError
 
 DISTRIBUTION = "aione-lab"
@@ -48,7 +48,7 @@ def doctor(folder: LakeFolder = DEFAULT_LAKE, as_json: Json = False) -> None:
             add_row(made, check.name, check.state, check.found)
         console().print(made)
     if problems:
-        typer.echo(f"warning: {len(problems)} problems, first: {problems[0].name}: {problems[0].found}", err=True)
+        say(f"warning: {len(problems)} problems, first: {problems[0].name}: {problems[0].found}", err=True)
         raise typer.Exit(1)
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from aione_lab.cli.options import DEFAULT_LAKE, End, Json, LakeFolder, known_symbol, open_lake
-from aione_lab.cli.output import add_row, console, emit_json, table
+from aione_lab.cli.output import add_row, console, emit_json, say, table
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
+    from aione_lab.lake import Lake
     from aione_lab.lake.audit import AuditReport
 
 
@@ -18,7 +19,14 @@ def fetch(
     symbols: Annotated[
         list[str], typer.Argument(metavar="SYMBOL...", help="BTCUSDT or BTC/USDT:USDT, one or several.")
     ],
-    start: Annotated[str, typer.Option("--start", metavar="TIME", help="First candle wanted, ISO date or time (UTC).")],
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--start",
+            metavar="TIME",
+            help="First candle wanted, ISO date or time (UTC); left out: where the lake ends.",
+        ),
+    ] = None,
     end: End = None,
     interval: Annotated[str, typer.Option("--interval", help="1m, 5m, 1h, …")] = "1m",
     exchange: Annotated[str, typer.Option("--exchange", help="A ccxt exchange id.")] = "binanceusdm",
@@ -29,20 +37,39 @@ def fetch(
 
     Only what the lake does not hold is asked for, so the same command goes on
     after an interruption and keeps a lake up to date. Unfinished candles are
-    never stored. Exit code 1: some of the symbols failed.
+    never stored. Without --start it goes on where the lake's candles end.
+    Exit code 1: some of the symbols failed.
 
     Examples:
 
       aione-lab fetch BTCUSDT SOLUSDT --start 2025-05-01
+      aione-lab fetch BTCUSDT SOLUSDT
       aione-lab fetch SOL/USDT:USDT --start 2025-05-01 --interval 5m
     """
     from aione_lab.lake import Lake
 
-    report = Lake(folder).fetch(exchange, symbols, interval, since=start, until=end)
-    emit_json(report.to_dict()) if as_json else typer.echo(str(report))
+    lake = Lake(folder)
+    since = _common_end(lake, symbols, interval) if start is None else start
+    report = lake.fetch(exchange, symbols, interval, since=since, until=end)
+    emit_json(report.to_dict()) if as_json else say(str(report))
     failed = [symbol for symbol in report.symbols if symbol.error is not None]
     if failed:
         _in_part(f"{len(failed)} of {len(report.symbols)} symbols failed; {failed[0].symbol}: {failed[0].error}")
+
+
+def _common_end(lake: Lake, symbols: list[str], interval: str) -> int:
+    """Up to where the lake holds candles of every symbol (UTC ms); refused where it holds none of one."""
+    ends = []
+    for symbol in symbols:
+        span = lake.span(symbol, interval)
+        if span is None:
+            raise InputError.of(
+                "--start",
+                None,
+                f"must be given: the lake {lake.root} holds no {interval} candles of {symbol} to go on from",
+            )
+        ends.append(span[1])
+    return min(ends)
 
 
 def import_(
@@ -83,7 +110,7 @@ def import_(
         if interval is None:
             raise InputError.of("--interval", None, "must be given: the interval of the candles, such as 1m")
         report = Lake(folder).import_candles(sources, symbol=symbol, interval=interval)
-    emit_json(report.to_dict()) if as_json else typer.echo(str(report))
+    emit_json(report.to_dict()) if as_json else say(str(report))
     refused = [file for file in report.files if file.error is not None]
     if refused:
         _in_part(f"{len(refused)} of {len(report.files)} files were refused; {refused[0].file}: {refused[0].error}")
@@ -139,10 +166,10 @@ def show_audits(reports: list[AuditReport]) -> None:
     out.print(made)
     for report in reports:
         if report.verdict != "clean":
-            typer.echo(str(report))
+            say(str(report))
 
 
 def _in_part(message: str) -> None:
     """Done, but not all of it: said on standard error, exit code 1."""
-    typer.echo("warning: " + " ".join(message.split()), err=True)
+    say("warning: " + " ".join(message.split()), err=True)
     raise typer.Exit(1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aione_lab.cli.output import output_file
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,14 +54,16 @@ def open_lake(folder: Path) -> Lake:
     return Lake(folder)
 
 
-def check_writable(path: Path | None, option: str) -> None:
-    """Refuse an output file that cannot be made, before hours are spent on what goes into it."""
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError.of(option, str(path), "is a folder; must be a file to write")
-    if not path.absolute().parent.is_dir():
-        raise InputError.of(option, str(path), "its folder does not exist")
+def check_outputs(paths: dict[str, Path | None]) -> None:
+    """Refuse output files (by option) that cannot be made or are the same, before hours are spent on them."""
+    taken: dict[Path, str] = {}
+    for option, path in paths.items():
+        if path is None:
+            continue
+        target = output_file(path, option)
+        if target in taken:
+            raise InputError.of(option, str(path), f"is the file of {taken[target]} too; must be another one")
+        taken[target] = option
 
 
 def known_symbol(lake: Lake, symbol: str, interval: str | None, argument: str = "symbol") -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON knows it: NaN and infinities null, times ISO, numpy numbers plain."""
+    """``value`` as JSON knows it: NaN and infinities null, times ISO, numpy numbers plain, text UTF-8."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -33,6 +35,8 @@ def plain(value: Any) -> Any:
         return value.isoformat()
     if hasattr(value, "item"):
         value = value.item()
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()  # a file name may hold half surrogates
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
@@ -40,7 +44,22 @@ def plain(value: Any) -> Any:
 
 def emit_json(value: Any) -> None:
     """Write one JSON document to standard output."""
-    typer.echo(json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=2))
+    text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=2)
+    typer.echo(re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text))  # json leaves these raw
+
+
+def shown(text: str) -> str:
+    """``text`` without what would steer a terminal (see ``printable``, which takes pandas to load)."""
+    if text.isprintable():
+        return text
+    from aione_lab.lake.names import printable
+
+    return printable(text)
+
+
+def say(text: str, err: bool = False) -> None:
+    """Print lines for people; what would steer their terminal is shown as an escape."""
+    typer.echo("\n".join(map(shown, text.split("\n"))), err=err)
 
 
 def console() -> Console:
@@ -66,7 +85,7 @@ def add_row(made: Table, *cells: object) -> None:
     """A row whose texts are shown as they are: names come from outside and may look like markup."""
     from rich.text import Text
 
-    made.add_row(*(Text(str(cell)) for cell in cells))
+    made.add_row(*(Text(shown(str(cell))) for cell in cells))
 
 
 def safe_cell(value: Any) -> Any:
@@ -94,12 +113,30 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     write_whole(path, lambda temporary: shown.to_csv(temporary, index=False), "--trades-csv")
 
 
+def output_file(path: Path, option: str) -> Path:
+    """The file that ``path`` means, links followed; refused where none can be made or something else is there."""
+    try:
+        target = path.resolve()
+        if not target.parent.is_dir():
+            raise InputError.of(option, str(path), "its folder does not exist")
+        mode = target.stat().st_mode if target.exists() else stat.S_IFREG
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, a ring of links, a null byte
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError.of(option, str(path), f"is no place for a file ({why})") from None
+    if stat.S_ISDIR(mode):
+        raise InputError.of(option, str(path), "is a folder; must be a file to write")
+    if not stat.S_ISREG(mode):
+        raise InputError.of(option, str(path), "is there and is no regular file")
+    return target
+
+
 def write_whole(path: Path, write: Callable[[Path], object], option: str) -> None:
     """Let ``write`` fill a file beside ``path`` and put it in place, so that no half file is ever seen."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    target = output_file(path, option)
+    temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         write(temporary)
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         raise InputError.of(option, str(path), f"cannot be written ({error.strerror})") from None
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -11,11 +12,14 @@ import typer
 
 from aione_lab.cli import demo, doctor, lab, lake, replays
 from aione_lab.cli.options import EXAMPLES_EPILOG
+from aione_lab.cli.output import say
 from aione_lab.errors import AioneError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 # What a user's disk may refuse us; any other failing system call is a mistake of ours.
-MACHINE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR})
+MACHINE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
+)
 
 app = typer.Typer(
     name="aione-lab",
@@ -63,6 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Any other exception is a mistake of ours and keeps its traceback.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character gets "?", not a crash
     try:
         code = app(args=arguments, prog_name="aione-lab", standalone_mode=False)
     except AioneError as error:
@@ -92,5 +99,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _refuse(message: str) -> int:
     """One clear line, whatever the message holds."""
-    typer.echo("error: " + " ".join(message.split()), err=True)
+    say("error: " + " ".join(message.split()), err=True)
     return 2

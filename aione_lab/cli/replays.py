@@ -14,12 +14,12 @@ from aione_lab.cli.options import (
     Json,
     LakeFolder,
     Start,
-    check_writable,
+    check_outputs,
     known_symbol,
     number,
     open_lake,
 )
-from aione_lab.cli.output import add_row, console, emit_json, table, write_csv
+from aione_lab.cli.output import add_row, console, emit_json, say, table, write_csv
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -102,8 +102,7 @@ def replay(
       aione-lab replay SOLUSDT --fee 0.0004 --slippage-bps 1
       aione-lab replay SOLUSDT --thresholds sol.json --trades-csv sol.csv --json
     """
-    for path, option in ((trades_csv, "--trades-csv"), (report, "--report")):
-        check_writable(path, option)
+    check_outputs({"--trades-csv": trades_csv, "--report": report})
     lake = open_lake(folder)
     names = list(dict.fromkeys(known_symbol(lake, name, interval) for name in symbols))
     from aione_lab.settings import Costs, Settings
@@ -130,7 +129,7 @@ def replay(
         show(one)
     for path, what in ((trades_csv, "trades"), (report, "report")):
         if path is not None:
-            typer.echo(f"{what}: {path}")
+            say(f"{what}: {path}")
 
 
 def replay_symbols(
