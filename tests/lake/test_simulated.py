@@ -476,3 +476,18 @@ def test_bad_questions(exchange: SimulatedExchange) -> None:
         SimulatedExchange(0, [])
     with pytest.raises(ValidationError, match="one divided by a whole number"):
         SymbolSpec(symbol="AUSDT", price=1, tick=0.3, lot=1, atr=0.001, correlation=0.5, turnover=1e5)
+
+
+def test_arguments_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
+    lake = Lake(tmp_path / "lake")
+    for call, told in (
+        (lambda: SimulatedExchange(symbols=5), "^symbols=5"),
+        (lambda: SimulatedExchange(symbols=None), "^symbols=None"),
+        (lambda: SimulatedExchange(symbols=["BTCUSDT"]), "^symbols='BTCUSDT': must be a SymbolSpec"),
+        (lambda: SimulatedExchange(seed=np.int64(-1)), "^seed="),
+        (lambda: fill("x", days=1), "^lake='x'"),
+        (lambda: fill(lake, days=1, symbols=5), "^symbols=5"),
+    ):
+        with pytest.raises(InputError, match=told):
+            call()
+    assert SimulatedExchange(np.int64(3)).seed == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import lake_workers as work
@@ -297,3 +298,37 @@ def test_a_manifest_cannot_point_outside(tmp_path: Path) -> None:
     path.write_bytes(manifest.model_copy(update={"parts": (part,)}).encode())  # with a checksum that fits
     with pytest.raises(LakeCorruption, match="_manifest.json: the manifest is damaged"):
         lake.candles("BTCUSDT", "1m")
+
+
+@pytest.mark.parametrize("root", ["a" * 300, "a\0b", 5, None])
+def test_a_root_that_is_no_folder_is_refused(root: Any) -> None:
+    with pytest.raises(InputError, match="^root="):
+        Lake(root)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a file system that takes no folders")
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(LakeError, match=r"^/proc/x: cannot be made \("):
+        Lake("/proc/x").append("BTCUSDT", "1m", work.candles([NEW_YEAR]))
+
+
+@pytest.mark.parametrize("timeout", [10**400, float("nan"), -1, "5"])
+def test_a_lock_timeout_is_a_number_of_seconds(tmp_path: Path, timeout: Any) -> None:
+    with pytest.raises(InputError, match="^lock_timeout="):
+        Lake(tmp_path, lock_timeout=timeout)
+
+
+def test_arguments_of_the_wrong_kind_are_named(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.append("BTCUSDT", "1m", work.candles([NEW_YEAR]))
+    for call, told in (
+        (lambda: lake.arrays("BTCUSDT", "1m", columns=5), "^columns=5"),
+        (lambda: lake.arrays("BTCUSDT", "1m", columns=None), "^columns=None"),
+        (lambda: lake.arrays("BTCUSDT", "1m", columns="close"), "^columns='close'"),
+        (lambda: lake.fetch("binanceusdm", None, "1m", since="2025-01-01"), "^symbols=None"),
+        (lambda: lake.fetch("binanceusdm", 5, "1m", since="2025-01-01"), "^symbols=5"),
+        (lambda: lake.fetch("binanceusdm", "BTCUSDT", "1m", since="2025-01-01", worker=2), "did you mean 'workers'"),
+        (lambda: lake.repair("BTCUSDT", "1m", bogus=1), "option='bogus'"),
+    ):
+        with pytest.raises(InputError, match=told):
+            call()
