@@ -63,6 +63,8 @@ class Storage:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         try:
             self.root = Path(root).absolute()
+            if "\0" in str(root):
+                raise ValueError("null byte")  # exists() would only say no
             is_file = self.root.exists() and not self.root.is_dir()
         except (TypeError, ValueError, OSError) as error:  # no path, a null byte in it, a name too long
             why = f" ({error.strerror})" if isinstance(error, OSError) else ""
