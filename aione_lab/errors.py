@@ -15,19 +15,28 @@ class InputError(AioneError, ValueError):
 
     @classmethod
     def of(cls, argument: str, value: object, allowed: str) -> InputError:
-        """Build the standard sentence ``argument=value: allowed``; long values are cut."""
-        shown = repr(value)
-        if len(shown) > 120:
-            shown = shown[:117] + "..."
-        return cls(f"{argument}={shown}: {allowed}")
+        """Build the standard sentence ``argument=value: allowed``, one line; long values are cut."""
+        return cls(f"{argument}={_shown(value)}: {allowed}")
 
     @classmethod
     def unknown(cls, kind: str, name: object, known: Iterable[str]) -> InputError:
         """Refuse an unknown name, with the nearest known one as a suggestion."""
         names = sorted(known)
-        near = difflib.get_close_matches(str(name), names, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+        near = difflib.get_close_matches(str(name)[:80], names, n=1, cutoff=0.4)
+        listed = ", ".join([*names[:12], "…"] if len(names) > 12 else names)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {listed}"
         return cls.of(kind, name, f"unknown; {hint}")
+
+
+def _shown(value: object) -> str:
+    """``repr`` on one line of at most 120 characters; a numpy number looks like the number it is."""
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = value.item()  # type: ignore[attr-defined]
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list thousands deep
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 120 else text[:117] + "..."
 
 
 class SequenceBreak(AioneError):

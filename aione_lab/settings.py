@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import numbers
+import os
 import tomllib
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from aione_lab.errors import InputError
 
 
 class Config(BaseModel):
-    """Base of all configuration: frozen, hashable, refuses unknown keys with "did you mean"."""
+    """Base of all configuration: frozen, hashable, refuses unknown keys with "did you mean".
+
+    A number is a number: int, float, Decimal or numpy's, never a bool or a text that could be read as one.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
@@ -35,16 +42,32 @@ class Config(BaseModel):
             message = first["msg"].removeprefix("Value error, ")
             raise InputError.of(f"{name}.{field}", first["input"], message) from None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        """Numbers as Python's own, before pydantic would read one from a bool or a text."""
+        several = isinstance(value, (list, tuple, set, frozenset))
+        for part in value if several else [value]:
+            if isinstance(part, Mapping) and not all(isinstance(key, str) for key in part):
+                raise ValueError("its keys must be text")
+        if not _is_number(cls.model_fields[info.field_name or ""].annotation):
+            return value
+        return tuple(map(_plain_number, value)) if several else _plain_number(value)
+
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a ``.toml`` or ``.json`` file; unknown keys and bad values are refused by name."""
+        if not isinstance(path, (str, os.PathLike)):
+            raise InputError.of("path", path, "must be the path of a TOML or JSON file")
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
-            values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        except OSError as error:
-            raise InputError.of("path", str(path), f"cannot be read ({error.strerror})") from None
-        except ValueError as error:
+            text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a byte-order mark in front
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError.of("path", str(path), f"cannot be read ({reason})") from None
+        try:
+            values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        except (ValueError, RecursionError) as error:
             raise InputError.of("path", str(path), f"is neither TOML nor JSON ({error})") from None
         if not isinstance(values, dict):
             raise InputError.of("path", str(path), "must hold one table of settings")
@@ -60,9 +83,44 @@ class Config(BaseModel):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _is_number(annotation: Any) -> bool:
+    """Whether a field of this type holds numbers, and no text beside them."""
+    leaves = list(_leaves(annotation))
+    return str not in leaves and any(leaf in (int, float) or type(leaf) is int for leaf in leaves)
+
+
+def _leaves(annotation: Any) -> Iterator[Any]:
+    parts = get_args(annotation)
+    if not parts:
+        yield annotation
+    for part in parts:
+        yield from _leaves(part)
+
+
+def _plain_number(value: Any) -> Any:
+    """Python's int or float of a number (None stays, for fields that take it); ValueError for what is none."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, Decimal)):
+        raise ValueError("must be a number")
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    try:
+        return float(value)
+    except OverflowError:  # a fraction beyond all floats
+        raise ValueError("must be a finite number") from None
+
+
+def _step(value: float) -> float:
+    if value and not 1e-12 <= value <= 1e12:
+        raise ValueError("must be 0 or between 1e-12 and 1e12")
+    return value
+
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
+Step = Annotated[float, AfterValidator(_step)]
 
 
 class Weights(Config):
@@ -131,10 +189,10 @@ class Settings(Config):
     initial_capital: Positive = Field(10_000.0, description="quote currency at the start of a replay")
     position_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="equity put into a trade")
 
-    @field_validator("exclude_hours", mode="before")
+    @field_validator("exclude_hours")
     @classmethod
-    def _sorted_hours(cls, value: Any) -> Any:
-        return tuple(sorted(set(value))) if isinstance(value, (list, tuple, set, frozenset)) else value
+    def _sorted_hours(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(sorted(set(value)))
 
     @field_validator("volatility_high")
     @classmethod
@@ -155,6 +213,6 @@ class Costs(Config):
     fee: Annotated[float, Field(ge=0.0, le=0.05)] = Field(0.0005, description="taker fee, share of notional")
     maker_fee: Annotated[float, Field(ge=-0.01, le=0.05)] | None = Field(None, description="None: the taker fee")
     slippage_bps: Annotated[float, Field(ge=0.0, le=500.0)] = Field(0.0, description="basis points on taker fills")
-    tick_size: NotNegative = Field(0.0, description="price step of the symbol; 0: prices are not rounded")
-    lot_size: NotNegative = Field(0.0, description="quantity step of the symbol; 0: quantities are not rounded")
+    tick_size: Step = Field(0.0, description="price step of the symbol; 0: prices are not rounded")
+    lot_size: Step = Field(0.0, description="quantity step of the symbol; 0: quantities are not rounded")
     funding_hours: Literal[1, 2, 4, 8] = Field(8, description="hours from one funding stamp to the next")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import operator
 import re
 from typing import Any
 
@@ -70,7 +71,10 @@ def to_ms(time: Any, argument: str = "time") -> int:
     if isinstance(time, bool) or time is None:
         raise InputError.of(argument, time, "must be UTC milliseconds, an ISO date or a datetime with a zone")
     if hasattr(time, "__index__"):
-        ms = int(time)
+        try:
+            ms = operator.index(time)
+        except TypeError:  # an array of several has the method and is no integer
+            raise InputError.of(argument, time, "must be one time, not several") from None
     elif isinstance(time, str):
         try:
             parsed = dt.datetime.fromisoformat(time.strip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -18,9 +19,11 @@ from aione_lab.figures import (
     equity_chart,
     price_chart,
     rates_chart,
+    result_chart,
     template,
     trades_chart,
 )
+from aione_lab.figures.baseline import random_entries_chart
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(1)</script>"
 
@@ -298,6 +301,64 @@ def test_rates_chart_writes_the_plain_numbers() -> None:
     with pytest.raises(InputError, match="must be counts a day"):
         rates_chart(rates - 1)
     assert rates_chart(rates.iloc[:0]).layout.annotations[0].text == "no rates"
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+CANDLES = walk(60)
+TRADES = trades_of(CANDLES, [(6, 9)])
+SIGNALS = signals_of(CANDLES, {5: "BUY"})
+RATES = pd.DataFrame([[1.0]], ["BTCUSDT"], ["VOLUME_SPIKE"])
+
+
+@pytest.mark.parametrize(
+    ("draw", "name"),
+    [
+        *((lambda bad=bad: equity_chart(bad), "equity=") for bad in ([], {}, None, 5, CANDLES)),
+        (lambda: equity_chart(CANDLES["close"], benchmark=5), "benchmark="),
+        (lambda: equity_chart(pd.Series(["a"], CANDLES.index[:1])), "equity="),
+        (lambda: equity_chart(pd.Series([1.0], ["a"])), "equity="),
+        (lambda: equity_chart(pd.Series([1.0], [0])), "equity="),
+        (lambda: equity_chart(CANDLES["close"], theme=[]), "theme="),
+        *((lambda bad=bad: price_chart(bad), "candles=") for bad in (None, 5, [], {}, CANDLES["close"])),
+        (lambda: price_chart(pd.concat({"a": CANDLES}, axis=1)), "candles="),
+        (lambda: price_chart(CANDLES.assign(high="x")), "candles.high="),
+        (lambda: price_chart(CANDLES.assign(volume="x")), "candles.volume="),
+        (lambda: price_chart(CANDLES.reset_index(drop=True)), "candles="),
+        (lambda: price_chart(CANDLES, signals=5), "signals="),
+        (lambda: price_chart(CANDLES, SIGNALS.assign(confidence="x")), "signals.confidence="),
+        (lambda: price_chart(CANDLES, trades=5), "trades="),
+        (lambda: price_chart(CANDLES, trades=TRADES.assign(pnl="x")), "trades.pnl="),
+        (lambda: price_chart(CANDLES, trades=TRADES.assign(stop="x")), "trades.stop="),
+        (lambda: price_chart(CANDLES, rsi=5), "rsi="),
+        (lambda: price_chart(CANDLES, rsi=pd.Series("x", CANDLES.index)), "rsi="),
+        (lambda: price_chart(CANDLES, equity=[1.0]), "equity="),
+        (lambda: price_chart(CANDLES, levels={"a": "x"}), "levels.a="),
+        (lambda: price_chart(CANDLES, levels={"a": 10**400}), "levels.a="),
+        (lambda: price_chart(CANDLES, levels={5: 1.0}), "levels=5"),
+        (lambda: price_chart(CANDLES, levels=[1]), "levels="),
+        (lambda: trades_chart(5), "trades="),
+        (lambda: trades_chart(TRADES.assign(mae="x")), "trades.mae="),
+        (lambda: trades_chart(TRADES.assign(exit_time="x")), "trades.exit_time="),
+        *((lambda bad=bad: contributions_chart(bad), "explanation=") for bad in (None, 5, [], {"factors": {"a": 1}})),
+        (lambda: contributions_chart({"confidence_metrics": 5}), "explanation="),
+        (lambda: contributions_chart({"factors": [{"contribution": 1.0}]}), "explanation="),
+        (lambda: contributions_chart({"factors": {"a": {"contribution": "x"}}}), "explanation.factors.a.contribution="),
+        (lambda: contributions_chart({"factors": {"a": {"weight": "x"}}}), "explanation.factors.a.weight="),
+        (lambda: contributions_chart({"factors": {}, "score": "x"}), "explanation.score="),
+        *((lambda bad=bad: rates_chart(bad), "rates=") for bad in (None, 5, [[1.0]])),
+        (lambda: rates_chart(RATES.assign(ALERT="x")), "rates.ALERT="),
+        *((lambda bad=bad: decimate([1, 2], [1.0, 2.0], bad), "n=") for bad in ("x", float("nan"), 4.5, None)),
+        (lambda: decimate([1], ["x"], 9), "y="),
+        (lambda: random_entries_chart("x", 1.0), "expectancy="),
+        (lambda: random_entries_chart(np.ones(3), None), "observed="),
+        (lambda: result_chart(5), "result="),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_by_name(draw: Callable[[], object], name: str) -> None:
+    with pytest.raises(InputError) as refused:
+        draw()
+    assert str(refused.value).startswith(name) and "\n" not in str(refused.value)
 
 
 # --- look and safety ---------------------------------------------------------------------------------------------

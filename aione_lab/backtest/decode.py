@@ -79,13 +79,13 @@ def stage1_dict(
 
     ``row`` (FEATURES) and ``signal`` (SIGNAL) are the bar's records, ``thresholds`` those in force.
     Distances are in ATRs, ``price_change`` and the gates shares of the price, ``timestamp`` the ISO
-    text of the bar's open; ``suppressed`` says what held an alert back, "" where nothing did.
+    text of the bar's open (None: there is no bar); ``suppressed`` says what held an alert back, "" where nothing did.
     """
     signal = single(signal)
     name = SIGNALS[int(signal.signal)]
     return {
         "symbol": parse_symbol(symbol),
-        "timestamp": iso(int(signal.timestamp)),
+        "timestamp": iso(int(signal.timestamp)) if signal.timestamp else None,
         "signal": name,
         "trigger_reasons": list(decode_reasons(signal.reasons)),
         "suppressed": SUPPRESSED[int(signal.suppressed)],
@@ -164,6 +164,7 @@ def stage2_dict(
     found, row, signal, params = single(found), single(row), single(signal), single(params)
     symbol = parse_symbol(symbol)
     limits, rules = params.limits, params.rules
+    detail = DETAILS[int(found.detail)]
     result = empty_stage2(symbol)
     result.update(
         timestamp=iso(int(found.timestamp)),
@@ -188,7 +189,7 @@ def stage2_dict(
         },
         risk_parameters=risk_dict(found),
         recommendation=RECOMMENDATIONS[int(found.recommendation)],
-        recommendation_detail=DETAILS[int(found.detail)],
+        recommendation_detail=detail,
         narrative=narrate(symbol, row, signal, found, limits, rules),
         quality_metrics={
             "used_default_calibration": bool(used_default_calibration),
@@ -196,11 +197,14 @@ def stage2_dict(
             "processing_time_ms": float(processing_time_ms),
         },
         calibration_params=dict(calibration_params),
-        validation_passed=bool(
-            found.confidence >= limits.min_confidence and found.risk_reward >= rules.min_risk_reward
-        ),
+        validation_passed=detail == "all_gates_met",
     )
     return result
+
+
+def failed_stage2(symbol: str, time: str | None, recommendation: str, error: str) -> dict[str, Any]:
+    """The Stage2 dictionary of a signal that could not be assessed, with the ``error`` that says why."""
+    return {**empty_stage2(symbol), "timestamp": time, "recommendation": recommendation, "error": error}
 
 
 def empty_stage2(symbol: str) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Explanation:
 
     ``triggers`` lists what held, with value and limit; ``factors`` add up to ``score`` exactly;
     ``steps`` lead from the score to ``confidence``; ``rule`` says what decided. ``trade`` is the trade
-    that this bar's decision opened, if there was one. Prices are quote currency, distances ATRs.
+    that this bar's decision opened, ``no_trade`` why a BUY or SELL has none. Prices are quote currency, distances ATRs.
     """
 
     symbol: str
@@ -82,6 +82,7 @@ class Explanation:
     risk: dict[str, Any] | None = None
     narrative: dict[str, str] | None = None
     trade: dict[str, Any] | None = None
+    no_trade: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form: plain values, None for what is not known."""
@@ -141,6 +142,8 @@ class Explanation:
             sections.append(("Narrative", [(text,) for text in self.narrative.values()]))
         if self.trade:
             sections.append(("Trade", _trade_rows(self.trade)))
+        elif self.no_trade:
+            sections.append(("Trade", [(self.no_trade,)]))
         return sections
 
 
@@ -151,12 +154,14 @@ def explain(
     assessment_record: Any | None,
     params_record: Any,
     trade: Any | None = None,
+    no_trade: str = "",
 ) -> Explanation:
     """Put the records of one bar into words.
 
     ``features_row`` (FEATURES), ``signal_record`` (SIGNAL), ``assessment_record`` (ASSESSMENT, None where
     the bar is no ALERT), ``params_record`` (PARAMS in force on the bar) and ``trade`` (TRADE that the bar's
-    decision opened, or None) are single records or arrays of one. ``symbol`` may be "".
+    decision opened, or None) are single records or arrays of one; ``no_trade`` says why there is none where
+    one was recommended. ``symbol`` may be "".
     """
     row, signal, params = single(features_row), single(signal_record), single(params_record)
     limits, rules = params.limits, params.rules
@@ -190,6 +195,7 @@ def explain(
         risk=risk_dict(found),
         narrative=narrate(symbol, row, signal, found, limits, rules),
         trade=None if trade is None else _trade(single(trade)),
+        no_trade=no_trade,
     )
 
 

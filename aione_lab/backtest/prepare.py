@@ -71,7 +71,7 @@ def prepare_bars(
 
 def _reference_closes(reference: Any, interval: str) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(reference, pd.Series):
-        closes = reference.to_numpy(dtype=float)
+        closes = reference.array  # whatever it holds, the check below reads or refuses it
         flat = pd.DataFrame(dict.fromkeys(("open", "high", "low", "close"), closes), index=reference.index)
         reference = flat.assign(volume=0.0)
     checked = check_candles(reference, interval, "reference")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from aione_lab.backtest.metrics import compute_metrics
+from aione_lab.backtest.readonly import ReadOnly
 from aione_lab.engine.event import decode_mask
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import (
@@ -192,7 +193,7 @@ class Result:
     @cached_property
     def metrics(self) -> Mapping[str, Any]:
         """Numbers of the whole replay, net of costs; ``backtest/metrics.py`` defines each."""
-        return compute_metrics(self)
+        return ReadOnly(compute_metrics(self))
 
     def rates(self) -> pd.DataFrame:
         """Per warm day: how often each reason held, and in how many alerts it took part."""
@@ -228,7 +229,24 @@ class Result:
             found[0] if len(found) else None,
             params[0],
             trade[0] if len(trade) else None,
+            "" if len(trade) else self._no_trade(at),
         )
+
+    def _no_trade(self, at: int) -> str:
+        """Why the BUY or SELL of the bar at ``at`` has no closed trade; "" where the bar has neither."""
+        record, times = self.signal_records[at], self.bars["timestamp"]
+        if RECOMMENDATIONS[int(record["recommendation"])] not in ("BUY", "SELL"):
+            return ""
+        if record["position"]:
+            return f"not traded: a {SIDES[int(record['position'])]} position was open"
+        if at + 1 == len(times):
+            return "not traded yet: the order fills at the open of the next bar"
+        if times[at + 1] - times[at] != INTERVALS[self.interval]:
+            return "not traded: the bars after it are missing"
+        position = self.stage_record["position"][0]
+        if position["side"] and position["signal_time"] == times[at]:
+            return "the trade is still open after the last bar"
+        return "not traded: the equity was less than one lot"
 
     def plot(self, start: Any = None, end: Any = None) -> go.Figure:
         """Price with triggers and trades, volume, RSI and equity, as a Plotly figure."""
@@ -269,5 +287,3 @@ def _named(codes: np.ndarray, names: tuple[str, ...]) -> Any:
 
 def _sides(codes: np.ndarray) -> list[str]:
     return [SIDES[int(code)] for code in codes]
-
-

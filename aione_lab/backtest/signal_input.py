@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,10 +36,6 @@ class Head(NamedTuple):
     signal: str
     time: int | None
 
-    def time_text(self) -> str | None:
-        """ISO text of the time."""
-        return None if self.time is None else iso(self.time)
-
 
 class AlertInput(NamedTuple):
     """One alert as arrays of one: FEATURES, SIGNAL (mask, resolved limits), PARAMS (limits and rules)."""
@@ -52,13 +49,24 @@ class AlertInput(NamedTuple):
     is_default: bool
 
 
+def read_origin(signal: Any) -> tuple[str, str | None]:
+    """Symbol ("" where it is none) and ISO time (None) of a signal, as far as they can be read."""
+    symbol, moment = "", None
+    if isinstance(signal, Mapping):
+        with suppress(InputError):
+            symbol = parse_symbol(signal.get("symbol"))  # type: ignore[arg-type]
+        with suppress(InputError):
+            moment = iso(to_ms(signal.get("timestamp")))
+    return symbol, moment
+
+
 def read_head(signal: Any) -> Head:
     """Symbol, signal and time of a Stage1 dictionary; InputError names the field that is missing or wrong."""
     if not isinstance(signal, Mapping):
         raise InputError.of("signal", signal, "must be a mapping, the dictionary that Stage1 gives")
     symbol = parse_symbol(signal.get("symbol"), "symbol")  # type: ignore[arg-type]
     name = signal.get("signal")
-    if name not in SIGNALS:
+    if not isinstance(name, str) or name not in SIGNALS:
         raise InputError.of("signal", name, f"must be one of {', '.join(SIGNALS)}")
     given = signal.get("timestamp")
     return Head(symbol, name, None if given is None else to_ms(given, "timestamp"))
@@ -119,15 +127,33 @@ def _features(stats: Any) -> np.ndarray:
             raise InputError.of(f"stats.{name}", stats[name], "must be greater than zero")
     if not 0 <= row["rsi"][0] <= 100:
         raise InputError.of("stats.rsi", stats["rsi"], "must lie between 0 and 100")
-    if row["daily_high"][0] < row["daily_low"][0]:
-        low = stats["daily_low"]
-        raise InputError.of("stats.daily_high", stats["daily_high"], f"must not be below daily_low, which is {low}")
+    _check_order(row[0])
     # What follows from other numbers need not be given.
-    if "atr_pct" not in stats:
-        row["atr_pct"] = row["atr"] / row["close"]
-    if "vwap_dev" not in stats:
-        row["vwap_dev"] = row["close"] / row["vwap"] - 1.0
+    close, atr = row["close"], row["atr"]
+    for name, value in (
+        ("atr_pct", atr / close),
+        ("vwap_dev", close / row["vwap"] - 1.0 if row["vwap"][0] > 0 else math.nan),
+        ("support_distance", (close - row["support"]) / atr),
+        ("resistance_distance", (row["resistance"] - close) / atr),
+    ):
+        if math.isnan(row[name][0]):
+            row[name] = value
     return row
+
+
+def _check_order(row: Any) -> None:
+    """InputError where the price lies outside its own day, or a level on the wrong side of the price."""
+    price, low, high = float(row.close), float(row.daily_low), float(row.daily_high)
+    if high < low:
+        raise InputError.of("stats.daily_high", high, f"must not be below daily_low, which is {low}")
+    if not low <= price <= high:
+        raise InputError.of(f"stats.{PRICE}", price, f"must lie between daily_low {low} and daily_high {high}")
+    for name in ("support", "major_support"):
+        if row[name] >= price:
+            raise InputError.of(f"stats.{name}", row[name], f"must lie below {PRICE}, which is {price}")
+    for name in ("resistance", "major_resistance"):
+        if row[name] <= price:
+            raise InputError.of(f"stats.{name}", row[name], f"must lie above {PRICE}, which is {price}")
 
 
 def _number(value: Any, name: str) -> float:
@@ -142,7 +168,7 @@ def _mask(reasons: Any) -> int:
         raise InputError.of("trigger_reasons", reasons, "must be a list of reasons")
     mask = 0
     for reason in reasons:
-        if reason not in REASONS:
+        if not isinstance(reason, str) or reason not in REASONS:
             raise InputError.unknown("trigger_reasons", reason, REASONS)
         mask |= 1 << REASONS.index(reason)
     return mask

@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from aione_lab.backtest.decode import empty_stage2, stage1_dict, stage2_dict
-from aione_lab.backtest.signal_input import AlertInput, assess_alert, read_alert, read_head
+from aione_lab.backtest.decode import empty_stage2, failed_stage2, stage1_dict, stage2_dict
+from aione_lab.backtest.signal_input import AlertInput, assess_alert, read_alert, read_head, read_origin
 from aione_lab.backtest.stateless import (
     LastBar,
     check_days,
@@ -81,8 +81,7 @@ class AssetMonitorStage1:
         ``daily``: one-day candles (UTC) of ``symbol``, or a mapping symbol → such a frame. It replaces what
         the symbol had; nothing is taken where a frame is refused. A check uses the last
         ``spec.level_days`` of the days that ended before its first candle; later ones are left out, with a
-        hint, because the candles themselves show them. Raises InputError for a frame that is no candle
-        frame, and, in ``check_anomalies``, where none of the days lies before the first candle.
+        hint, because the candles themselves show them. Raises InputError for a frame that is no candle frame.
         """
         if isinstance(daily, Mapping):
             if symbol is not None:
@@ -101,7 +100,8 @@ class AssetMonitorStage1:
 
         ``df``: closed candles, ascending, on a UTC index or with a column ``timestamp`` (int64 ms);
         ``reference``: those of the reference symbol. Too few bars give ``"NONE"`` and a hint that says how
-        many are needed. Raises InputError for a symbol or a frame that cannot be one.
+        many are needed; so does an empty frame, whose bar has no ``timestamp`` (None). Raises InputError for a
+        symbol or a frame that cannot be one.
         """
         symbol = parse_symbol(symbol)
         thresholds, hints = await self._thresholds(symbol)
@@ -176,16 +176,17 @@ class Stage2Processor:
         that is missing, None or NaN counts as unavailable. Without ``thresholds`` those of the symbol's
         asset class hold. Input that cannot be assessed gives ``recommendation "INVALID_DATA"`` and an
         ``error`` that names the field; a failure of our own gives ``"SYSTEM_FAILURE"`` and a log entry with
-        its traceback. A signal that is no ALERT keeps confidence 0.0 and recommendation "".
+        its traceback; both carry the signal's symbol and time where these can be read. A signal that is no
+        ALERT keeps confidence 0.0 and recommendation "".
         ``default_calibration_count`` counts the symbol's alerts that met default thresholds here.
         """
         started = time.perf_counter()
-        symbol = ""
+        symbol, moment = "", None
         try:
+            symbol, moment = read_origin(signal)
             head = read_head(signal)
-            symbol = head.symbol
             if head.signal != "ALERT":
-                return {**empty_stage2(symbol), "signal": head.signal, "timestamp": head.time_text()}
+                return {**empty_stage2(symbol), "signal": head.signal, "timestamp": moment}
             alert = read_alert(signal, head, self.settings, self.costs, self.interval, self.classes)
             found = await asyncio.to_thread(assess_alert, alert)
             count = self._count_default(alert)
@@ -202,10 +203,10 @@ class Stage2Processor:
             if alert.is_default:
                 await self._ask_calibration(alert)
         except InputError as error:
-            result = {**empty_stage2(symbol), "recommendation": "INVALID_DATA", "error": str(error)}
+            result = failed_stage2(symbol, moment, "INVALID_DATA", str(error))
         except Exception as error:
             logger.exception("Stage2 failed on %s", symbol or "a signal without a symbol")
-            result = {**empty_stage2(symbol), "recommendation": "SYSTEM_FAILURE", "error": type(error).__name__}
+            result = failed_stage2(symbol, moment, "SYSTEM_FAILURE", type(error).__name__)
         result["quality_metrics"]["processing_time_ms"] = 1000 * (time.perf_counter() - started)
         return result
 

@@ -142,10 +142,9 @@ class Engine:
         if self._last_time:
             at = f"{self.symbol} at {iso(self._last_time)}"
             raise InputError.of("engine", at, "days are seeded before any candle")
-        highs = np.asarray(highs, dtype=np.float64)
-        lows = np.asarray(lows, dtype=np.float64)
-        if highs.shape != lows.shape or highs.ndim != 1 or not (lows > 0).all() or not (highs >= lows).all():
-            raise InputError.of("highs, lows", (highs.tolist(), lows.tolist()), "need equal lengths and 0 < low ≤ high")
+        highs, lows = _day_prices(highs, "highs"), _day_prices(lows, "lows")
+        if highs.shape != lows.shape or not (highs >= lows).all():
+            raise InputError.of("highs, lows", (highs.tolist(), lows.tolist()), "need equal lengths and low ≤ high")
         bulk.seed_days(self._state, self._params, highs, lows, to_ms(last_day, "last_day") // DAY_MS)
 
     def snapshot(self) -> bytes:
@@ -176,20 +175,31 @@ class Engine:
         if blob[: -len(body)] != _MAGIC + hashlib.sha256(body).digest():
             raise InputError.of("blob", bytes(blob[:16]), "is not a whole engine snapshot")
         size = int.from_bytes(body[:4], "big")
-        head = json.loads(body[4 : 4 + size])
-        if head["layout"] != LAYOUT or head["state_bytes"] != STATE.itemsize:
-            raise InputError.of("blob", f"layout {head['layout']}", f"this version reads layout {LAYOUT}")
-        engine = cls(
-            head["symbol"],
-            Thresholds.from_json(head["thresholds"]),
-            interval=head["interval"],
-            spec=FeatureSpec(**head["spec"]),
-            settings=Settings(**head["settings"]),
-            costs=Costs(**head["costs"]),
-        )
-        engine._state = np.frombuffer(body[4 + size :], STATE).copy()
-        engine._last_time = head["last_time"]
-        engine._after_gap = head["after_gap"]
+        state = body[4 + size :]
+        try:
+            head = json.loads(body[4 : 4 + size])
+            if head["layout"] != LAYOUT or head["state_bytes"] != STATE.itemsize:
+                raise InputError.of("blob", f"layout {head['layout']}", f"this version reads layout {LAYOUT}")
+            engine = cls(
+                head["symbol"],
+                Thresholds.from_json(head["thresholds"]),
+                interval=head["interval"],
+                spec=FeatureSpec(**head["spec"]),
+                settings=Settings(**head["settings"]),
+                costs=Costs(**head["costs"]),
+            )
+            last_time, after_gap = head["last_time"], head["after_gap"]
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            raise InputError.of("blob", bytes(blob[:16]), f"has a head that is none ({error!r})") from None
+        if len(state) != STATE.itemsize or type(last_time) is not int or type(after_gap) is not bool:
+            raise InputError.of("blob", bytes(blob[:16]), "does not hold what its head says")
+        engine._state = np.frombuffer(state, STATE).copy()
+        if last_time != engine._state["stages"]["last_time"][0]:
+            raise InputError.of("blob", bytes(blob[:16]), f"ends at {last_time}, its state does not")
+        engine._last_time = last_time
+        engine._after_gap = after_gap
         return engine
 
 
@@ -201,9 +211,23 @@ def _open_time(time: Any, step_ms: int, interval: str) -> int:
     raise InputError.of("candle.timestamp", time, f"must be the open of a {interval} bar as an int in UTC ms")
 
 
+def _day_prices(values: Any, name: str) -> np.ndarray:
+    """float64 (n,) of one price a day."""
+    try:
+        prices = np.asarray(values)
+    except ValueError:  # rows of unequal length
+        prices = np.empty((0, 0))
+    if prices.ndim != 1 or prices.dtype.kind not in "iuf" or not ((prices > 0) & np.isfinite(prices)).all():
+        raise InputError.of(name, values, "must be one positive finite price a day")
+    return prices.astype(np.float64)
+
+
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
-        return float(value)
+    try:
+        if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
+            return float(value)
+    except OverflowError:  # an integer beyond all floats is refused like no number
+        pass
     raise InputError.of(name, value, "must be a number")
 
 

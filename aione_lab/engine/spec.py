@@ -68,7 +68,7 @@ class FeatureSpec(Config):
 
     def record(self, interval: str) -> np.ndarray:
         """Array (1,) of SPEC for candles of ``interval``; InputError where the engine cannot use it."""
-        if interval not in HIGHER_INTERVALS:
+        if not isinstance(interval, str) or interval not in HIGHER_INTERVALS:
             raise InputError.of("interval", interval, f"signals need one of {', '.join(HIGHER_INTERVALS)}")
         step = INTERVALS[interval]
         first, second = (INTERVALS[name] for name in HIGHER_INTERVALS[interval])

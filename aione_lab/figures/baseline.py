@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import plotly.graph_objects as go
 
-from aione_lab.figures.theme import Theme, finish, nothing, palette
+from aione_lab.figures.theme import Theme, finish, floats, nothing, one_number, palette
 
 
 def random_entries_chart(
@@ -16,7 +16,9 @@ def random_entries_chart(
     Draws that closed no trade (NaN) are left out; without a draw the figure says so.
     """
     colours = palette(theme)
-    draws = expectancy[np.isfinite(expectancy)]
+    draws = floats(expectancy, "expectancy")
+    draws = draws[np.isfinite(draws)]
+    observed = one_number(observed, "observed")
     if not len(draws):
         return nothing(theme, title, "no random draw closed a trade")
     counts, edges = np.histogram(draws, bins=min(30, max(5, len(draws) // 7)))

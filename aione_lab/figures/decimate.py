@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aione_lab.errors import InputError
+from aione_lab.figures.theme import floats
 
 Array = npt.NDArray[Any]
 
@@ -28,7 +29,7 @@ def decimate(x: npt.ArrayLike, y: npt.ArrayLike, n: int) -> tuple[Array, Array]:
     -------
     The chosen ``x`` and ``y``; the very arrays where there were no more than ``n`` points.
     """
-    xs, ys = np.asarray(x), np.asarray(y, dtype=np.float64)
+    xs, ys = np.asarray(x), floats(y, "y")
     if xs.ndim != 1 or xs.shape != ys.shape:
         raise InputError.of("y", ys.shape, f"must be one-dimensional and as long as x {xs.shape}")
     rows = decimate_rows(ys, n)
@@ -37,8 +38,8 @@ def decimate(x: npt.ArrayLike, y: npt.ArrayLike, n: int) -> tuple[Array, Array]:
 
 def decimate_rows(y: Array, n: int) -> npt.NDArray[np.int64]:
     """Ascending row numbers that :func:`decimate` keeps of the float array ``y``."""
-    if n < 4:
-        raise InputError.of("n", n, "must be at least 4")
+    if not isinstance(n, (int, np.integer)) or n < 4:
+        raise InputError.of("n", n, "must be an integer, at least 4")
     if len(y) <= n:
         return np.arange(len(y))
     size = bucket_size(len(y) - 2, (n - 2) // 2)

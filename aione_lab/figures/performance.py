@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from aione_lab.errors import InputError
 from aione_lab.figures.decimate import decimate
-from aione_lab.figures.theme import Theme, finish, need_columns, nothing, palette, safe, utc_times
+from aione_lab.figures.theme import Theme, finish, floats, need_columns, need_series, nothing, palette, safe, utc_times
 
 POINTS = 4_000
 
@@ -30,13 +30,15 @@ def equity_chart(
     curves: list[tuple[pd.Series, str, str, str, str | None]] = [
         (equity, "equity", "equity", colours.up, None),
     ]
+    need_series(equity, "equity")
     if benchmark is not None:
+        need_series(benchmark, "benchmark")
         curves.append((benchmark, "benchmark", "benchmark", colours.second, "dot"))
     if not len(equity):
         return nothing(theme, title, "no equity yet")
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.05, row_heights=[0.68, 0.32])
     for series, argument, default, colour, dash in curves:
-        values = series.to_numpy(dtype=np.float64)
+        values = floats(series, argument)
         if np.isinf(values).any():
             raise InputError.of(argument, "inf", "must be finite")
         times = utc_times(series.index, argument)
@@ -90,8 +92,8 @@ def trades_chart(trades: pd.DataFrame, *, title: str | None = None, theme: Theme
     need_columns(trades, ("exit_time", "exit_reason", "pnl", "r_multiple", "mae", "mfe"), "trades")
     if not len(trades):
         return nothing(theme, title, "no trades")
-    trades = trades.sort_values("exit_time", kind="stable")
-    pnl, results = trades["pnl"].to_numpy(dtype=np.float64), trades["r_multiple"].to_numpy(dtype=np.float64)
+    trades = trades.iloc[np.argsort(utc_times(trades["exit_time"], "trades.exit_time"), kind="stable")]
+    pnl, results, mae, mfe = (floats(trades[name], f"trades.{name}") for name in ("pnl", "r_multiple", "mae", "mfe"))
     won = pnl > 0
     figure = make_subplots(
         rows=2,
@@ -152,8 +154,8 @@ def trades_chart(trades: pd.DataFrame, *, title: str | None = None, theme: Theme
         )
         figure.add_trace(
             go.Scatter(
-                x=trades["mae"].to_numpy(dtype=np.float64)[chosen],
-                y=trades["mfe"].to_numpy(dtype=np.float64)[chosen],
+                x=mae[chosen],
+                y=mfe[chosen],
                 mode="markers",
                 marker={"color": colour, "symbol": symbol, "size": 6, "opacity": 0.7},
                 showlegend=False,

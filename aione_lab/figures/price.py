@@ -12,7 +12,20 @@ from plotly.subplots import make_subplots
 
 from aione_lab.errors import InputError
 from aione_lab.figures.decimate import bucket_size, decimate, pad
-from aione_lab.figures.theme import Palette, Theme, finish, listed, need_columns, nothing, palette, safe, utc_times
+from aione_lab.figures.theme import (
+    Palette,
+    Theme,
+    finish,
+    floats,
+    listed,
+    need_columns,
+    need_series,
+    nothing,
+    one_number,
+    palette,
+    safe,
+    utc_times,
+)
 
 CANDLESTICK_BARS = 3_000
 """Up to here every bar is a candlestick; beyond, a line of closes over the band between low and high."""
@@ -53,6 +66,12 @@ def price_chart(
     """
     colours = palette(theme)
     need_columns(candles, ("open", "high", "low", "close", "volume"), "candles")
+    for frame, argument in ((signals, "signals"), (trades, "trades")):
+        if frame is not None:
+            need_columns(frame, (), argument)
+    for series, argument in ((rsi, "rsi"), (equity, "equity")):
+        if series is not None:
+            need_series(series, argument)
     if not len(candles):
         return nothing(theme, title, "no candles")
     times = utc_times(candles.index, "candles")
@@ -77,7 +96,7 @@ def price_chart(
         _draw_trades(figure, trades, colours)
     if signals is not None and len(signals):
         _draw_signals(figure, candles, signals, (high - low) * 0.025, colours)
-    if levels:
+    if levels is not None:
         _draw_levels(figure, levels, colours)
     figure.update_yaxes(title_text="Price", row=1, col=1)
     figure.update_xaxes(title_text="Time (UTC)", row=rows, col=1)
@@ -88,7 +107,7 @@ def price_chart(
 
 
 def _draw_price(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, colours: Palette) -> None:
-    columns = {name: candles[name].to_numpy(dtype=np.float64) for name in ("open", "high", "low", "close")}
+    columns = {name: floats(candles[name], f"candles.{name}") for name in ("open", "high", "low", "close")}
     if len(candles) <= CANDLESTICK_BARS:
         figure.add_trace(
             go.Candlestick(
@@ -133,7 +152,7 @@ def _draw_price(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, col
 
 
 def _draw_volume(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, colours: Palette) -> None:
-    volume = candles["volume"].to_numpy(dtype=np.float64)
+    volume = floats(candles["volume"], "candles.volume")
     rising = candles["close"].to_numpy(dtype=np.float64) >= candles["open"].to_numpy(dtype=np.float64)
     size = bucket_size(len(candles), CANDLESTICK_BARS) if len(candles) > CANDLESTICK_BARS else 1
     if size > 1:
@@ -162,7 +181,7 @@ def _draw_volume(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, co
 def _draw_line(figure: go.Figure, times: np.ndarray, series: pd.Series, name: str, row: int, colour: str) -> None:
     if len(series) != len(times):
         raise InputError.of(name.lower(), len(series), f"must have one value a candle ({len(times)})")
-    x, y = decimate(times, series.to_numpy(dtype=np.float64), LINE_POINTS // 2)
+    x, y = decimate(times, floats(series, name.lower()), LINE_POINTS // 2)
     figure.add_trace(
         go.Scatter(
             x=x,
@@ -183,6 +202,8 @@ def _draw_signals(
     figure: go.Figure, candles: pd.DataFrame, signals: pd.DataFrame, offset: float, colours: Palette
 ) -> None:
     need_columns(signals, ("signal",), "signals")
+    if "confidence" in signals:
+        floats(signals["confidence"], "signals.confidence")
     alerts = signals.loc[(signals["signal"].astype(str) == "ALERT").to_numpy()]
     alerts = alerts.loc[alerts.index.isin(candles.index)]
     if alerts.empty:
@@ -247,10 +268,10 @@ def _draw_trades(figure: go.Figure, trades: pd.DataFrame, colours: Palette) -> N
     if len(trades) <= TRADES_WITH_LEVELS:
         for column, colour in (("stop", colours.down), ("target", colours.third)):
             if column in trades:
-                price = trades[column].to_numpy(dtype=np.float64)
+                price = floats(trades[column], f"trades.{column}")
                 line = {"color": colour, "width": 1.5, "dash": "dash"}
                 figure.add_trace(go.Scatter(**strokes(price, price), **joined, name=column, line=line), row=1, col=1)
-    prices = [trades[name].to_numpy(dtype=np.float64) for name in ("entry_price", "exit_price")]
+    prices = [floats(trades[name], f"trades.{name}") for name in ("entry_price", "exit_price")]
     line = {"color": colours.soft, "width": 1, "dash": "dot"}
     figure.add_trace(go.Scatter(**strokes(*prices), **joined, name="trade", showlegend=False, line=line), row=1, col=1)
     side = trades["side"].astype(str) if "side" in trades else pd.Series("long", index=trades.index)
@@ -267,8 +288,8 @@ def _draw_trades(figure: go.Figure, trades: pd.DataFrame, colours: Palette) -> N
         row=1,
         col=1,
     )
-    pnl = trades["pnl"].to_numpy(dtype=np.float64)
-    results = trades["r_multiple"].to_numpy(dtype=np.float64) if "r_multiple" in trades else np.full(len(pnl), np.nan)
+    pnl = floats(trades["pnl"], "trades.pnl")
+    results = floats(trades["r_multiple"], "trades.r_multiple") if "r_multiple" in trades else np.full(len(pnl), np.nan)
     reasons = trades["exit_reason"].astype(str).to_numpy()
     for name, chosen, symbol, colour in (
         ("exit with a gain", pnl > 0, "circle", colours.up),
@@ -293,8 +314,13 @@ def _draw_trades(figure: go.Figure, trades: pd.DataFrame, colours: Palette) -> N
             )
 
 
-def _draw_levels(figure: go.Figure, levels: Mapping[str, float], colours: Palette) -> None:
+def _draw_levels(figure: go.Figure, levels: Any, colours: Palette) -> None:
+    if not isinstance(levels, Mapping):
+        raise InputError.of("levels", levels, "must be a mapping, name to price")
     for name, price in levels.items():
+        if not isinstance(name, str):
+            raise InputError.of("levels", name, "must be a mapping, name to price")
+        price = one_number(price, f"levels.{name}")
         if not np.isfinite(price):
             continue
         word = name.lower()
@@ -305,7 +331,7 @@ def _draw_levels(figure: go.Figure, levels: Mapping[str, float], colours: Palett
         else:
             colour, text, dash = colours.neutral, colours.soft, "dot"
         figure.add_hline(
-            y=float(price),
+            y=price,
             line={"color": colour, "width": 1.2, "dash": dash},
             annotation={"text": f"{safe(name)} {price:g}", "font": {"size": 11, "color": text}},
             annotation_position="top right",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import plotly.graph_objects as go
 
+from aione_lab.backtest.result import Result
+from aione_lab.engine.params import check_kind
 from aione_lab.errors import InputError
 from aione_lab.figures.price import price_chart
 from aione_lab.figures.theme import Theme
 from aione_lab.units import to_ms
-
-if TYPE_CHECKING:
-    from aione_lab.backtest.result import Result
 
 
 def result_chart(result: Result, start: Any = None, end: Any = None, *, theme: Theme = "light") -> go.Figure:
@@ -21,6 +20,7 @@ def result_chart(result: Result, start: Any = None, end: Any = None, *, theme: T
     Both may be UTC milliseconds, an ISO text or a datetime with a zone; left out, the replay is shown whole.
     Trades that were open at any time of the span are drawn. InputError where the span holds no bar.
     """
+    check_kind("result", result, Result)
     bars = result.bars["timestamp"]
     first = int(bars[0]) if start is None else to_ms(start, "start")
     stop = int(bars[-1]) + 1 if end is None else to_ms(end, "end")

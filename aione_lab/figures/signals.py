@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from aione_lab.backtest.explain import Explanation
 from aione_lab.errors import InputError
-from aione_lab.figures.theme import Theme, finish, nothing, palette, safe
-
-if TYPE_CHECKING:
-    from aione_lab.backtest.explain import Explanation
+from aione_lab.figures.theme import Theme, finish, floats, need_columns, nothing, one_number, palette, safe
 
 
 def contributions_chart(
@@ -27,23 +26,19 @@ def contributions_chart(
     (strength or contribution None or NaN) is named below the chart, not drawn as zero.
     """
     colours = palette(theme)
-    whole = explanation if isinstance(explanation, Mapping) else explanation.to_dict()
-    metrics = whole.get("confidence_metrics", whole)
-    factors = metrics.get("factors")
-    if isinstance(factors, Sequence) and not isinstance(factors, str):
-        factors = {factor["name"]: factor for factor in factors}
-    if not isinstance(factors, Mapping):
-        raise InputError.of("explanation", sorted(map(str, metrics)), "must have 'factors', name -> contribution")
+    metrics = _metrics(explanation)
     present, absent = {}, []
-    for name, factor in factors.items():
-        if _known(factor.get("contribution")) and _known(factor.get("strength", 0.0)):
+    for name, factor in _factors(metrics).items():
+        where = f"explanation.factors.{name}"
+        known = {field: _known(factor, field, where) for field in ("contribution", "strength", "weight")}
+        if known["contribution"] and (known["strength"] or "strength" not in factor):
             present[name] = factor
         else:
             absent.append(safe(name))
     heading = title or _heading(metrics)
     if not present:
         return nothing(theme, heading, "no factor was available")
-    names = sorted(present, key=lambda name: (-abs(present[name]["contribution"]), name))
+    names = sorted(present, key=lambda name: (-abs(present[name]["contribution"]), str(name)))
     values = [float(present[name]["contribution"]) for name in names]
     total = float(sum(values))
     figure = go.Figure(
@@ -70,18 +65,37 @@ def contributions_chart(
     return finish(figure, theme, heading, 400).update_layout(margin={"t": 52})
 
 
-def _known(value: float | None) -> bool:
-    return value is not None and bool(np.isfinite(value))
+def _metrics(explanation: Any) -> Mapping[str, Any]:
+    """What holds ``factors``; InputError where nothing can."""
+    whole = explanation.to_dict() if isinstance(explanation, Explanation) else explanation
+    metrics = whole.get("confidence_metrics", whole) if isinstance(whole, Mapping) else None
+    if not isinstance(metrics, Mapping):
+        raise InputError.of("explanation", explanation, "must be what Result.explain or Stage2 gives")
+    return metrics
+
+
+def _factors(metrics: Mapping[str, Any]) -> dict[Any, Mapping[str, Any]]:
+    factors = metrics.get("factors")
+    if isinstance(factors, (list, tuple)) and all(isinstance(one, Mapping) and "name" in one for one in factors):
+        factors = {factor["name"]: factor for factor in factors}
+    if not isinstance(factors, Mapping) or not all(isinstance(factor, Mapping) for factor in factors.values()):
+        raise InputError.of("explanation", sorted(map(str, metrics)), "must have 'factors', name -> contribution")
+    return dict(factors)
+
+
+def _known(values: Mapping[str, Any], field: str, where: str) -> bool:
+    value = values.get(field)
+    return value is not None and math.isfinite(one_number(value, f"{where}.{field}"))
 
 
 def _heading(metrics: Mapping[str, Any]) -> str:
     parts = []
-    score = metrics.get("composite_score", metrics.get("score"))
-    if score is not None:
-        parts.append(f"Score {score:.3f}")
+    name = "composite_score" if "composite_score" in metrics else "score"
+    if _known(metrics, name, "explanation"):
+        parts.append(f"Score {metrics[name]:.3f}")
     if metrics.get("reading"):
         parts.append(f"reading: {metrics['reading']}")
-    if "confidence" in metrics:
+    if _known(metrics, "confidence", "explanation"):
         parts.append(f"confidence {metrics['confidence']:.3f}")
     return ", ".join(parts) or "What the score is made of"
 
@@ -97,7 +111,9 @@ def rates_chart(rates: pd.DataFrame, *, title: str | None = None, theme: Theme =
     blank). The colour follows log(1 + rate), because reasons differ by orders of magnitude; the numbers are plain.
     """
     colours = palette(theme)
-    values = rates.to_numpy(dtype=np.float64)
+    need_columns(rates, (), "rates")
+    columns = [floats(rates.iloc[:, i], f"rates.{name}") for i, name in enumerate(rates.columns)]
+    values = np.column_stack(columns) if columns else np.empty((0, 0))
     if not values.size:
         return nothing(theme, title, "no rates")
     if (values < 0).any():

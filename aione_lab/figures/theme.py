@@ -7,6 +7,7 @@ green against red, and no meaning rests on colour alone (gains and losses differ
 from __future__ import annotations
 
 import html
+import numbers
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -73,7 +74,7 @@ DARK = Palette(
 
 def palette(theme: Theme) -> Palette:
     """Colours of ``theme``; InputError for an unknown one."""
-    if theme not in ("light", "dark"):
+    if not isinstance(theme, str) or theme not in ("light", "dark"):
         raise InputError.of("theme", theme, "must be 'light' or 'dark'")
     return LIGHT if theme == "light" else DARK
 
@@ -137,17 +138,49 @@ def safe(text: object) -> str:
 
 def utc_times(index: pd.Index | pd.Series, argument: str) -> np.ndarray:
     """UTC times as naive ``datetime64[ms]``, the form that Plotly draws without shifting it."""
-    times = pd.DatetimeIndex(index) if not isinstance(index, pd.DatetimeIndex) else index
+    try:
+        times = pd.DatetimeIndex(index)
+    except (TypeError, ValueError):
+        raise InputError.of(argument, str(index.dtype), "must have UTC times") from None
     if times.tz is None:
         raise InputError.of(argument, str(times.dtype), "must have UTC times")
     return times.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[ms]")
 
 
 def need_columns(frame: pd.DataFrame, columns: tuple[str, ...], argument: str) -> None:
-    """InputError naming the first column that ``frame`` lacks."""
+    """InputError where ``frame`` is no DataFrame, or naming the first column that it lacks."""
+    if not isinstance(frame, pd.DataFrame) or frame.columns.nlevels > 1:
+        raise InputError.of(argument, type(frame).__name__, "must be a pandas DataFrame with plain columns")
     for column in columns:
         if column not in frame.columns:
             raise InputError.of(argument, list(map(str, frame.columns)), f"lacks the column {column!r}")
+
+
+def need_series(series: pd.Series, argument: str) -> None:
+    """InputError where ``series`` is no Series."""
+    if not isinstance(series, pd.Series):
+        raise InputError.of(argument, type(series).__name__, "must be a pandas Series")
+
+
+def floats(values: Any, argument: str) -> np.ndarray:
+    """One-dimensional float64 array of ``values``; InputError where they are no numbers."""
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        array = np.empty((0, 0))
+    if array.ndim != 1:
+        raise InputError.of(argument, values, "must be numbers, one beside the other")
+    return array
+
+
+def one_number(value: Any, argument: str) -> float:
+    """Float of ``value`` (NaN allowed); InputError where it is no number."""
+    try:
+        if not isinstance(value, bool) and isinstance(value, numbers.Real):
+            return float(value)
+    except OverflowError:  # an integer beyond all floats is refused like no number
+        pass
+    raise InputError.of(argument, value, "must be a number")
 
 
 def listed(value: Any) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import numbers
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from aione_lab.errors import InputError
 from aione_lab.settings import Config
@@ -40,23 +42,28 @@ LIMITS = np.dtype(
 )
 """One set of thresholds as the kernels read it."""
 
-_MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)x")
+_MULTIPLE = re.compile(r"([0-9]+(?:\.[0-9]+)?)x")
 
 
 def _number_or_multiple(value: Any) -> Any:
-    if isinstance(value, str):
-        match = _MULTIPLE.fullmatch(value)
-        if not match or not float(match[1]) > 0:
-            raise ValueError("must be a positive number, a multiple such as '0.6x', or None for adaptive")
-        return value
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+    multiple = _MULTIPLE.fullmatch(value) if isinstance(value, str) else None
+    number = _positive(float(multiple[1]) if multiple else value)
+    if number is None:
         raise ValueError("must be a positive number, a multiple such as '0.6x', or None for adaptive")
-    number = float(value)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError("must be a positive number, a multiple such as '0.6x', or None for adaptive")
-    return number
+    return value if multiple else number
+
+
+def _positive(value: Any) -> float | None:
+    """Float of a positive finite number; None for everything else."""
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, Decimal)):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):  # an integer beyond all floats, a signalling NaN
+        return None
+    return number if 0.0 < number < math.inf else None
 
 
 Gate = Annotated[float | str | None, BeforeValidator(_number_or_multiple)]
@@ -122,6 +129,15 @@ class Thresholds(Config):
     )
     meta: dict[str, Any] | None = Field(None, description="provenance; never part of the identity", repr=False)
 
+    @field_validator("meta")
+    @classmethod
+    def _own_json(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        """A copy that nobody else holds, of what can be written and read back."""
+        try:
+            return None if value is None else json.loads(json.dumps(value, allow_nan=False))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"must be what JSON can hold ({error})") from None
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.rsi_oversold >= self.rsi_overbought:
@@ -150,11 +166,12 @@ class Thresholds(Config):
 
     def resolved(self, atr_7d: float) -> Self:
         """A copy whose adaptive and multiple fields are the numbers that hold at ``atr_7d``."""
-        if not (math.isfinite(atr_7d) and atr_7d > 0):
+        volatility = _positive(atr_7d)
+        if volatility is None:
             raise InputError.of("atr_7d", atr_7d, "must be a positive share of the price, such as 0.0005")
         limits = self.record()
         values = np.zeros(1, LIMITS)
-        adaptive.resolve(limits[0], float(atr_7d), values[0])
+        adaptive.resolve(limits[0], volatility, values[0])
         names = ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold")
         return self.replace(**{name: float(values[name][0]) for name in names})
 
@@ -193,8 +210,8 @@ class Thresholds(Config):
         if isinstance(values, str):
             try:
                 values = json.loads(values)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InputError.of("thresholds", values, f"is no JSON ({error})") from None
-        if not isinstance(values, Mapping):
+        if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
             raise InputError.of("thresholds", values, "must be one flat JSON object")
         return cls(**values)

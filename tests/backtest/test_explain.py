@@ -18,7 +18,7 @@ from aione_lab.backtest.explain import DECIDED, HELD_BACK, confidence_steps, exp
 from aione_lab.engine.event import decode_mask
 from aione_lab.engine.records import DETAILS, FACTORS, SUPPRESSED
 from aione_lab.errors import InputError
-from aione_lab.settings import Settings
+from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds import Thresholds
 
 
@@ -137,6 +137,36 @@ def test_the_trade_that_followed(replayed):
     assert str(made.trade["exit_reason"]) in str(made) and "funding" in str(made)
     assert made.to_dict()["trade"]["pnl"] == float(trade["pnl"])
     assert made == replayed.explain(replayed.index[at])
+
+
+def test_a_buy_without_a_trade_says_why(simulated):
+    """Every BUY either has its trade or the reason why not, and the reason is true."""
+    candles = simulated["SOLUSDT"]
+    result = replay(candles, Thresholds(min_confidence=0.4), symbol="SOLUSDT", settings=Settings(cooldown_period=60))
+    records = result.signal_records
+    traded = set(result.trade_records["signal_time"].tolist())
+    bought = np.flatnonzero(records["recommendation"] == 1)
+    told = set()
+    for at in bought:
+        made = result.explain(result.index[at])
+        assert (made.trade is None) is (int(records["timestamp"][at]) not in traded) is bool(made.no_trade)
+        assert ("a LONG position was open" in made.no_trade) is bool(records["position"][at])
+        assert made.no_trade in str(made) and made.no_trade in made._repr_html_()
+        assert made.to_dict()["no_trade"] == made.no_trade
+        told.add(made.no_trade)
+    assert {"", "not traded: a LONG position was open"} <= told
+    entry = next(at for at in bought if int(records["timestamp"][at]) in traded)
+    cut = replay(candles[: entry + 1], result.thresholds, symbol="SOLUSDT", settings=result.settings)
+    assert cut.explain(cut.index[-1]).no_trade.startswith("not traded yet")
+    held = replay(candles[: entry + 2], result.thresholds, symbol="SOLUSDT", settings=result.settings)
+    if held.open_trade is not None:
+        assert held.explain(held.index[-2]).no_trade == "the trade is still open after the last bar"
+    gap = replay(candles.drop(candles.index[entry + 1]), result.thresholds, settings=result.settings)
+    assert gap.explain(gap.index[entry]).no_trade == "not traded: the bars after it are missing"
+    lots = replay(candles, result.thresholds, settings=result.settings, costs=Costs(lot_size=1e9))
+    assert not len(lots.trades) and "less than one lot" in lots.explain(lots.index[entry]).no_trade
+    quiet = int(np.flatnonzero(records["recommendation"] != 1)[-1])
+    assert result.explain(result.index[quiet]).no_trade == ""
 
 
 @pytest.mark.parametrize("kind", ["alert", "normal", "warm-up"])

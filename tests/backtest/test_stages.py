@@ -82,6 +82,14 @@ def test_too_few_rows_are_told_how_many_are_needed(simulated):
     assert made["hints"][0] == "no signal: 1440 bars of 1m in a row are needed, there are 700"
     one = check(AssetMonitorStage1(), "SOLUSDT", simulated["SOLUSDT"][:1])
     assert one["signal"] == "NONE" and "there are 1" in one["hints"][0]
+    monitor = AssetMonitorStage1()
+    monitor.set_global_levels(resample(simulated["SOLUSDT"], "1m", "1d"), symbol="SOLUSDT")
+    for empty in (simulated["SOLUSDT"][:0], pd.DataFrame()):
+        none = check(monitor, "SOLUSDT", empty)
+        assert (none["signal"], none["timestamp"], none["stats"]["current_price"]) == ("NONE", None, None)
+        assert none["hints"][0] == "no signal: 1440 bars of 1m in a row are needed, there are 0"
+        assert set(none["stats"]) == set(one["stats"]) and json.dumps(none, allow_nan=False)
+        assert process(none)["recommendation"] == "" and "error" not in process(none)
 
 
 @pytest.mark.parametrize("offset", [0, 1, 37, 59])
@@ -142,10 +150,10 @@ def spoiled(frame: pd.DataFrame, fault: str) -> pd.DataFrame:
         frame.index = frame.index.tz_localize(None)
     if fault == "no close":
         del frame["close"]
-    return frame.iloc[:0] if fault == "empty" else frame
+    return frame
 
 
-@pytest.mark.parametrize("fault", ["unsorted", "repeated", "NaN", "high below low", "naive", "no close", "empty"])
+@pytest.mark.parametrize("fault", ["unsorted", "repeated", "NaN", "high below low", "naive", "no close"])
 def test_a_frame_that_is_no_candle_frame_is_refused(simulated, fault):
     with pytest.raises(InputError) as refused:
         check(AssetMonitorStage1(), "SOLUSDT", spoiled(simulated["SOLUSDT"][:50], fault))
@@ -207,9 +215,23 @@ def test_bad_days_are_refused_and_change_nothing(simulated):
     with pytest.raises(InputError, match="symbol="):
         monitor.set_global_levels({"SOLUSDT": daily}, symbol="SOLUSDT")
     assert check(monitor, "SOLUSDT", candles[2 * 1440 : 4 * 1440]) == kept
-    monitor.set_global_levels(daily[5:], symbol="SOLUSDT")
-    with pytest.raises(InputError, match="daily=.*ends by the first candle"):
-        check(monitor, "SOLUSDT", candles[: 2 * 1440])
+
+
+def test_days_that_all_begin_too_late_give_a_hint(simulated):
+    candles = simulated["SOLUSDT"]
+    daily = resample(candles, "1m", "1d")
+    bare, seeded = AssetMonitorStage1(), AssetMonitorStage1()
+    seeded.set_global_levels(daily[5:], symbol="SOLUSDT")
+    plain, made = (check(monitor, "SOLUSDT", candles[: 2 * 1440]) for monitor in (bare, seeded))
+    assert made["hints"][0] == "7 of 7 daily candles left out: they begin after the first candle"
+    assert {**made, "hints": made["hints"][1:]} == plain
+    start = 5 * 1440 + 300  # in the middle of the first of these days, whose extremes are taken
+    made = check(seeded, "SOLUSDT", candles[start : start + 2 * 1440])
+    assert made["hints"][0].startswith("6 of 7 daily candles left out")
+    assert (
+        made["stats"]["level_days"]
+        == check(bare, "SOLUSDT", candles[start : start + 2 * 1440])["stats"]["level_days"] + 1
+    )
 
 
 # --- thresholds from the cache -----------------------------------------------------------------------------------
@@ -310,14 +332,27 @@ NEEDED_BY = {
 }
 
 
+def unknown_forms(stats: dict, names: set[str]) -> list[dict]:
+    """``stats`` with these numbers absent, None and NaN."""
+    absent = {name: value for name, value in stats.items() if name not in names}
+    return [absent, {**absent, **dict.fromkeys(names)}, {**absent, **dict.fromkeys(names, math.nan)}]
+
+
+@pytest.mark.parametrize("name", ["atr_pct", "vwap_dev", "support_distance", "resistance_distance"])
+def test_what_follows_from_other_numbers_need_not_be_given(replayed, name):
+    for at in alert_places(replayed)[:12]:
+        row, signal, *_ = case(replayed, at)
+        given = stage1_dict("SOLUSDT", row, signal, thresholds_for("SOLUSDT"))
+        whole = without_time(process(given))
+        for stats in unknown_forms(given["stats"], {name}):
+            assert without_time(process({**given, "stats": stats})) == whole
+
+
 @pytest.mark.parametrize(("factor", "feature"), sorted(NEEDED_BY.items()))
 def test_a_missing_number_makes_its_factor_unavailable_not_zero(alert, factor, feature):
     whole = process(alert)["confidence_metrics"]
     assert whole["coverage"] == 1.0
-    forms = [{**alert["stats"], feature: None}, {**alert["stats"], feature: math.nan}]
-    if feature != "vwap_dev":  # it follows from the price and vwap
-        forms.append({name: value for name, value in alert["stats"].items() if name != feature})
-    for stats in forms:
+    for stats in unknown_forms(alert["stats"], {feature, "vwap"} if factor == "vwap" else {feature}):
         metrics = process({**alert, "stats": stats})["confidence_metrics"]
         assert metrics["factors"][factor]["strength"] is None and metrics["factors"][factor]["contribution"] == 0.0
         weights = {name: line["weight"] for name, line in metrics["factors"].items()}
@@ -364,11 +399,23 @@ def test_a_required_number_that_is_none_is_invalid_data(alert, name, bad):
         ({"thresholds": {"tp_mul": 3}}, "Thresholds"),
         ({"thresholds": {"tp_mult": -3}}, "Thresholds.tp_mult"),
         ({"thresholds": 5}, "thresholds"),
+        ({"thresholds": {1: 2}}, "thresholds"),
+        ({"thresholds": "[" * 100_000}, "thresholds"),
+        ({"thresholds": np.ones(3)}, "thresholds"),
+        ({"signal": np.array(["ALERT", "ALERT"])}, "signal"),
+        ({"signal": []}, "signal"),
+        ({"symbol": np.array(["A", "B"])}, "symbol"),
+        ({"timestamp": np.array([1, 2])}, "timestamp"),
+        ({"trigger_reasons": [np.array(["A", "B"])]}, "trigger_reasons"),
+        ({"trigger_reasons": [[]]}, "trigger_reasons"),
+        ({"trigger_reasons": np.array(["VOLUME_SPIKE"])}, "trigger_reasons"),
     ],
 )
 def test_other_bad_input_names_its_field(alert, change, field):
     made = process({**alert, **change})
     assert made["recommendation"] == "INVALID_DATA" and made["error"].startswith(field), made.get("error")
+    assert made["timestamp"] == (None if field == "timestamp" else alert["timestamp"])
+    assert made["symbol"] == ("" if field == "symbol" else "SOLUSDT") and "\n" not in made["error"]
     json.dumps(made, allow_nan=False)
 
 
@@ -379,6 +426,29 @@ def test_other_bad_input_names_its_field(alert, change, field):
 def test_numbers_out_of_their_range_are_invalid(alert, name, value):
     made = process({**alert, "stats": {**alert["stats"], name: value}})
     assert made["recommendation"] == "INVALID_DATA" and made["error"].startswith("stats.")
+
+
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        ("daily_low", 1.01),
+        ("daily_high", 0.99),
+        ("support", 1.0),
+        ("support", 1.01),
+        ("major_support", 1.01),
+        ("resistance", 1.0),
+        ("resistance", 0.99),
+        ("major_resistance", 0.99),
+    ],
+)
+def test_the_price_lies_within_its_day_and_between_its_levels(alert, name, share):
+    price = alert["stats"]["current_price"]
+    around = {"daily_low": 0.9 * price, "daily_high": 1.1 * price}
+    assert "error" not in process({**alert, "stats": {**alert["stats"], **around}})
+    made = process({**alert, "stats": {**alert["stats"], **around, name: share * price}})
+    assert made["recommendation"] == "INVALID_DATA"
+    named = "current_price" if name.startswith("daily") else name
+    assert made["error"].startswith(f"stats.{named}=") and "np.float64" not in made["error"]
 
 
 @pytest.mark.parametrize("nothing", [None, [], "ALERT", 3])
@@ -423,6 +493,7 @@ def test_an_unexpected_failure_is_told_logged_and_stays_with_its_symbol(alert, m
 
     broken, fine = asyncio.run(both())
     assert broken["recommendation"] == "SYSTEM_FAILURE" and broken["symbol"] == "ETHUSDT" and broken["error"]
+    assert broken["timestamp"] == alert["timestamp"]
     assert broken["confidence"] == 0.0 and "error" not in fine and fine["confidence"] > 0
     assert "ETHUSDT" in caplog.text and "Traceback" in caplog.text and "a broken kernel" in caplog.text
 
