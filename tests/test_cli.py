@@ -489,20 +489,22 @@ def test_replay_refuses_bad_input(run: Run, filled: Path, tmp_path: Path) -> Non
     limits.write_text('{"vol_z_treshold": 2.5}')
     refused(bad("--thresholds", limits), "vol_z_treshold", "did you mean 'vol_z_threshold'")
     limits.write_text('{"vol_z_threshold": "much"}')
-    refused(bad("--thresholds", limits), "vol_z_threshold", "much")
+    refused(bad("--thresholds", limits), "--thresholds=", "vol_z_threshold", "much")
     limits.write_text("{")
     refused(bad("--thresholds", limits), "limits.json")
-    refused(bad("--thresholds", tmp_path / "none.json"), "none.json")
-    refused(bad("--settings", tmp_path), str(tmp_path))
+    refused(bad("--thresholds", tmp_path / "none.json"), "--thresholds=", "none.json", "cannot be read")
+    refused(bad("--settings", tmp_path), "--settings=", str(tmp_path))
     rules = tmp_path / "rules.toml"
     rules.write_text("cooldown = 3")
     refused(bad("--settings", rules), "cooldown", "cooldown_period")
-    refused(bad("--fee", "0.5"), "fee", "0.5")
-    refused(bad("--fee", "-0.1"), "fee")
-    refused(bad("--slippage-bps", "nan"), "slippage")
+    refused(bad("--fee", "0.5"), "--fee=0.5")
+    refused(bad("--fee", "-0.1"), "--fee=-0.1")
+    refused(bad("--slippage-bps", "nan"), "--slippage-bps=nan")
     refused(bad("--start", "2025-02-01", "--end", "2025-03-01"), "hold no candle", "2025-01-01T00:00:00+00:00")
-    refused(bad("--start", "2025-01-02", "--end", "2025-01-02"), "later than")
-    refused(bad("--start", "soon"), "start", "soon")
+    refused(bad("--start", "2025-01-02", "--end", "2025-01-02"), "--end='2025-01-02'", "later than --start")
+    refused(bad("--start", "soon"), "--start='soon'")
+    refused(bad("--start", "2025-13-01"), "--start='2025-13-01'")
+    refused(bad("--end", "never"), "--end='never'")
     refused(bad("--reference", "BTCUSD"), "--reference", "did you mean BTCUSDT?")
     refused(bad("--reference", "../x"), "--reference")
     refused(bad("--trades-csv", tmp_path / "no" / "trades.csv"), "--trades-csv", "does not exist")
@@ -572,7 +574,9 @@ def test_demo_twice_gives_the_same_and_duplicates_nothing(
     first = run("demo", "--dir", tmp_path / "demo")
     assert first.code == 0
     for word in ("36,000 candles new", "LINKUSDT", "a planted rebound", "a planted breakout", "nothing is planted",
-                 "Triggers", "Factors", "BUY", "report.html", "Next, for example"):  # fmt: skip
+                 "Triggers", "Factors", "BUY", "report.html", "Next:", "truth a trade",
+                 "long only (Settings.allow_shorts is off)",
+                 "a single alert proves nothing", "starting capital 10,000 USDT"):  # fmt: skip
         assert word in first.out, word
     files = sorted(str(path) for path in (tmp_path / "demo").rglob("*"))
     page = (tmp_path / "demo" / "report.html").read_text()
@@ -584,6 +588,31 @@ def test_demo_twice_gives_the_same_and_duplicates_nothing(
     assert all(audit["verdict"] == "clean" and audit["rows"] == 7200 for audit in again["audits"])
     assert sorted(str(path) for path in (tmp_path / "demo").rglob("*")) == files
     assert (tmp_path / "demo" / "report.html").read_text() == page
+
+
+def test_a_range_within_the_warm_up_is_called_that(run: Run, filled: Path) -> None:
+    ran = run("replay", "SOLUSDT", "--lake", filled, "--end", "2025-01-01T12:00")
+    assert ran.code == 0 and "All 720 candles went into warm-up" in ran.out
+    assert "profit factor" not in ran.out and "nan" not in ran.out
+    ran = run("replay", "SOLUSDT", "--lake", filled, "--end", "2025-01-02T00:30")
+    assert "All but 31 minutes of the 1,470 candles went into warm-up" in ran.out
+
+
+def test_the_demo_names_a_program_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from aione_lab.cli.demo import started_as
+
+    program = tmp_path / "a place" / "aione-lab"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho here")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(program), "demo"])
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    ran = subprocess.run(started_as(), shell=True, capture_output=True, text=True, check=True)
+    assert ran.stdout == "here\n"
+    monkeypatch.setenv("PATH", str(program.parent))
+    assert started_as() == "aione-lab"
+    monkeypatch.setattr(sys, "argv", ["-c", "demo"])
+    assert started_as() == str(Path(sys.executable).with_name("aione-lab"))
 
 
 def test_demo_leaves_the_default_lake_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

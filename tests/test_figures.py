@@ -186,7 +186,9 @@ def test_half_a_million_bars_become_some_thousand_points_with_every_extreme() ->
     assert max(one(figure, "low to high").y) == 1e4
     (lows,) = traces(figure)["low"]
     assert min(lows.y) == 1e-2
-    assert min(one(figure, "RSI").y) == 3.0
+    assert min(one(figure, "RSI lowest").y) == 3.0 and max(one(figure, "RSI highest").y) == 50.0
+    titles = [axis.title.text for axis in figure.select_yaxes()]
+    assert titles == ["Price", "Volume<br>of 500 bars", "RSI, range<br>of 500 bars"]
     close = np.asarray(one(figure, "close").y)
     assert close.max() == candles["close"].max() and close.min() == candles["close"].min()
     assert sum(one(figure, "volume").y) == pytest.approx(candles["volume"].sum(), rel=1e-12)
@@ -200,6 +202,8 @@ def test_too_many_marks_are_counted_instead_of_drawn() -> None:
     assert one(figure, "ALERT").name == "ALERT (700: too many to draw)"
     assert len(one(figure, "BUY (1)").x) == 1
     assert one(figure, "trades").name == "trades (700: too many to draw)"
+    bought = signals_of(candles, dict.fromkeys(range(1, 1_401, 2), "BUY"))
+    assert len(one(price_chart(candles, bought), "BUY (700)").x) == 700
 
 
 def test_signals_outside_the_candles_are_not_drawn() -> None:
@@ -262,8 +266,8 @@ def test_trades_chart_counts_every_trade_once_in_each_view() -> None:
     histogram = [trace for trace in bars if trace.orientation != "h"]
     assert [sum(trace.x) for trace in by_reason] == [gains, len(trades) - gains]
     assert [sum(trace.y) for trace in histogram] == [gains, len(trades) - gains]
-    assert figure.data[0].y[-1] == pytest.approx(trades["pnl"].sum())
-    assert (np.diff(np.asarray(figure.data[0].x).astype("int64")) >= 0).all()
+    excursions = [trace for trace in figure.data if isinstance(trace, go.Scatter)]
+    assert [len(trace.x) for trace in excursions] == [gains, len(trades) - gains]
     assert trades_chart(trades.iloc[:0]).layout.annotations[0].text == "no trades"
 
 

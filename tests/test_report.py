@@ -12,15 +12,31 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
 from aione_lab import Costs, Lake, Settings, Thresholds, replay
 from aione_lab.backtest.baseline import Baseline, random_entries
 from aione_lab.backtest.result import Result
-from aione_lab.backtest.summary import FEW_TRADES, costs_text, counts, metric_rows, verdict
+from aione_lab.backtest.summary import (
+    CHANCE,
+    FEW_TRADES,
+    SENTENCES,
+    costs_text,
+    counts,
+    entry_signals,
+    metric_rows,
+    outcome_text,
+    quote_currency,
+    sides_text,
+    size_text,
+    stop_costs,
+    stop_text,
+    verdict,
+)
 from aione_lab.figures.baseline import random_entries_chart
-from aione_lab.figures.report import Section, explanation_metrics, one_alert, report_html
+from aione_lab.figures.report import Section, equity_figure, explanation_metrics, one_alert, report_html
 from aione_lab.lake.simulated import SimulatedExchange, fill
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -94,7 +110,10 @@ def test_the_report_says_what_the_library_says(text: str, section: Section) -> N
     result = section.result
     words = " ".join(Page(text).texts)
     for expected in (
-        verdict(dict(result.metrics), section.baseline),
+        verdict(result.metrics, section.baseline, "USDT"),
+        "long only (Settings.allow_shorts is off)",
+        "starting capital 10,000 USDT, all of the equity put into each trade",
+        stop_text(result),
         costs_text(result),
         "slippage 1 bps",
         "BTCUSDT (as asked)",
@@ -104,7 +123,7 @@ def test_the_report_says_what_the_library_says(text: str, section: Section) -> N
         f"{result.metrics['n_alerts']:,}, ",
     ):
         assert expected in words, expected
-    for row in metric_rows(dict(result.metrics)):
+    for row in metric_rows(result.metrics, result):
         assert row.value in words and row.meaning in words, row
 
 
@@ -130,9 +149,29 @@ def test_a_replay_without_a_trade_or_an_alert_has_a_report_too(result: Result) -
     assert one_alert(quiet) is None
 
 
-def test_the_alert_taken_apart_is_a_buy_where_there_is_one(result: Result) -> None:
+def test_equity_is_drawn_once_a_symbol_and_the_random_band_at_its_end(section: Section) -> None:
+    page = Page(report_html([section], "Once"))
+    charts = [script for script in page.scripts if "Plotly.newPlot" in script]
+    assert sum('"Equity"' in chart or "adding up" in chart for chart in charts) == 1
+    (shape,) = [shape for shape in equity_figure(section.result, section.baseline).layout.shapes]
+    assert pd.Timestamp(shape.x0) == section.result.index[-1].tz_localize(None)
+
+
+def test_without_taker_volume_the_explanation_says_what_the_factor_needs(result: Result) -> None:
+    explanation = one_alert(replay(result.candles, symbol="SUIUSDT"))
+    assert explanation is not None and "not available (needs taker_buy_volume in the candles)" in str(explanation)
+    assert "needs taker_buy_volume" not in str(one_alert(result))
+
+
+def test_the_alert_taken_apart_is_one_that_was_traded_and_says_how_it_ended(result: Result, text: str) -> None:
     explanation = one_alert(result)
-    assert explanation is not None and explanation.recommendation == "BUY"
+    assert explanation is not None and explanation.recommendation == "BUY" and explanation.trade is not None
+    last = result.trades.iloc[-1]
+    word = "made" if last["pnl"] > 0 else "lost"
+    outcome = f"This one {word} {abs(last['r_multiple']):.2f} R: a single alert proves nothing."
+    assert outcome_text(explanation) == outcome and outcome in html.unescape(text)
+    shown = str(explanation)
+    assert shown.index("(en)  SUIUSDT") < shown.index("(uk)  SUIUSDT")
     shown = explanation_metrics(explanation)
     total = sum(factor["contribution"] or 0.0 for factor in shown["factors"].values())
     assert math.isclose(total, explanation.score or 0.0, abs_tol=1e-12)
@@ -150,6 +189,9 @@ def numbers(n: int, net: float, low: float, high: float) -> dict:
         "expectancy_high": high,
         "n_alerts": 1_234,
         "n_buys": n,
+        "n_sells": 0,
+        "n_bars": 90_000,
+        "warm_days": 59.0,
     }
 
 
@@ -157,23 +199,94 @@ def against(p: float) -> Baseline:
     return Baseline(100, np.zeros(3), np.zeros(3), 0.0, p)
 
 
-@pytest.mark.parametrize(
-    ("metrics", "p", "said", "not_said"),
-    [
-        (numbers(0, 0.0, math.nan, math.nan), math.nan, "No trade was closed (1,234 alerts", "random"),
-        (numbers(FEW_TRADES - 1, 500.0, 1.0, 9.0), 0.01, "too few to judge", "random"),
-        (numbers(100, -500.0, -7.0, -3.0), 0.5, "a clear loss. Its entries cannot be told from random", "made"),
-        (numbers(100, -500.0, -7.0, -3.0), 0.01, "beat random ones (p = 0.010), yet lose to the costs", "made"),
-        (numbers(100, -500.0, -7.0, -3.0), 0.99, "do worse than random", "made"),
-        (numbers(100, 500.0, -1.0, 11.0), 0.5, "may as well be zero. Its entries cannot be told", "lost"),
-        (numbers(100, 500.0, 1.0, 9.0), 0.01, "larger than its own scatter explains. Its entries beat random", "lost"),
-        (numbers(100, 500.0, 1.0, 9.0), 0.01, "has not been tried on data that did not suggest it", "lost"),
-    ],
-)
-def test_the_sentence_does_not_flatter(metrics: dict, p: float, said: str, not_said: str) -> None:
-    sentence = verdict(metrics, against(p))
-    assert said in sentence and not_said not in sentence
-    assert "random" not in verdict(metrics)
+INTERVALS = {"gain": (500.0, 1.0, 9.0), "open": (500.0, -1.0, 11.0), "loss": (-500.0, -7.0, -3.0)}
+P_VALUES = {"": math.nan, "better": CHANCE, "same": 0.5, "worse": 1 - CHANCE}
+CLAIMS = {  # what may be said of each, and of nothing else
+    "a gain larger than its own scatter": "gain",
+    "a clear loss": "loss",
+    "not settled": "open",
+    "no gain is shown": "open",
+    "neither a gain nor": "open",
+    "beat random": "better",
+    "cannot be told from random": "same",
+    "entries better than random ones are shown": "same",
+    "random entries did better": "worse",
+}
+
+
+def test_every_cell_of_the_decision_table_says_what_it_is_and_nothing_else() -> None:
+    assert set(SENTENCES) == {(sign, chance) for sign in INTERVALS for chance in P_VALUES}
+    sentences = set()
+    for (sign, chance), words in SENTENCES.items():
+        net, low, high = INTERVALS[sign]
+        text = verdict(numbers(100, net, low, high), against(P_VALUES[chance]), "USDT")
+        assert f"{'made' if net > 0 else 'lost'} 500.00 USDT" in text and words in text
+        assert (f"(p = {P_VALUES[chance]:.3f})" in text) == bool(chance)
+        assert {kind for claim, kind in CLAIMS.items() if claim in text} == {sign, chance} - {""}, text
+        assert ("has not been tried on data" in text) == (sign == "gain")
+        assert "may as well be zero" not in text and text.count(": ") - text.count("costs: ") <= 2
+        sentences.add(text)
+        few = verdict(numbers(FEW_TRADES - 1, net, low, high), against(P_VALUES[chance]))
+        assert "too few to judge" in few and not [claim for claim in CLAIMS if claim in few]
+    assert len(sentences) == len(SENTENCES)
+    assert "random" not in verdict(numbers(100, 500.0, 1.0, 9.0))
+    assert "its long entries beat" in verdict({**numbers(100, 500.0, 1.0, 9.0), "n_sells": 3}, against(CHANCE))
+    assert "lost 500.00" in verdict(numbers(100, -500.0, -11.0, 1.0), against(0.5))
+
+
+def test_without_a_trade_or_a_warm_bar_the_sentence_says_which() -> None:
+    none = numbers(0, 0.0, math.nan, math.nan)
+    assert verdict(none).startswith("No trade was closed (1,234 alerts, 0 entry signals)")
+    assert verdict({**none, "warm_days": 0.0}).startswith("All 90,000 candles went into warm-up")
+    assert verdict({**none, "warm_days": 20 / 1440}).startswith("All but 20 minutes of the 90,000 candles went into")
+    assert "warm-up" not in verdict({**none, "warm_days": 1 / 24})
+    assert "warm-up" not in verdict({**numbers(1, -5.0, math.nan, math.nan), "warm_days": 0.01})
+
+
+def test_what_is_not_defined_has_no_unit(result: Result) -> None:
+    quiet = replay(result.candles.iloc[:600], symbol="SUIUSDT")
+    values = {row.name: row.value for row in metric_rows(quiet.metrics, quiet)}
+    for name in ("expectancy", "win rate", "mean holding", "round trip of costs", "median stop distance"):
+        assert values[name] == "-", name
+    assert values["trades"] == "0" and stop_text(quiet) == "" and entry_signals(quiet)[:2] == ("BUY", 0)
+    words = " ".join(Page(report_html([Section(quiet, random_entries(quiet, 5))] * 2, "Short")).texts)
+    assert "All 600 candles went into warm-up" in words and "Did it earn" not in words and "nan" not in words
+
+
+def test_costs_are_set_against_the_stops(result: Result) -> None:
+    trades = result.trades[np.isfinite(result.trades["r_multiple"])]
+    stop = (trades["entry_price"] - trades["stop"]).abs()
+    fees = trades["fees"] / trades["quantity"]
+    slipped = trades["entry_price"] * (1 - 1 / 1.0001)
+    slipped += np.where(trades["exit_reason"] == "target", 0.0, trades["exit_price"] * (1 / 0.9999 - 1))
+    told = stop_costs(result)
+    assert told.round_trip == pytest.approx(((fees + slipped) / trades["entry_price"]).median(), rel=1e-12)
+    assert told.round_trip_r == pytest.approx(((fees + slipped) / stop).median(), rel=1e-12)
+    assert told.stop == pytest.approx((stop / trades["entry_price"]).median(), rel=1e-12)
+    gross = (result.trades["pnl"] + result.trades["fees"] - result.trades["funding"].fillna(0.0)).sum()
+    assert result.metrics["gross_pnl"] == pytest.approx(gross, abs=1e-9)
+    moved = (trades["exit_price"] - trades["entry_price"]) * trades["quantity"]
+    assert len(trades) < len(result.trades) or gross == pytest.approx(moved.sum(), abs=1e-6)
+    assert bool(stop_text(result)) == (told.round_trip > told.stop / 2)
+    free = replay(result.candles, symbol="SUIUSDT", costs=Costs(fee=0.0))
+    assert len(free.trades) and stop_text(free) == "" and stop_costs(free).round_trip == 0.0
+    dear = replay(result.candles, symbol="SUIUSDT", costs=Costs(fee=0.01))
+    assert "The stop is narrower than the costs" in stop_text(dear)
+    told, warning = stop_costs(dear), stop_text(dear)
+    assert f"{told.stop:.3%}" in warning and f"{told.round_trip_r:.2f} R behind" in warning
+    assert f"Before fees and funding: {dear.metrics['gross_pnl']:+,.2f} USDT" in warning
+
+
+def test_the_header_names_sides_size_and_currency(result: Result) -> None:
+    both = replay(result.candles, settings=Settings(allow_shorts=True, initial_capital=500.0, position_fraction=0.25))
+    assert sides_text(both) == "long and short"
+    assert size_text(both) == "starting capital 500 quote currency, 25 % of the equity put into each trade"
+    name, n, a_day = entry_signals(both)
+    assert name == "BUY and SELL" and n == int(both.signals["recommendation"].isin(["BUY", "SELL"]).sum())
+    assert both.metrics["n_sells"] > 0 and a_day == pytest.approx(n / both.metrics["warm_days"])
+    assert entry_signals(result)[0] == "BUY"
+    told = {"BTCUSDT": "USDT", "ETHUSDT_250627": "USDT", "ETHBTC": "BTC", "BTCUSD": "USD", "USDT": "quote currency"}
+    assert {symbol: quote_currency(symbol) for symbol in told} == told
 
 
 def test_counts_add_up(result: Result) -> None:

@@ -23,6 +23,9 @@ HELD_BACK = {
     "cooldown": "held back: less than {cooldown:g} s after the last alert",
 }
 
+NEEDS = {"orderbook": "needs taker_buy_volume in the candles"}
+"""What a factor lacks when it is not available."""
+
 DECIDED = {
     "all_gates_met": "confidence {confidence:.3f} ≥ {min_confidence:g}, risk/reward {risk_reward:.2f} ≥ "
     "{min_risk_reward:g} and room {room:.2f} ≥ {atr_target:g} ATR",
@@ -128,7 +131,7 @@ class Explanation:
             sections.append(("Triggers", rows))
         if self.factors:
             shown = [
-                (factor.name, _signed(factor.strength), f"{factor.weight:.2f}", f"{factor.contribution:+.4f}")
+                (factor.name, _signed(factor), f"{factor.weight:.2f}", f"{factor.contribution:+.4f}")
                 for factor in self.factors
             ]
             total = ("sum", "", "", f"{self.score:+.4f}")
@@ -139,7 +142,8 @@ class Explanation:
             sections.append(("Context and levels", _context_rows(self.context, self.flags)))
             sections.append(("Risk", _risk_rows(self.risk)))
         if self.narrative:
-            sections.append(("Narrative", [(text,) for text in self.narrative.values()]))
+            texts = sorted(self.narrative.items())  # English first
+            sections.append(("Narrative", [(f"({language})", text) for language, text in texts]))
         if self.trade:
             sections.append(("Trade", _trade_rows(self.trade)))
         elif self.no_trade:
@@ -256,8 +260,10 @@ def _trade(record: Any) -> dict[str, Any]:
     return values
 
 
-def _signed(strength: float | None) -> str:
-    return "not available" if strength is None else f"{strength:+.3f}"
+def _signed(factor: FactorLine) -> str:
+    if factor.strength is not None:
+        return f"{factor.strength:+.3f}"
+    return "not available" + (f" ({NEEDS[factor.name]})" if factor.name in NEEDS else "")
 
 
 def _price(value: float | None) -> str:

@@ -24,7 +24,8 @@ def compute_metrics(result: Result) -> dict[str, Any]:
     fall of equity from a peak as a positive share. ``sharpe`` is the mean ÷ standard deviation of daily
     equity returns (UTC days) × √365; NaN below 2 days or without variation. ``expectancy`` is the mean net
     P&L of a trade in quote currency with its 95 % t-interval; ``win_rate`` comes with its 95 % Wilson
-    interval. ``profit_factor`` is infinite without a losing trade. ``fees`` are those of closed trades.
+    interval. ``profit_factor`` is infinite without a losing trade. ``fees`` are those of closed trades;
+    ``gross_pnl`` is the net P&L before fees and known funding (slippage stays in it, it is in the prices).
     ``pnl_stop_first`` and ``pnl_target_first`` are the net P&L with every ambiguous bar resolved one way,
     sizes unchanged. ``funding_coverage`` is the share of funding stamps crossed whose rate is known, NaN
     where none was crossed; ``funding`` is NaN where some were and not one rate is known. Elsewhere NaN
@@ -73,6 +74,7 @@ def trade_metrics(trades: np.ndarray, both_touched: str) -> dict[str, Any]:
         "win_rate_low": win_low,
         "win_rate_high": win_high,
         "net_pnl": net,
+        "gross_pnl": float((pnl + trades["fees"] - trades["funding"]).sum()),
         "fees": float(trades["fees"].sum()),
         "funding": math.nan if missing and not known else float(trades["funding"].sum()),
         "funding_coverage": _ratio(known, known + missing),

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from aione_lab.engine.records import EXITS, REASONS, RECOMMENDATIONS, SUPPRESSED
 from aione_lab.units import iso
 
 if TYPE_CHECKING:
     from aione_lab.backtest.baseline import Baseline
+    from aione_lab.backtest.explain import Explanation
     from aione_lab.backtest.result import Result
 
 FEW_TRADES = 30
@@ -17,6 +21,28 @@ FEW_TRADES = 30
 
 CHANCE = 0.05
 """A random-entry p-value up to here is called unlikely to be chance."""
+
+WIDE_COSTS = 0.5
+"""A round trip of costs above this share of the stop's distance is remarked upon."""
+
+ENDS = ("", "_low", "_high")
+QUOTES = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "EUR", "TRY", "BRL", "DAI", "BTC", "ETH", "BNB")
+
+SENTENCES = {
+    ("gain", ""): "a gain larger than its own scatter explains",
+    ("gain", "better"): "a gain larger than its own scatter explains, and its entries beat random ones",
+    ("gain", "same"): "a gain larger than its own scatter explains, but its entries cannot be told from random ones",
+    ("gain", "worse"): "a gain larger than its own scatter explains, but random entries did better still",
+    ("open", ""): "whether it makes or loses money is not settled",
+    ("open", "better"): "its entries beat random ones, but whether that is enough for the costs is not settled",
+    ("open", "same"): "neither a gain nor entries better than random ones are shown",
+    ("open", "worse"): "no gain is shown, and random entries did better",
+    ("loss", ""): "a clear loss",
+    ("loss", "better"): "a clear loss, although its entries beat random ones: the costs are more than they bring",
+    ("loss", "same"): "a clear loss, and its entries cannot be told from random ones",
+    ("loss", "worse"): "a clear loss, and random entries did better",
+}
+"""What is said, by where the 95 % interval of a trade's net P&L lies and how it stands among random entries."""
 
 
 class MetricRow(NamedTuple):
@@ -27,53 +53,96 @@ class MetricRow(NamedTuple):
     meaning: str
 
 
-def verdict(metrics: dict[str, Any], baseline: Baseline | None = None) -> str:
-    """What a replay's numbers support, in plain words: profit after costs, chance, and how much data there is.
+class StopCosts(NamedTuple):
+    """Medians over closed trades: costs of a round trip as a share of the price and in R, distance of the stop."""
 
-    ``metrics`` is ``result.metrics``, ``baseline`` its random entries (None: not compared).
+    round_trip: float
+    round_trip_r: float
+    stop: float
+
+
+def verdict(metrics: Mapping[str, Any], baseline: Baseline | None = None, quote: str = "") -> str:
+    """What a replay's numbers support, in one plain sentence: profit after costs, chance, and how much data there is.
+
+    ``metrics`` is ``result.metrics``, ``baseline`` its random entries (None: not compared), ``quote`` the currency.
     """
     n = metrics["n_trades"]
+    if too_short(metrics):
+        return _all_warm_up(metrics)
     if not n:
         return (
-            f"No trade was closed ({metrics['n_alerts']:,} alerts, {metrics['n_buys']:,} rated BUY), "
-            "so there is nothing to judge."
+            f"No trade was closed ({metrics['n_alerts']:,} alerts, {metrics['n_buys'] + metrics['n_sells']:,} entry "
+            "signals), so there is nothing to judge."
         )
     mean, low, high = (metrics[name] for name in ("expectancy", "expectancy_low", "expectancy_high"))
     made = "made" if metrics["net_pnl"] > 0 else "lost"
-    parts = [f"After costs {n:,} trades {made} {abs(metrics['net_pnl']):,.2f}, {mean:+,.2f} a trade"]
+    total = f"{abs(metrics['net_pnl']):,.2f} {quote}".strip()
+    text = f"After costs {n:,} {'trade' if n == 1 else 'trades'} {made} {total}, {mean:+,.2f} a trade"
     if n < FEW_TRADES:
-        parts.append(f": too few to judge (at least {FEW_TRADES} are wanted), whatever the sign.")
-        return "".join(parts)
-    if low > 0:
-        parts.append(f" (95 % interval {low:+,.2f} to {high:+,.2f}): a gain larger than its own scatter explains. ")
-    elif high < 0:
-        parts.append(f" (95 % interval {low:+,.2f} to {high:+,.2f}): a clear loss. ")
-    else:
-        parts.append(f" (95 % interval {low:+,.2f} to {high:+,.2f}): that may as well be zero. ")
-    if baseline is not None and math.isfinite(baseline.p_value):
-        p = baseline.p_value
-        if p <= CHANCE:
-            parts.append(f"Its entries beat random ones (p = {p:.3f})")
-            parts.append(", yet lose to the costs." if metrics["net_pnl"] <= 0 else ".")
-        elif p >= 1 - CHANCE:
-            parts.append(f"Its entries do worse than random ones (p = {p:.3f}).")
-        else:
-            parts.append(f"Its entries cannot be told from random ones (p = {p:.3f}).")
-    text = "".join(parts).strip()
-    if low > 0:
+        return f"{text}: too few to judge (at least {FEW_TRADES} are wanted), whatever the sign."
+    p = math.nan if baseline is None else baseline.p_value
+    chance = "" if math.isnan(p) else "better" if p <= CHANCE else "worse" if p >= 1 - CHANCE else "same"
+    sign = "gain" if low > 0 else "loss" if high < 0 else "open"
+    shown = f" (p = {p:.3f})" if chance else ""
+    words = SENTENCES[sign, chance]
+    if metrics["n_sells"]:  # only long entries are drawn at random
+        words = words.replace("its entries", "its long entries")
+    text += f" (95 % interval {low:+,.2f} to {high:+,.2f}): {words}{shown}."
+    if sign == "gain":
         text += " One span, one set of thresholds: it has not been tried on data that did not suggest it."
     return text
 
 
-def metric_rows(metrics: dict[str, Any]) -> list[MetricRow]:
-    """The metrics that matter for a reader, formatted, each with its meaning."""
+def too_short(metrics: Mapping[str, Any]) -> bool:
+    """Whether warm-up left less than an hour, and nothing was traded in it."""
+    return bool(metrics["warm_days"] * 24 < 1 and not metrics["n_trades"])
+
+
+def _all_warm_up(metrics: Mapping[str, Any]) -> str:
+    minutes = round(metrics["warm_days"] * 1440)
+    left = f"All but {minutes} minutes of the {metrics['n_bars']:,}" if minutes else f"All {metrics['n_bars']:,}"
+    return (
+        f"{left} candles went into warm-up, so there is nothing to judge: the windows start empty at the first candle "
+        "(--start) and after a gap, and need a day of candles before the first signal. Replay a longer span."
+    )
+
+
+def metric_rows(metrics: Mapping[str, Any], result: Result | None = None) -> list[MetricRow]:
+    """The metrics that matter for a reader, formatted, each with its meaning.
+
+    With the ``result`` that they are of, money carries its currency and the costs are set against the stops.
+    """
     m = metrics
-    return [
+    quote = "" if result is None else quote_currency(result.symbol)
+    rows = [
         MetricRow("trades", f"{m['n_trades']:,}", "closed; one still open at the end is not among them"),
-        MetricRow("net P&L", f"{_money(m['net_pnl'])}", "quote currency, after fees, slippage and known funding"),
+        MetricRow("net P&L", _money(m["net_pnl"], quote), "in quote currency, after fees, slippage and known funding"),
+        MetricRow("gross P&L", _money(m["gross_pnl"], quote), "before fees and funding; slippage is in the prices"),
+        MetricRow("fees", _money(-m["fees"], quote), "paid, part of the net P&L"),
+        MetricRow("funding", _money(m["funding"], quote), "paid (−) or received, as far as it is known"),
+        MetricRow(
+            "funding known",
+            _share(m["funding_coverage"]) if m["n_trades"] else "-",
+            "share of the funding times crossed whose rate is in the lake; the rest is unknown, not zero",
+        ),
+    ]
+    if result is not None:
+        costs = stop_costs(result)
+        rows += [
+            MetricRow(
+                "round trip of costs",
+                "-" if math.isnan(costs.stop) else f"{costs.round_trip:.3%}, {costs.round_trip_r:.2f} R",
+                "fees and slippage of a trade, of its price and in units of what its stop risked (medians)",
+            ),
+            MetricRow(
+                "median stop distance", _share(costs.stop, ".3%"), "from entry to stop, as a share of the entry price"
+            ),
+        ]
+    return [
+        *rows,
         MetricRow(
             "expectancy",
-            f"{_money(m['expectancy'])} ({_money(m['expectancy_low'])} to {_money(m['expectancy_high'])})",
+            _with_interval([_money(m[f"expectancy{end}"]) for end in ENDS], quote),
             "mean net P&L of a trade, with its 95 % interval",
         ),
         MetricRow(
@@ -81,28 +150,88 @@ def metric_rows(metrics: dict[str, Any]) -> list[MetricRow]:
         ),
         MetricRow(
             "win rate",
-            f"{_share(m['win_rate'])} ({_share(m['win_rate_low'])} to {_share(m['win_rate_high'])})",
+            _with_interval([_share(m[f"win_rate{end}"]) for end in ENDS]),
             "share of trades with a net gain, with its 95 % interval",
         ),
         MetricRow("profit factor", _number(m["profit_factor"], ".2f"), "sum of gains ÷ sum of losses; above 1 earns"),
         MetricRow("total return", _share(m["total_return"], "+.2%"), "of the starting capital, open trade included"),
         MetricRow("max drawdown", _share(m["max_drawdown"], ".2%"), "deepest fall from a peak of equity"),
         MetricRow("Sharpe ratio", _number(m["sharpe"], ".2f"), "daily returns, mean ÷ deviation × √365"),
-        MetricRow("fees", _money(-m["fees"]), "paid, part of the net P&L"),
-        MetricRow("funding", f"{_money(m['funding'])}", "paid (−) or received, as far as it is known"),
-        MetricRow(
-            "funding known",
-            _share(m["funding_coverage"]) if m["n_trades"] else "-",
-            "share of the funding times crossed whose rate is in the lake; the rest is unknown, not zero",
-        ),
-        MetricRow("mean holding", f"{_number(m['mean_bars'], '.1f')} bars", "from entry to exit"),
+        MetricRow("mean holding", _number(m["mean_bars"], ".1f", " bars"), "from entry to exit"),
         MetricRow(
             "ambiguous trades",
             f"{m['n_ambiguous']:,}",
-            f"stop and target in one bar; net P&L stop first {_money(m['pnl_stop_first'])}, "
-            f"target first {_money(m['pnl_target_first'])}",
+            f"stop and target in one bar; net P&L stop first {_money(m['pnl_stop_first'], quote)}, "
+            f"target first {_money(m['pnl_target_first'], quote)}",
         ),
     ]
+
+
+def stop_costs(result: Result) -> StopCosts:
+    """What a round trip cost and how far the stop was; NaN without a trade that entered on the right side of it."""
+    trades = result.trade_records
+    trades = trades[np.isfinite(trades["r_multiple"])]
+    if not len(trades):
+        return StopCosts(math.nan, math.nan, math.nan)
+    entry, leave, side = trades["entry_price"], trades["exit_price"], trades["side"]
+    slip = side * result.costs.slippage_bps / 1e4
+    at_target = trades["exit_reason"] == EXITS.index("target")
+    slipped = np.abs(entry - entry / (1 + slip)) + np.where(at_target, 0.0, np.abs(leave / (1 - slip) - leave))
+    costs = trades["fees"] / trades["quantity"] + slipped
+    stop = np.abs(entry - trades["stop"])
+    return StopCosts(*(float(np.median(values)) for values in (costs / entry, costs / stop, stop / entry)))
+
+
+def stop_text(result: Result) -> str:
+    """A plain sentence where costs are a large part of what the stop risks; "" elsewhere."""
+    costs, m = stop_costs(result), result.metrics
+    if not costs.round_trip > WIDE_COSTS * costs.stop:
+        return ""
+    width = costs.stop / costs.round_trip
+    wide = "narrower than" if width < 1 else f"only {width:.1f} times as wide as"
+    return (
+        f"The stop is {wide} the costs: the median stop is {costs.stop:.3%} away from the entry, a round "
+        f"trip of fees and slippage takes {costs.round_trip:.3%}, so a trade starts {costs.round_trip_r:.2f} R behind. "
+        f"Before fees and funding: {_money(m['gross_pnl'], quote_currency(result.symbol))}."
+    )
+
+
+def outcome_text(explanation: Explanation) -> str:
+    """How the trade of an explained alert ended, with what that proves; "" where it opened none."""
+    trade = explanation.trade
+    if trade is None:
+        return ""
+    word, r = "made" if trade["pnl"] > 0 else "lost", abs(trade["r_multiple"])
+    much = f"{abs(trade['pnl']):,.2f} {quote_currency(explanation.symbol)}"
+    return f"This one {word} {much if math.isnan(r) else f'{r:.2f} R'}: a single alert proves nothing."
+
+
+def quote_currency(symbol: str) -> str:
+    """What ``symbol`` is quoted in, by its suffix: USDT of BTCUSDT; "quote currency" where none is known."""
+    name = symbol.split("_")[0]
+    return next((quote for quote in QUOTES if name.endswith(quote) and name != quote), "quote currency")
+
+
+def sides_text(result: Result) -> str:
+    """Which sides the replay could trade."""
+    return "long and short" if result.settings.allow_shorts else "long only (Settings.allow_shorts is off)"
+
+
+def size_text(result: Result) -> str:
+    """Capital at the start, and how much of it a trade is given."""
+    rules = result.settings
+    share = "all" if rules.position_fraction == 1 else f"{100 * rules.position_fraction:.4g} %"
+    capital = f"{rules.initial_capital:,.10g} {quote_currency(result.symbol)}"
+    return f"starting capital {capital}, {share} of the equity put into each trade"
+
+
+def entry_signals(result: Result) -> tuple[str, int, float]:
+    """(name, number, number a warm day) of the recommendations that open trades."""
+    m = result.metrics
+    if not result.settings.allow_shorts:
+        return "BUY", m["n_buys"], m["buys_per_day"]
+    n = m["n_buys"] + m["n_sells"]
+    return "BUY and SELL", n, n / m["warm_days"] if m["warm_days"] else math.nan
 
 
 def counts(result: Result) -> dict[str, Any]:
@@ -151,15 +280,23 @@ def costs_text(result: Result) -> str:
     )
 
 
-def _money(value: float) -> str:
-    return "-" if not math.isfinite(value) else f"{value:+,.2f}"
+def _money(value: float, quote: str = "") -> str:
+    return "-" if not math.isfinite(value) else f"{value:+,.2f} {quote}".strip()
 
 
-def _number(value: float, form: str) -> str:
+def _number(value: float, form: str, unit: str = "") -> str:
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    return "-" if math.isnan(value) else format(value, form)
+    return "-" if math.isnan(value) else format(value, form) + unit
 
 
 def _share(value: float, form: str = ".1%") -> str:
     return "-" if not math.isfinite(value) else format(value, form)
+
+
+def _with_interval(texts: list[str], unit: str = "") -> str:
+    """``value (low to high) unit`` of the three, without what is not defined."""
+    value, low, high = texts
+    if value == "-":
+        return value
+    return (f"{value} {unit}" if "-" in (low, high) else f"{value} ({low} to {high}) {unit}").strip()

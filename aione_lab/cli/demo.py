@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,14 +15,18 @@ import typer
 from aione_lab.cli.lake import show_audits
 from aione_lab.cli.options import Json
 from aione_lab.cli.output import add_row, console, emit_json, table
+from aione_lab.cli.output import say as echo
 from aione_lab.cli.replays import describe, replay_symbols, save_report
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from aione_lab.cli.replays import Replayed
     from aione_lab.lake import Lake
     from aione_lab.lake.simulated import Truth
 
+NAME = "aione-lab"
 DAYS = 60
 REFERENCE = "BTCUSDT"
 SHOWN = ("LINKUSDT", "SUIUSDT", "SOLUSDT", "ETHUSDT")
@@ -48,7 +57,7 @@ def demo(
     if folder.exists() and not folder.is_dir():
         raise InputError.of("--dir", str(folder), "must be the folder for the demo's lake and report, this is a file")
     lake, report = Lake(folder / "lake"), folder / "report.html"
-    say = (lambda text: None) if as_json else typer.echo
+    say = (lambda text: None) if as_json else echo
     say(f"1. {DAYS} days of one-minute candles and funding from the simulated exchange into {folder / 'lake'}")
     truths, new, same = _fill(lake)
     say(f"   {new:,} candles new, {same:,} were there already")
@@ -66,7 +75,7 @@ def demo(
             {"lake": lake.root, "report": str(report), "audits": [a.to_dict() for a in audits], "replays": described}
         )
         return
-    _show(done, notes)
+    _show(done, notes, truths)
     say(_what_next(folder, report))
 
 
@@ -103,15 +112,27 @@ def _fill(lake: Lake) -> tuple[dict[str, Truth], int, int]:
     return {name: exchange.truth(name) for name in SHOWN}, new, same
 
 
-def _show(done: list[Replayed], notes: dict[str, str]) -> None:
+def _show(done: list[Replayed], notes: dict[str, str], truths: dict[str, Truth]) -> None:
     import numpy as np
 
-    from aione_lab.backtest.summary import costs_text, verdict
+    from aione_lab.backtest.summary import (
+        costs_text,
+        metric_rows,
+        outcome_text,
+        quote_currency,
+        sides_text,
+        size_text,
+        stop_text,
+        verdict,
+    )
     from aione_lab.figures.report import one_alert
 
-    out = console()
-    made = table("symbol", "alerts/day", "BUYs/day", "trades", "win rate", "net P&L", "a trade", "random", "p")
+    out, first = console(), done[0].result
+    quote = quote_currency(first.symbol)
+    out.print(f"{sides_text(first)}; {size_text(first)}; net of costs: {costs_text(first)}")
+    made = table("symbol", "alerts/day", "BUYs/day", "trades", "win rate", f"net {quote}", "a trade", "random", "p")
     for one in done:
+        shown = {row.name: row.value for row in metric_rows(one.result.metrics)}
         m, baseline = one.result.metrics, one.baseline
         add_row(
             made,
@@ -119,40 +140,91 @@ def _show(done: list[Replayed], notes: dict[str, str]) -> None:
             f"{m['alerts_per_day']:.1f}",
             f"{m['buys_per_day']:.2f}",
             f"{m['n_trades']:,}",
-            f"{m['win_rate']:.1%}",
+            shown["win rate"].split(" ")[0],
             f"{m['net_pnl']:+,.2f}",
-            f"{m['expectancy']:+.2f}",
-            f"{np.nanmedian(baseline.expectancy):+.2f}" if baseline.n_entries else "-",
-            f"{baseline.p_value:.3f}",
+            shown["expectancy"].split(" ")[0],
+            f"{np.nanmedian(baseline.expectancy):+,.2f}" if baseline.n_entries else "-",
+            f"{baseline.p_value:.3f}" if baseline.n_entries else "-",
         )
     out.print(made)
     out.print(
-        f"Net of costs: {costs_text(done[0].result)}. Starting capital {done[0].result.settings.initial_capital:,.0f}."
-    )
-    out.print(
-        "random: middle of 200 draws of random entries; p: share of draws at least as good. A half is chance, "
-        "and among several symbols one small p may be chance too."
+        f"a trade: mean net {quote}; random: the same of the middle one of {len(done[0].baseline.net_pnl)} draws of "
+        "random entries; p: share of draws at least as good. A half is chance, and among several symbols one small p "
+        "may be chance too."
     )
     for one in done:
-        out.print(f"\n{one.result.symbol}: {verdict(dict(one.result.metrics), one.baseline)}", style="bold")
-        out.print(f"  {notes[one.result.symbol]}")
-    explanation = one_alert(done[0].result)
+        name = one.result.symbol
+        out.print(f"\n{name}: {verdict(one.result.metrics, one.baseline, quote_currency(name))}", style="bold")
+        if warning := stop_text(one.result):
+            out.print(f"  {warning}")
+        out.print(f"  {notes[name]}")
+    out.print("\n4. The truth beside what the default thresholds found: net of costs, a share of the notional\n")
+    out.print(_truth_table(done, truths))
+    out.print("Where nothing is planted, the truth is the fees alone.")
+    explanation = next((found for one in done if (found := one_alert(one.result)) is not None), None)
     if explanation is not None:
-        out.print("\n4. One alert of the first symbol, explained\n", style="bold")
+        out.print(f"\n5. One alert of {explanation.symbol}, explained\n", style="bold")
         out.print(str(explanation))
+        if outcome := outcome_text(explanation):
+            out.print(f"\n{outcome}", style="bold")
+
+
+def _truth_table(done: list[Replayed], truths: dict[str, Truth]) -> Table:
+    """What is planted and what was found, a trade and a day, in the same units."""
+    from aione_lab.lake.simulated import FEE_PER_SIDE
+
+    made = table("symbol", "planted", "truth a trade", "found a trade", "truth a day", "found a day", numbers_from=2)
+    for one in done:
+        truth, result = truths[one.result.symbol], one.result
+        trades, days = result.trade_records, result.metrics["warm_days"]
+        found = trades["pnl"] / (trades["quantity"] * trades["entry_price"])
+        # Where nothing is planted the expected move is zero, and what is left of it are the fees.
+        net = -2 * FEE_PER_SIDE if truth.effect is None else truth.net
+        add_row(
+            made,
+            result.symbol,
+            "nothing" if truth.effect is None else truth.effect.kind,
+            "-" if net is None else f"{net:+.2%}",
+            f"{found.mean():+.2%}" if len(found) else "-",
+            "-" if truth.per_day is None else f"{truth.per_day:.1f} trades",
+            f"{len(found) / days:.1f} trades" if days else "-",
+        )
+    return made
+
+
+def started_as() -> str:
+    """How to call this program again, ready for a shell: its name where that finds it, else the path it came from."""
+    called = Path(sys.argv[0])
+    if called.name != NAME:  # started by Python itself: the script stands beside the interpreter
+        called = Path(sys.executable).with_name(NAME)
+    on_path = shutil.which(NAME)
+    if not called.exists() or (on_path and os.path.samefile(on_path, called)):
+        return NAME
+    return shlex.quote(str(called))
 
 
 def _what_next(folder: Path, report: Path) -> str:
+    program, lake = started_as(), shlex.quote(str(folder / "lake"))
+    lines = [
+        "",
+        f"6. The report with charts, for a browser: {report}",
+        "",
+        "Next:",
+        "   # one of these symbols with slippage: what was found, trade by trade",
+        f"   {program} replay SUIUSDT --lake {lake} --slippage-bps 1",
+    ]
+    if importlib.util.find_spec("jupyterlab") is not None:
+        lines += [
+            "   # open the notebooks in JupyterLab (in the checkout 'make lab' does it too); 00_quickstart.ipynb first",
+            f"   {program} lab",
+        ]
     return "\n".join(
         [
-            "",
-            f"5. The report with charts: {report}",
-            "",
-            "Next, for example:",
-            f"   aione-lab replay SUIUSDT --lake {folder / 'lake'} --slippage-bps 1",
-            "   aione-lab lab                                             # the same in JupyterLab",
-            "   aione-lab import 'my_candles/*.zip' --interval 1m         # candles of your own",
-            "   aione-lab fetch SOLUSDT BTCUSDT --start 2025-05-01        # or from an exchange",
-            "   aione-lab replay SOLUSDT",
+            *lines,
+            "   # real candles: download a month from an exchange into the lake data_lake, and replay them",
+            f"   {program} fetch SOLUSDT BTCUSDT --start 2025-05-01 --end 2025-06-01",
+            f"   {program} replay SOLUSDT",
+            "   # or candles of your own: how to name the files",
+            f"   {program} import --help",
         ]
     )

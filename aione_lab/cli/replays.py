@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from aione_lab.backtest.baseline import Baseline
     from aione_lab.backtest.result import Result
     from aione_lab.lake import Lake
-    from aione_lab.settings import Costs, Settings
+    from aione_lab.settings import Config, Costs, Settings
     from aione_lab.thresholds import Thresholds
+
+    AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 DEFAULT_REFERENCE = "BTCUSDT"
 DRAWS = 200
@@ -108,10 +110,13 @@ def replay(
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds
 
-    limits = None if thresholds is None else Thresholds.load(thresholds)
-    rules = Settings() if settings is None else Settings.load(settings)
-    given = {"fee": fee, "slippage_bps": slippage_bps}
-    costs = Costs(**{name: value for name, value in given.items() if value is not None})
+    _check_span(start, end)
+    limits = None if thresholds is None else _loaded(Thresholds, thresholds, "--thresholds")
+    rules = Settings() if settings is None else _loaded(Settings, settings, "--settings")
+    costs = Costs()
+    for field, value, option in (("fee", fee, "--fee"), ("slippage_bps", slippage_bps, "--slippage-bps")):
+        if value is not None:
+            costs = _with_cost(costs, field, value, option)
     done = replay_symbols(lake, names, interval, start, end, reference, limits, rules, costs)
     if trades_csv is not None:
         import pandas as pd
@@ -130,6 +135,32 @@ def replay(
     for path, what in ((trades_csv, "trades"), (report, "report")):
         if path is not None:
             say(f"{what}: {path}")
+
+
+def _check_span(start: str | None, end: str | None) -> None:
+    from aione_lab.units import to_ms
+
+    first = None if start is None else to_ms(start, "--start")
+    last = None if end is None else to_ms(end, "--end")
+    if first is not None and last is not None and last <= first:
+        raise InputError.of("--end", end, f"must be later than --start={start!r}")
+
+
+def _loaded(kind: type[AnyConfig], path: Path, option: str) -> AnyConfig:
+    """The configuration in a file; what is wrong with it is told with the option that named the file."""
+    try:
+        return kind.load(path)
+    except InputError as error:
+        text = str(error).removeprefix(str(InputError.of("path", str(path), "")))
+        raise InputError.of(option, str(path), text) from None
+
+
+def _with_cost(costs: Costs, field: str, value: float, option: str) -> Costs:
+    """``costs`` with one of them given; a refusal names the option."""
+    try:
+        return type(costs)(**{**costs.model_dump(), field: value})
+    except InputError as error:
+        raise InputError(f"{option}{str(error).removeprefix(f'Costs.{field}')}") from None
 
 
 def replay_symbols(
@@ -205,7 +236,7 @@ def describe(one: Replayed) -> dict[str, Any]:
     """Everything about one replay for machines."""
     import numpy as np
 
-    from aione_lab.backtest.summary import counts, provenance, verdict
+    from aione_lab.backtest.summary import counts, provenance, quote_currency, verdict
     from aione_lab.units import iso
 
     result, baseline = one.result, one.baseline
@@ -233,7 +264,7 @@ def describe(one: Replayed) -> dict[str, Any]:
             "expectancy": {"q05": low, "median": middle, "q95": high},
         },
         "costs": result.costs.model_dump(mode="json"),
-        "verdict": verdict(dict(result.metrics), baseline),
+        "verdict": verdict(result.metrics, baseline, quote_currency(result.symbol)),
         "provenance": provenance(result),
     }
 
@@ -256,27 +287,43 @@ def save_report(done: list[Replayed], path: Path, title: str, notes: dict[str, s
 
 def show(one: Replayed) -> None:
     """The replay of one symbol for people."""
-    from aione_lab.backtest.summary import costs_text, counts, metric_rows, span_text, verdict
+    from aione_lab.backtest.summary import (
+        costs_text,
+        counts,
+        entry_signals,
+        metric_rows,
+        quote_currency,
+        sides_text,
+        size_text,
+        span_text,
+        stop_text,
+        too_short,
+        verdict,
+    )
 
     result, baseline, out = one.result, one.baseline, console()
-    metrics = dict(result.metrics)
+    metrics, quote = result.metrics, quote_currency(result.symbol)
     counted = counts(result)
     out.print(f"\n{result.symbol} {result.interval}   {span_text(result)}", style="bold")
     out.print(f"reference  {one.reference or '-'} ({one.reference_note})")
     coverage = metrics["funding_coverage"]
     known = "no funding time was crossed" if coverage != coverage else f"{coverage:.0%} of those that trades crossed"
     out.print(f"funding    {one.funding_rates:,} rates in the lake; known: {known}")
+    out.print(f"sides      {sides_text(result)}")
+    out.print(f"size       {size_text(result)}")
     out.print(f"costs      {costs_text(result)}")
     warm = result.columns[0].size - int((result.signal_records["signal"] == 0).sum())
     out.print(f"features   {len(result.columns)} a bar; {warm:,} bars warm")
-
+    if too_short(metrics):
+        out.print(verdict(metrics, baseline, quote), style="bold")
+        return
     rates = table("reason", "bars a day", "alerts a day")
     for name, row in counted["reasons"].items():
         add_row(rates, name, f"{row['bars_per_day']:.2f}", f"{row['alerts_per_day']:.2f}")
     out.print(rates)
+    name, n, a_day = entry_signals(result)
     out.print(
-        f"alerts     {metrics['n_alerts']:,}, {metrics['alerts_per_day']:.1f} a day; "
-        f"BUY {metrics['n_buys']:,}, {metrics['buys_per_day']:.2f} a day"
+        f"alerts     {metrics['n_alerts']:,}, {metrics['alerts_per_day']:.1f} a day; {name} {n:,}, {a_day:.2f} a day"
     )
     _counts_line(out, "advice", counted["recommendations"])
     _counts_line(out, "held back", counted["suppressed"])
@@ -284,7 +331,7 @@ def show(one: Replayed) -> None:
     _show_trades(out, result)
     numbers = table("metric", "value", "meaning", numbers_from=1)
     numbers.columns[2].justify = "left"
-    for row in metric_rows(metrics):
+    for row in metric_rows(metrics, result):
         add_row(numbers, *row)
     out.print(numbers)
     if baseline.n_entries:
@@ -292,10 +339,13 @@ def show(one: Replayed) -> None:
 
         low, middle, high = np.nanquantile(baseline.expectancy, [0.05, 0.5, 0.95])
         out.print(
-            f"random entries  {len(baseline.net_pnl)} draws of {baseline.n_entries}, same stops, targets and costs: "
-            f"{middle:+,.2f} a trade (90 % of draws {low:+,.2f} to {high:+,.2f}); p = {baseline.p_value:.3f}"
+            f"random entries  {len(baseline.net_pnl)} draws of {baseline.n_entries} long entries, same stops, targets "
+            f"and costs: {middle:+,.2f} {quote} a trade (90 % of draws {low:+,.2f} to {high:+,.2f}); "
+            f"p = {baseline.p_value:.3f}"
         )
-    out.print(verdict(metrics, baseline), style="bold")
+    if warning := stop_text(result):
+        out.print(warning)
+    out.print(verdict(metrics, baseline, quote), style="bold")
 
 
 def _counts_line(out: Any, title: str, numbers: dict[str, int]) -> None:

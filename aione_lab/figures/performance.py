@@ -83,7 +83,7 @@ def equity_chart(
 
 
 def trades_chart(trades: pd.DataFrame, *, title: str | None = None, theme: Theme = "light") -> go.Figure:
-    """Four views of closed trades: P&L as it adds up, results by exit reason, their spread, and excursions.
+    """Three views of closed trades: by exit reason, the spread of their results, and their excursions.
 
     ``trades`` needs ``exit_time`` (UTC), ``exit_reason``, ``pnl`` (account currency, after costs), ``r_multiple``,
     ``mae`` (≤ 0) and ``mfe`` (≥ 0), both as shares of the entry price. Without trades the figure says so.
@@ -100,20 +100,8 @@ def trades_chart(trades: pd.DataFrame, *, title: str | None = None, theme: Theme
         cols=2,
         horizontal_spacing=0.1,
         vertical_spacing=0.17,
-        subplot_titles=("P&amp;L, adding up", "Trades by exit reason", "Results in R", "Excursions"),
-    )
-    x, y = decimate(utc_times(trades["exit_time"], "trades"), np.cumsum(pnl), POINTS)
-    figure.add_trace(
-        go.Scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            line={"color": colours.up, "width": 1.6, "shape": "hv"},
-            showlegend=False,
-            hovertemplate="%{x|%Y-%m-%d %H:%M}<br>P&amp;L so far %{y:,.2f}<extra></extra>",
-        ),
-        row=1,
-        col=1,
+        specs=[[{}, {}], [{"colspan": 2}, None]],
+        subplot_titles=("Trades by exit reason", "Results in R", "Excursions"),
     )
     reasons = trades["exit_reason"].astype(str)
     order = reasons.value_counts().index.tolist()
@@ -136,7 +124,7 @@ def trades_chart(trades: pd.DataFrame, *, title: str | None = None, theme: Theme
                 **group,
             ),
             row=1,
-            col=2,
+            col=1,
         )
         inside = np.histogram(np.clip(results[chosen], edges[0], edges[-1]), bins=edges)[0]
         figure.add_trace(
@@ -149,8 +137,8 @@ def trades_chart(trades: pd.DataFrame, *, title: str | None = None, theme: Theme
                 hovertemplate=f"about %{{x:.2f}} R: %{{y}} {name}<extra></extra>",
                 **group,
             ),
-            row=2,
-            col=1,
+            row=1,
+            col=2,
         )
         figure.add_trace(
             go.Scatter(
@@ -164,14 +152,13 @@ def trades_chart(trades: pd.DataFrame, *, title: str | None = None, theme: Theme
                 **group,
             ),
             row=2,
-            col=2,
+            col=1,
         )
-    figure.update_xaxes(title_text="Time (UTC)", row=1, col=1).update_yaxes(title_text="P&amp;L", row=1, col=1)
-    figure.update_xaxes(title_text="Trades", row=1, col=2).update_yaxes(autorange="reversed", row=1, col=2)
-    figure.update_xaxes(title_text="R multiple", row=2, col=1).update_yaxes(title_text="Trades", row=2, col=1)
-    figure.update_xaxes(title_text="Worst excursion (MAE)", tickformat=".2~%", row=2, col=2)
-    figure.update_yaxes(title_text="Best excursion (MFE)", tickformat=".2~%", row=2, col=2)
-    figure.update_layout(barmode="stack", legend={"y": 1.05}, margin={"t": 104})
+    figure.update_xaxes(title_text="Trades", row=1, col=1).update_yaxes(autorange="reversed", row=1, col=1)
+    figure.update_xaxes(title_text="R multiple", row=1, col=2).update_yaxes(title_text="Trades", row=1, col=2)
+    figure.update_xaxes(title_text="Worst excursion (MAE)", tickformat=".2~%", row=2, col=1)
+    figure.update_yaxes(title_text="Best excursion (MFE)", tickformat=".2~%", row=2, col=1)
+    figure.update_layout(barmode="stack", margin={"t": 72})
     return finish(figure, theme, title, 680)
 
 

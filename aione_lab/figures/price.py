@@ -32,7 +32,10 @@ CANDLESTICK_BARS = 3_000
 
 LINE_POINTS = 4_000
 MARKS = 600
-"""More marks of one kind than this hide the price: they are then counted in the legend instead of drawn."""
+"""More alerts or trades than this hide the price: they are then counted in the legend instead of drawn.
+
+Alerts that say BUY or SELL are always drawn.
+"""
 TRADES_WITH_LEVELS = 60
 
 
@@ -85,7 +88,7 @@ def price_chart(
     _draw_price(figure, candles, times, colours)
     _draw_volume(figure, candles, times, colours)
     if rsi is not None:
-        _draw_line(figure, times, rsi, "RSI", list(below).index("RSI") + 2, colours.soft)
+        _draw_rsi(figure, times, rsi, list(below).index("RSI") + 2, colours)
         for level in (30, 70):
             figure.add_hline(y=level, line={"color": colours.neutral, "width": 1, "dash": "dot"}, row=3, col=1)
         figure.update_yaxes(range=[0, 100], tickvals=[0, 30, 50, 70, 100], row=3, col=1)
@@ -123,7 +126,7 @@ def _draw_price(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, col
             col=1,
         )
         return
-    size = bucket_size(len(candles), LINE_POINTS // 4)
+    size = _bars_a_bucket(len(candles))
     starts = times[::size]
     low = np.nanmin(pad(columns["low"], size, np.nan), axis=1)
     high = np.nanmax(pad(columns["high"], size, np.nan), axis=1)
@@ -131,7 +134,7 @@ def _draw_price(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, col
     figure.add_trace(go.Scatter(x=starts, y=low, showlegend=False, name="low", **edge), row=1, col=1)
     figure.add_trace(
         go.Scatter(
-            x=starts, y=high, name=f"low to high of {size} bars", fill="tonexty", fillcolor=colours.band, **edge
+            x=starts, y=high, name=f"low to high of {size} bars each", fill="tonexty", fillcolor=colours.band, **edge
         ),
         row=1,
         col=1,
@@ -154,12 +157,11 @@ def _draw_price(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, col
 def _draw_volume(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, colours: Palette) -> None:
     volume = floats(candles["volume"], "candles.volume")
     rising = candles["close"].to_numpy(dtype=np.float64) >= candles["open"].to_numpy(dtype=np.float64)
-    size = bucket_size(len(candles), CANDLESTICK_BARS) if len(candles) > CANDLESTICK_BARS else 1
+    size = _bars_a_bucket(len(candles))
     if size > 1:
-        size = bucket_size(len(candles), LINE_POINTS // 8)
         volume = np.nansum(pad(volume, size, 0.0), axis=1)
         colour: str | np.ndarray = colours.neutral
-        axis = f"Volume<br>({size} bars)"
+        axis = f"Volume<br>of {size} bars"
     else:
         colour = np.where(rising, colours.up, colours.down)
         axis = "Volume"
@@ -176,6 +178,38 @@ def _draw_volume(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, co
         col=1,
     )
     figure.update_yaxes(title_text=axis, row=2, col=1)
+
+
+def _bars_a_bucket(bars: int) -> int:
+    """Bars that are drawn as one, the same in every row of the chart."""
+    return 1 if bars <= CANDLESTICK_BARS else bucket_size(bars, LINE_POINTS // 4)
+
+
+def _draw_rsi(figure: go.Figure, times: np.ndarray, rsi: pd.Series, row: int, colours: Palette) -> None:
+    """A line, or where that would only be a black bar the band between its lowest and its highest."""
+    size = _bars_a_bucket(len(times))
+    if size == 1 or len(rsi) != len(times):
+        _draw_line(figure, times, rsi, "RSI", row, colours.soft)
+        return
+    parts = pad(floats(rsi, "rsi"), size, np.nan)
+    low, high = np.fmin.reduce(parts, axis=1), np.fmax.reduce(parts, axis=1)
+    edge = {"mode": "lines", "line": {"width": 1, "shape": "hv", "color": colours.soft}, "showlegend": False}
+    shown = "<br>%{x|%Y-%m-%d %H:%M}: %{y:.1f}<extra></extra>"
+    for name, values, fill in (("lowest", low, None), ("highest", high, "tonexty")):
+        figure.add_trace(
+            go.Scatter(
+                x=times[::size],
+                y=values,
+                name=f"RSI {name}",
+                fill=fill,
+                fillcolor=colours.band,
+                hovertemplate=f"{name} RSI of {size} bars{shown}",
+                **edge,
+            ),
+            row=row,
+            col=1,
+        )
+    figure.update_yaxes(title_text=f"RSI, range<br>of {size} bars", row=row, col=1)
 
 
 def _draw_line(figure: go.Figure, times: np.ndarray, series: pd.Series, name: str, row: int, colour: str) -> None:
@@ -218,7 +252,7 @@ def _draw_signals(
     for name, rows, symbol, colour, size in kinds:
         if rows.empty:
             continue
-        crowded = len(rows) > MARKS
+        crowded = name == "ALERT" and len(rows) > MARKS
         shown = rows.iloc[:0] if crowded else rows
         bars = candles.loc[shown.index]
         below = name == "BUY"
@@ -275,19 +309,6 @@ def _draw_trades(figure: go.Figure, trades: pd.DataFrame, colours: Palette) -> N
     line = {"color": colours.soft, "width": 1, "dash": "dot"}
     figure.add_trace(go.Scatter(**strokes(*prices), **joined, name="trade", showlegend=False, line=line), row=1, col=1)
     side = trades["side"].astype(str) if "side" in trades else pd.Series("long", index=trades.index)
-    figure.add_trace(
-        go.Scatter(
-            x=entry,
-            y=prices[0],
-            name="entry",
-            mode="markers",
-            marker={"symbol": "triangle-right", "size": 9, "color": colours.ink},
-            text=[safe(value) for value in side],
-            hovertemplate="<b>entry</b> %{x|%Y-%m-%d %H:%M}<br>%{text} at %{y}<extra></extra>",
-        ),
-        row=1,
-        col=1,
-    )
     pnl = floats(trades["pnl"], "trades.pnl")
     results = floats(trades["r_multiple"], "trades.r_multiple") if "r_multiple" in trades else np.full(len(pnl), np.nan)
     reasons = trades["exit_reason"].astype(str).to_numpy()
@@ -312,6 +333,20 @@ def _draw_trades(figure: go.Figure, trades: pd.DataFrame, colours: Palette) -> N
                 row=1,
                 col=1,
             )
+    # Last and open: many trades are left within minutes, and entry and exit are then at one place.
+    figure.add_trace(
+        go.Scatter(
+            x=entry,
+            y=prices[0],
+            name="entry",
+            mode="markers",
+            marker={"symbol": "triangle-right-open", "size": 11, "color": colours.ink, "line": {"width": 1.6}},
+            text=[safe(value) for value in side],
+            hovertemplate="<b>entry</b> %{x|%Y-%m-%d %H:%M}<br>%{text} at %{y}<extra></extra>",
+        ),
+        row=1,
+        col=1,
+    )
 
 
 def _draw_levels(figure: go.Figure, levels: Any, colours: Palette) -> None:

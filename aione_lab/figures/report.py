@@ -13,7 +13,20 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from aione_lab import __version__
-from aione_lab.backtest.summary import costs_text, metric_rows, provenance, span_text, verdict
+from aione_lab.backtest.summary import (
+    costs_text,
+    entry_signals,
+    metric_rows,
+    outcome_text,
+    provenance,
+    quote_currency,
+    sides_text,
+    size_text,
+    span_text,
+    stop_text,
+    too_short,
+    verdict,
+)
 from aione_lab.engine.records import RECOMMENDATIONS
 from aione_lab.figures.baseline import random_entries_chart
 from aione_lab.figures.performance import equity_chart, trades_chart
@@ -126,13 +139,14 @@ def _overview(sections: Sequence[Section]) -> str:
         return ""
     rows = []
     for section in sections:
-        m, shown = section.result.metrics, {row.name: row.value for row in metric_rows(dict(section.result.metrics))}
+        m = section.result.metrics
+        shown = {row.name: row.value for row in metric_rows(m, section.result)}
         p = section.baseline.p_value
         rows.append(
             [
                 section.result.symbol,
-                f"{m['alerts_per_day']:.1f}",
-                f"{m['buys_per_day']:.2f}",
+                _a_day(m["alerts_per_day"], 1),
+                _a_day(entry_signals(section.result)[2], 2),
                 shown["trades"],
                 shown["win rate"].split(" ")[0],
                 shown["net P&L"],
@@ -151,56 +165,90 @@ def _overview(sections: Sequence[Section]) -> str:
 
 def _section(section: Section, charts: _Charts) -> str:
     result, baseline = section.result, section.baseline
-    metrics = dict(result.metrics)
+    metrics = result.metrics
+    name, n, a_day = entry_signals(result)
     facts = [
         ("span", span_text(result)),
+        ("sides", sides_text(result)),
+        ("size", size_text(result)),
         ("costs", costs_text(result)),
         ("reference", section.reference or "none"),
-        ("alerts", f"{metrics['n_alerts']:,}, {metrics['alerts_per_day']:.1f} a day"),
-        ("BUY", f"{metrics['n_buys']:,}, {metrics['buys_per_day']:.2f} a day"),
+        ("alerts", f"{metrics['n_alerts']:,}, {_a_day(metrics['alerts_per_day'], 1)} a day"),
+        (name, f"{n:,}, {_a_day(a_day, 2)} a day"),
     ]
     parts = [
         f"<h2>{escape(result.symbol or 'candles')} {escape(result.interval)}</h2>",
-        f'<p class="verdict">{escape(verdict(metrics, baseline))}</p>',
+        f'<p class="verdict">{escape(verdict(metrics, baseline, quote_currency(result.symbol)))}</p>',
+        f"<p>{escape(stop_text(result))}</p>",
         f'<p class="note">{escape(section.note)}</p>' if section.note else "",
         _table((), facts),
+    ]
+    if too_short(metrics):
+        parts += ["<h3>Price</h3>", charts.html(result_chart(result, equity=False))]
+    else:
+        parts += _judgement(section, charts)
+    parts.append(
+        "<details><summary>What this rests on</summary>"
+        + _table((), [(name, value) for name, value in provenance(result).items()])
+        + '<p class="soft">Digests are sha256 of the candles replayed and of the configuration. '
+        "Equal digests give equal results.</p></details>"
+    )
+    return f"<section>{''.join(parts)}</section>"
+
+
+def _judgement(section: Section, charts: _Charts) -> list[str]:
+    """What there is to see where signals were possible."""
+    result, baseline = section.result, section.baseline
+    return [
         "<h3>Did it earn its costs?</h3>",
-        charts.html(_equity(result, baseline)),
-        _table(("metric", "value", "what it means"), metric_rows(metrics), (1,)),
+        charts.html(equity_figure(result, baseline)),
+        _table(("metric", "value", "what it means"), metric_rows(result.metrics, result), (1,)),
         "<h3>Would random entries have done as well?</h3>",
-        f"<p>{escape(_random_text(baseline))}</p>",
+        f"<p>{escape(_random_text(result, baseline))}</p>",
         charts.html(random_entries_chart(baseline.expectancy, baseline.observed)),
         "<h3>Price, alerts and trades</h3>",
-        charts.html(result_chart(result)),
+        charts.html(result_chart(result, equity=False)),
         "<h3>The trades</h3>",
         charts.html(trades_chart(result.trades)),
         "<h3>How often each reason speaks</h3>",
         charts.html(_rates(result)),
         _one_alert(result, charts),
-        "<details><summary>What this rests on</summary>"
-        + _table((), [(name, value) for name, value in provenance(result).items()])
-        + '<p class="soft">Digests are sha256 of the candles replayed and of the configuration. '
-        "Equal digests give equal results.</p></details>",
     ]
-    return f"<section>{''.join(parts)}</section>"
 
 
-def _equity(result: Result, baseline: Baseline) -> go.Figure:
+def _a_day(rate: float, decimals: int) -> str:
+    return "-" if np.isnan(rate) else f"{rate:.{decimals}f}"
+
+
+def equity_figure(result: Result, baseline: Baseline) -> go.Figure:
+    """Equity and drawdown, with the span in which 90 % of the random draws ended."""
     figure = equity_chart(result.equity)
     if baseline.n_entries:
         colours = palette("light")
         ends = result.settings.initial_capital + np.quantile(baseline.net_pnl, [0.05, 0.95])
-        figure.add_hrect(
+        first, last = (result.index[at].tz_localize(None) for at in (0, -1))
+        figure.add_shape(  # at the right end alone: it says nothing about the way there
+            type="rect",
+            x0=last,
+            x1=last + (last - first) * 0.025,
             y0=float(ends[0]),
             y1=float(ends[1]),
             row=1,
             col=1,
-            line_width=0,
+            line={"width": 1, "color": colours.soft},
             fillcolor=colours.neutral,
-            opacity=0.22,
-            annotation_text="90 % of random draws end here",
-            annotation_position="bottom right",
-            annotation_font={"size": 11, "color": colours.soft},
+            opacity=0.5,
+        )
+        figure.add_annotation(
+            x=last,
+            y=float(ends[1]),
+            text="90 % of random draws end here",
+            showarrow=False,
+            xanchor="right",
+            yanchor="bottom",
+            font={"size": 11, "color": colours.soft},
+            row=1,
+            col=1,
         )
         # The band belongs to the picture also where equity never comes near it.
         low = min(float(result.equity.min()), float(ends[0]))
@@ -209,13 +257,14 @@ def _equity(result: Result, baseline: Baseline) -> go.Figure:
     return figure
 
 
-def _random_text(baseline: Baseline) -> str:
+def _random_text(result: Result, baseline: Baseline) -> str:
     if not baseline.n_entries:
         return "There was no trade to compare with."
     low, middle, high = np.nanquantile(baseline.expectancy, [0.05, 0.5, 0.95])
     return (
-        f"{len(baseline.net_pnl)} times, {baseline.n_entries} entries were drawn at random bars with the same stops, "
-        f"targets and costs: {middle:+,.2f} a trade in the middle, 90 % of draws between {low:+,.2f} and {high:+,.2f}. "
+        f"{len(baseline.net_pnl)} times, {baseline.n_entries} long entries were drawn at random bars with the same "
+        f"stops, targets and costs: {middle:+,.2f} {quote_currency(result.symbol)} a trade in the middle, "
+        f"90 % of draws between {low:+,.2f} and {high:+,.2f}. "
         f"This replay: {baseline.observed:+,.2f}; p = {baseline.p_value:.3f}."
     )
 
@@ -226,19 +275,25 @@ def _rates(result: Result) -> go.Figure:
 
 
 def _one_alert(result: Result, charts: _Charts) -> str:
-    """The latest BUY or SELL (else the latest ALERT) taken apart."""
+    """The latest alert that was traded (else the latest there is) taken apart."""
     explanation = one_alert(result)
     if explanation is None:
         return ""
     return (
         "<h3>One alert, taken apart</h3>"
+        + f"<p>{escape(outcome_text(explanation))}</p>"
         + charts.html(contributions_chart(explanation_metrics(explanation)))
         + f"<details><summary>In words and numbers</summary>{explanation._repr_html_()}</details>"
     )
 
 
 def one_alert(result: Result) -> Explanation | None:
-    """Explanation of the latest BUY or SELL, of the latest ALERT where there is none, None without an ALERT."""
+    """Explanation of the latest ALERT whose trade is closed; else of the latest BUY or SELL, else of the latest ALERT.
+
+    None without an ALERT.
+    """
+    if len(result.trade_records):
+        return result.explain(int(result.trade_records["signal_time"][-1]))
     records = result.assessment_records
     if not len(records):
         return None

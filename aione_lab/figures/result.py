@@ -14,10 +14,13 @@ from aione_lab.figures.theme import Theme
 from aione_lab.units import to_ms
 
 
-def result_chart(result: Result, start: Any = None, end: Any = None, *, theme: Theme = "light") -> go.Figure:
+def result_chart(
+    result: Result, start: Any = None, end: Any = None, *, equity: bool = True, theme: Theme = "light"
+) -> go.Figure:
     """Price with alerts and trades, volume, RSI and equity of ``result`` from ``start`` to ``end`` (exclusive).
 
     Both may be UTC milliseconds, an ISO text or a datetime with a zone; left out, the replay is shown whole.
+    Without ``equity`` that row is left out.
     Trades that were open at any time of the span are drawn. InputError where the span holds no bar.
     """
     check_kind("result", result, Result)
@@ -37,7 +40,7 @@ def result_chart(result: Result, start: Any = None, end: Any = None, *, theme: T
         result.signals.iloc[rows],
         trades,
         rsi=result.features["rsi"].iloc[rows],
-        equity=result.equity.iloc[rows],
+        equity=result.equity.iloc[rows] if equity else None,
         title=f"{result.symbol or 'candles'} {result.interval}",
         theme=theme,
     )

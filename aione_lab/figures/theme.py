@@ -100,11 +100,19 @@ def template(theme: Theme = "light") -> go.layout.Template:
             "plot_bgcolor": colours.paper,
             "font": {"family": "Inter, Segoe UI, Helvetica, Arial, sans-serif", "size": 12, "color": colours.ink},
             "title": {"font": {"size": 16}, "x": 0, "xref": "paper", "xanchor": "left", "yanchor": "top", "y": 0.98},
-            "margin": {"l": 64, "r": 24, "t": 84, "b": 48},
+            "margin": {"l": 64, "r": 24, "t": 56, "b": 48},
             "xaxis": axis,
             "yaxis": axis,
             "hoverlabel": {"bgcolor": colours.paper, "bordercolor": colours.neutral, "font": {"color": colours.ink}},
-            "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left"},
+            # At the foot it may wrap on a narrow page without running into the title.
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "xanchor": "left",
+                "y": 0,
+                "yref": "container",
+                "yanchor": "bottom",
+            },
             "bargap": 0.1,
         }
     )
