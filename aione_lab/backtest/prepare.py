@@ -27,8 +27,10 @@ def infer_interval(candles: pd.DataFrame) -> str:
     steps = np.diff(read_stamps(stamp_source(candles, "candles"), "candles.timestamp"))
     if not steps.size:
         raise InputError.of("interval", None, f"cannot be told from {len(candles)} candle(s); name one")
-    values, counts = np.unique(steps, return_counts=True)
-    spacing = int(values[counts.argmax()])
+    spacing = int(np.median(steps))
+    if 2 * int((steps == spacing).sum()) <= len(steps):
+        values, counts = np.unique(steps, return_counts=True)
+        spacing = int(values[counts.argmax()])
     for name, step in INTERVALS.items():
         if step == spacing:
             return name

@@ -241,7 +241,8 @@ def _direction(strength, least):
 @njit
 def _higher_push(higher, bar, quote_volume, span_ms, spec):
     """Add a base bar; when it completes the higher bar, update trend strength, ATR and turnover."""
-    if bar.timestamp % span_ms == 0:
+    into = bar.timestamp % span_ms
+    if into == 0:
         higher.bars = 1
         higher.high = bar.high
         higher.low = bar.low
@@ -251,7 +252,7 @@ def _higher_push(higher, bar, quote_volume, span_ms, spec):
         higher.high = max(higher.high, bar.high)
         higher.low = min(higher.low, bar.low)
         higher.quote_volume += quote_volume
-    if higher.bars == 0 or (bar.timestamp + spec.step_ms) % span_ms != 0:
+    if higher.bars == 0 or into + spec.step_ms != span_ms:
         return
     true_range = higher.high - higher.low
     if higher.atr.count > 0:

@@ -130,7 +130,8 @@ def daily_push(daily, bar, spec):
     Of a day in whose middle the stream began, the extremes are not known unless they were given; they
     count from its end on, like those of any other day.
     """
-    if bar.timestamp % DAY_MS == 0:
+    into = bar.timestamp % DAY_MS
+    if into == 0:
         daily.bars = 1
         daily.high = bar.high
         daily.low = bar.low
@@ -138,7 +139,7 @@ def daily_push(daily, bar, spec):
         daily.bars += 1
         daily.high = max(daily.high, bar.high)
         daily.low = min(daily.low, bar.low)
-    if (bar.timestamp + spec.step_ms) % DAY_MS != 0:
+    if into + spec.step_ms != DAY_MS:
         return
     day = bar.timestamp // DAY_MS
     if daily.bars > 0:
@@ -206,7 +207,8 @@ def swings_push(swings, bar, spec, number, row):
     wing = spec.swing_bars
     size = 2 * wing + 1
     # Each value is written twice, size places apart: the last `size` bars then always lie in one row.
-    place = swings.count % size
+    place = swings.place
+    swings.place = place + 1 if place + 1 < size else 0
     swings.highs[place] = swings.highs[place + size] = bar.high
     swings.lows[place] = swings.lows[place + size] = bar.low
     swings.rsis[place] = swings.rsis[place + size] = row.rsi
@@ -249,6 +251,7 @@ def reset_daily(daily):
 def reset_swings(swings):
     """Forget all swings."""
     swings.count = 0
+    swings.place = 0
     swings.high_price = NAN
     swings.high_rsi = NAN
     swings.high_bar = -1

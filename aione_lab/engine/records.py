@@ -364,6 +364,7 @@ SWINGS = record_dtype(
     ("lows", "f8", (82,)),
     ("rsis", "f8", (82,)),
     ("count", "i8"),
+    ("place", "i8"),  # where the next bar goes
     ("high_price", "f8"),
     ("high_rsi", "f8"),
     ("high_bar", "i8"),

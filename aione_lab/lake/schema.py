@@ -211,6 +211,9 @@ def spacing_fault(ms: np.ndarray, interval: str) -> str | None:
     distances the same, is what tells another interval. Two rows tell nothing.
     """
     step = INTERVALS[interval]
+    apart = np.diff(ms)
+    if len(apart) and (apart >= step).all() and (apart == step).any():
+        return None  # the ordinary case: sorted, and some rows directly follow one another
     gaps, counts = np.unique(np.diff(np.unique(ms)), return_counts=True)
     if not len(gaps):
         return None
