@@ -21,6 +21,18 @@ def _is_gap(last_time, time, step_ms):
 
 
 @njit
+def _keep(result, alerts, closed, assessments, trades):
+    """Store what a bar's alert and closed trade left in ``result``; returns the two counts."""
+    if result.signal.signal == ALERT:
+        assessments[alerts] = result.assessment
+        alerts += 1
+    if result.trades == 1:
+        trades[closed] = result.trade
+        closed += 1
+    return alerts, closed
+
+
+@njit
 def replay_bars(states, bars, first, last, params, out, rows, block, columns, signals, assessments, trades):
     """Push ``bars[first:last]`` through ``step_bar``; returns (number of assessments, number of trades).
 
@@ -44,12 +56,7 @@ def replay_bars(states, bars, first, last, params, out, rows, block, columns, si
             step_bar(state, bar, param, result)
             rows[i] = result.features
             signals[t] = result.signal
-            if result.signal.signal == ALERT:
-                assessments[alerts] = result.assessment
-                alerts += 1
-            if result.trades == 1:
-                trades[closed] = result.trade
-                closed += 1
+            alerts, closed = _keep(result, alerts, closed, assessments, trades)
         scatter(block, columns, base, n)
     return alerts, closed
 
@@ -87,12 +94,7 @@ def replay_features(stages, bars, first, last, params, out, rows, block, columns
                 closed += 1
             stages_step(stage, bar, rows[i], param.limits, param.rules, result)
             signals[t] = result.signal
-            if result.signal.signal == ALERT:
-                assessments[alerts] = result.assessment
-                alerts += 1
-            if result.trades == 1:
-                trades[closed] = result.trade
-                closed += 1
+            alerts, closed = _keep(result, alerts, closed, assessments, trades)
     return alerts, closed
 
 

@@ -37,7 +37,7 @@ from aione_lab.lake.stamps import mend_stamps, plausible, utc_index
 from aione_lab.units import interval_ms, parse_symbol
 
 if TYPE_CHECKING:
-    from aione_lab.lake.store import Lake
+    from aione_lab.lake.store import Appended, Lake
 
 Source = str | Path | Iterable[str | Path] | pd.DataFrame
 
@@ -72,18 +72,7 @@ def import_candles(
         if good.empty:
             raise BadFileError(f"holds no usable candle; {_worst(refused)}")
         notes = tuple(f"{n} {fault} stamps mended" for fault, n in good.attrs.get("stamps_fixed", {}).items())
-        done = lake.append(named, interval, good)
-        return FileReport(
-            file="",
-            symbol=named,
-            rows_read=len(table),
-            rows_new=done.rows_new,
-            rows_same=done.rows_same,
-            rows_revised=done.rows_revised,
-            rows_refused=len(refused),
-            refused=refusals(refused),
-            notes=notes,
-        )
+        return _report(named, table, lake.append(named, interval, good), refused, notes)
 
     def check_name(file: NamedFile) -> None:
         if other := holds_other_prices(file.path):
@@ -92,6 +81,23 @@ def import_candles(
             raise BadFileError(f"interval={interval!r} was named, but its name says {file.interval}")
 
     return _import(source, symbol, "candles", interval, CANDLE_NAMES, CANDLE_REQUIRED, check_name, parse, progress)
+
+
+def _report(
+    symbol: str, table: pd.DataFrame, done: Appended, refused: pd.DataFrame, notes: tuple[str, ...]
+) -> FileReport:
+    """What one file's rows became; the caller fills in the file's name."""
+    return FileReport(
+        file="",
+        symbol=symbol,
+        rows_read=len(table),
+        rows_new=done.rows_new,
+        rows_same=done.rows_same,
+        rows_revised=done.rows_revised,
+        rows_refused=len(refused),
+        refused=refusals(refused),
+        notes=notes,
+    )
 
 
 def import_funding(
@@ -112,18 +118,7 @@ def import_funding(
         good, refused, notes = screen_funding(table)
         if good.empty:
             raise BadFileError(f"holds no usable funding rate; {_worst(refused)}")
-        done = lake.append_funding(named, good)
-        return FileReport(
-            file="",
-            symbol=named,
-            rows_read=len(table),
-            rows_new=done.rows_new,
-            rows_same=done.rows_same,
-            rows_revised=done.rows_revised,
-            rows_refused=len(refused),
-            refused=refusals(refused),
-            notes=notes,
-        )
+        return _report(named, table, lake.append_funding(named, good), refused, notes)
 
     return _import(source, symbol, "funding", None, FUNDING_NAMES, FUNDING_REQUIRED, lambda file: None, parse, progress)
 
