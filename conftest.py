@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts its background jobs with SIGINT ignored, and every process below inherits that; the tests
+    # of Ctrl-C need the ordinary handler.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # nbval opens its sanitize file relative to the current directory, so a path in pyproject.toml would only
     # work from the root; and it takes the kernel a notebook names, which need not be this environment.
     option = config.option
