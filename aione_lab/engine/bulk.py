@@ -1,5 +1,8 @@
 """Loops over the step: many bars in one call. No arithmetic lives here.
 
+The few lines that store what a bar left stand in two loops: every function that takes a whole record costs
+most of a second of compiling.
+
 ``columns`` are float64 of shape (len(FEATURE_NAMES), bars), see ``columns.py``.
 """
 
@@ -18,18 +21,6 @@ from aione_lab.thresholds.adaptive import resolve
 @njit
 def _is_gap(last_time, time, step_ms):
     return last_time > 0 and time - last_time != step_ms
-
-
-@njit
-def _keep(result, alerts, closed, assessments, trades):
-    """Store what a bar's alert and closed trade left in ``result``; returns the two counts."""
-    if result.signal.signal == ALERT:
-        assessments[alerts] = result.assessment
-        alerts += 1
-    if result.trades == 1:
-        trades[closed] = result.trade
-        closed += 1
-    return alerts, closed
 
 
 @njit
@@ -56,7 +47,12 @@ def replay_bars(states, bars, first, last, params, out, rows, block, columns, si
             step_bar(state, bar, param, result)
             rows[i] = result.features
             signals[t] = result.signal
-            alerts, closed = _keep(result, alerts, closed, assessments, trades)
+            if result.signal.signal == ALERT:
+                assessments[alerts] = result.assessment
+                alerts += 1
+            if result.trades == 1:
+                trades[closed] = result.trade
+                closed += 1
         scatter(block, columns, base, n)
     return alerts, closed
 
@@ -94,7 +90,12 @@ def replay_features(stages, bars, first, last, params, out, rows, block, columns
                 closed += 1
             stages_step(stage, bar, rows[i], param.limits, param.rules, result)
             signals[t] = result.signal
-            alerts, closed = _keep(result, alerts, closed, assessments, trades)
+            if result.signal.signal == ALERT:
+                assessments[alerts] = result.assessment
+                alerts += 1
+            if result.trades == 1:
+                trades[closed] = result.trade
+                closed += 1
     return alerts, closed
 
 

@@ -194,6 +194,11 @@ def _rsi_levels32(rsi_mean, limits, lows, highs):
     """``rsi_levels`` in float32 for a slice, a margin wider."""
     down = np.float32(1.0) - MARGIN
     up = np.float32(1.0) + MARGIN
+    if limits.dynamic_rsi_multiplier != limits.dynamic_rsi_multiplier:  # static: the same on every bar
+        low, high = rsi_levels(0.0, limits)
+        lows[:] = np.float32(low) * up
+        highs[:] = np.float32(high) * down
+        return
     for i in range(rsi_mean.size):
         low, high = rsi_levels(np.float64(rsi_mean[i]), limits)
         lows[i] = np.float32(low) * up

@@ -48,7 +48,7 @@ def stage3_follow(stage, bar, rules, trade):
     position.bars += 1
     if worst <= stop and best >= target:
         first, other = (TARGET, STOP) if rules.target_first == 1 else (STOP, TARGET)
-        alternative = _pnl(position, position.stop if other == STOP else position.target, other, rules)
+        alternative = _exit(position, position.stop if other == STOP else position.target, other, rules)[3]
         _close(stage, bar.timestamp, position.target if first == TARGET else position.stop, first, rules, trade)
         trade.ambiguous = 1
         trade.pnl_other = alternative
@@ -138,35 +138,27 @@ def _pay_funding(stage, bar, rules):
 
 
 @njit
-def _exit_price(position, price, reason, rules):
-    """Targets rest in the book and fill at their price; everything else is taken and slips."""
-    if reason == TARGET:
-        return price
-    return price * (1.0 - position.side * rules.slippage)
+def _exit(position, price, reason, rules):
+    """(price filled, fee, gross P&L, net P&L) of closing at ``price`` for ``reason``.
 
-
-@njit
-def _exit_fee(position, price, reason, rules):
-    rate = rules.maker_fee if reason == TARGET else rules.fee
-    return position.quantity * price * rate
-
-
-@njit
-def _pnl(position, price, reason, rules):
-    """Net P&L of the position if it were closed at ``price`` for ``reason``."""
-    filled = _exit_price(position, price, reason, rules)
+    Targets rest in the book and fill at their price; everything else is taken and slips.
+    """
+    filled = price
+    rate = rules.maker_fee
+    if reason != TARGET:
+        filled = price * (1.0 - position.side * rules.slippage)
+        rate = rules.fee
+    fee = position.quantity * filled * rate
     gross = position.side * position.quantity * (filled - position.entry_price)
-    return gross - position.fees - _exit_fee(position, filled, reason, rules) + position.funding
+    return filled, fee, gross, gross - position.fees - fee + position.funding
 
 
 @njit
 def _close(stage, time, price, reason, rules, trade):
     position = stage.position
     side = position.side
-    filled = _exit_price(position, price, reason, rules)
-    fee = _exit_fee(position, filled, reason, rules)
-    pnl = _pnl(position, price, reason, rules)
-    stage.cash += side * position.quantity * (filled - position.entry_price) - fee
+    filled, fee, gross, pnl = _exit(position, price, reason, rules)
+    stage.cash += gross - fee
     # The exit bar counts with its exit price only: what came before it inside the bar is not known.
     worst = min(position.worst, side * filled)
     best = max(position.best, side * filled)
