@@ -43,7 +43,17 @@ def prepare_bars(
     reference: pd.DataFrame | pd.Series | None = None,
     funding: pd.DataFrame | pd.Series | None = None,
 ) -> np.ndarray:
-    """Array (n,) of BAR: candles, the reference's close at the same time, funding by bar.
+    """Array (n,) of BAR of any candle frame: ``check_candles``, then ``bars_of``."""
+    return bars_of(check_candles(candles, interval), interval, reference, funding)
+
+
+def bars_of(
+    candles: pd.DataFrame,
+    interval: str,
+    reference: pd.DataFrame | pd.Series | None = None,
+    funding: pd.DataFrame | pd.Series | None = None,
+) -> np.ndarray:
+    """Array (n,) of BAR of a checked frame: candles, the reference's close at the same time, funding by bar.
 
     ``reference``: the reference symbol's candles, or its closes as a Series on a UTC index; bars of it
     that are missing are NaN. ``funding``: rates at their real stamps; a stamp up to half a minute off a
@@ -51,7 +61,6 @@ def prepare_bars(
     ``lake.schema`` refuses.
     """
     step = interval_ms(interval)
-    candles = check_candles(candles, interval)
     bars = np.zeros(len(candles), BAR)
     times = frame_ms(candles)
     check_spacing(times, interval, "candles")

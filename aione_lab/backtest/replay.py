@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aione_lab.backtest.prepare import frame_ms, infer_interval, prepare_bars
+from aione_lab.backtest.prepare import bars_of, frame_ms, infer_interval, prepare_bars
 from aione_lab.backtest.result import Result, features_frame
 from aione_lab.engine import bulk
 from aione_lab.engine.columns import scratch
@@ -78,7 +78,8 @@ def replay(
     spec = FeatureSpec() if spec is None else spec
     settings = Settings() if settings is None else settings
     costs = Costs() if costs is None else costs
-    bars = prepare_bars(candles, interval, reference, funding)
+    candles = check_candles(candles, interval)
+    bars = bars_of(candles, interval, reference, funding)
     if thresholds is None:
         thresholds = thresholds_for(symbol) if symbol else Thresholds()
     schedule = _schedule(thresholds, bars)
@@ -114,7 +115,7 @@ def replay(
         assessment_records=alerts[:n_alerts].copy(),
         trade_records=trades[:n_trades].copy(),
         stage_record=states["stages"].copy(),
-        fingerprint=fingerprint_candles(check_candles(candles, interval)),
+        fingerprint=fingerprint_candles(candles),
     )
 
 
