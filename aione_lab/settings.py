@@ -183,16 +183,62 @@ class Settings(Config):
     entry_spread_percent: Share = Field(0.05, description="deepest limit entry below the price, as a share of it")
     allow_shorts: bool = Field(False, description="mirror every rule for shorts and allow SELL")
 
-    # Stage3
+    # Stage3: entry
+    entry: Literal["open", "limit"] = Field(
+        "open", description="at the next open, or by a limit order in optimal_entry"
+    )
+    entry_depth: Share = Field(0.5, description="where in optimal_entry the limit lies: 0 at the price, 1 deepest")
+    entry_valid_bars: Annotated[int, Field(ge=1, le=10_000)] = Field(5, description="bars after which a limit lapses")
+
+    # Stage3: exit
+    target_shares: Annotated[tuple[Share, ...], Field(max_length=3)] = Field(
+        (1.0,), description="shares closed at the first, second, third target; what is left of 1 runs on"
+    )
+    break_even: NotNegative = Field(0.0, description="gain in R after which the stop moves to the entry; 0: never")
+    trailing_stop: NotNegative = Field(0.0, description="ATRs by which the stop follows the best price; 0: it does not")
+    exit_on_opposite: bool = Field(False, description="an opposite BUY or SELL closes the trade at the next open")
     max_holding_minutes: Annotated[int, Field(ge=1, le=100_000)] = Field(240, description="time-out of a trade")
     both_touched: Literal["stop", "target"] = Field("stop", description="which fills first when one bar touches both")
+
+    # Stage3: size
     initial_capital: Positive = Field(10_000.0, description="quote currency at the start of a replay")
-    position_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(1.0, description="equity put into a trade")
+    sizing: Literal["fraction", "risk"] = Field("fraction", description="a share of the equity, or what the stop loses")
+    position_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0, description="equity put into a trade as margin; with sizing 'risk' the most that may be"
+    )
+    risk_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.01, description="equity lost at the stop")
+    leverage: Annotated[float, Field(ge=1.0, le=125.0)] = Field(1.0, description="notional ÷ isolated margin")
+    maintenance_margin: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.005, description="share of the notional below which the margin is liquidated"
+    )
+
+    # Portfolio
+    max_open_trades: Annotated[int, Field(ge=1, le=1_000)] = Field(
+        3, description="most trades at once; each has an equal share of the equity to work with"
+    )
+    max_correlation_threshold: Share = Field(
+        0.85, description="of two symbols that both correlate more with the reference only one is held"
+    )
+    portfolio_min_confidence: Share = Field(0.0, description="confidence below which a portfolio does not enter")
 
     @field_validator("exclude_hours")
     @classmethod
     def _sorted_hours(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(sorted(set(value)))
+
+    @field_validator("target_shares")
+    @classmethod
+    def _at_most_all(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if sum(value) > 1.0 + 1e-9:
+            raise ValueError("must not add up to more than 1")
+        return value
+
+    @field_validator("maintenance_margin")
+    @classmethod
+    def _below_margin(cls, value: float, info: Any) -> float:
+        if value >= 1.0 / info.data.get("leverage", 1.0):
+            raise ValueError("must be less than 1 ÷ leverage, or every position is liquidated at once")
+        return value
 
     @field_validator("volatility_high")
     @classmethod

@@ -10,7 +10,7 @@ import numpy as np
 
 from aione_lab.backtest.result import Result
 from aione_lab.engine.columns import scratch
-from aione_lab.engine.entries import plan_longs, trade_entries
+from aione_lab.engine.entries import find_eligible, trade_entries
 from aione_lab.engine.params import check_kind, params_record
 from aione_lab.engine.records import ASSESSMENT, STAGE_STATE, TRADE
 from aione_lab.errors import InputError
@@ -46,10 +46,11 @@ def random_entries(result: Result, n_draws: int = 200, seed: int = 0) -> Baselin
     params = params_record(result.thresholds, result.interval, result.spec, result.settings, result.costs)
     params["rules"]["allow_shorts"] = 0
     bars = result.bars
-    stops, targets = np.empty(len(bars)), np.empty(len(bars))
+    chosen = np.zeros(len(bars), np.uint8)
     rows, block = scratch()
-    plan_longs(result.columns, bars, params, rows, block, np.zeros(1, ASSESSMENT), stops, targets)
-    eligible = np.flatnonzero(np.isfinite(stops))
+    found = np.zeros(1, ASSESSMENT)
+    find_eligible(result.columns, bars, params, rows, block, found, chosen)
+    eligible = np.flatnonzero(chosen)
     longs = result.trade_records["pnl"][result.trade_records["side"] == 1]
     n = min(len(longs), len(eligible))
     net, expectancy = np.zeros(n_draws), np.full(n_draws, math.nan)
@@ -59,7 +60,9 @@ def random_entries(result: Result, n_draws: int = 200, seed: int = 0) -> Baselin
         places = np.sort(random.choice(len(eligible), size=n, replace=False))
         stage = np.zeros(1, STAGE_STATE)
         stage["cash"] = result.settings.initial_capital
-        closed = trade_entries(stage, bars, eligible, places, stops, targets, params, trades)
+        closed = trade_entries(
+            stage, result.columns, bars, *result.inner, eligible, places, params, rows, block, found, trades
+        )
         net[draw] = trades["pnl"][:closed].sum()
         if closed:
             expectancy[draw] = net[draw] / closed

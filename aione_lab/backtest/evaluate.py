@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from aione_lab.backtest.metrics import daily_returns, sharpe_ratio, trade_metrics
-from aione_lab.backtest.prepare import infer_interval, prepare_bars
+from aione_lab.backtest.prepare import infer_interval, inner_of, prepare_bars
 from aione_lab.backtest.readonly import ReadOnly
 from aione_lab.backtest.replay import compute_features, stored_columns
 from aione_lab.engine import pruned
@@ -74,6 +74,7 @@ class Prepared:
         settings: Settings | None = None,
         costs: Costs | None = None,
         features: pd.DataFrame | None = None,
+        finer: pd.DataFrame | None = None,
     ) -> None:
         self.interval = infer_interval(candles) if interval is None else interval
         self.spec = FeatureSpec() if spec is None else spec
@@ -81,6 +82,7 @@ class Prepared:
         self.costs = Costs() if costs is None else costs
         check_kind("spec", self.spec, FeatureSpec)
         self.bars = prepare_bars(candles, self.interval, reference, funding)
+        self._inner = inner_of(finer, self.interval, self.bars)
         if features is None:
             features = compute_features(candles, interval=self.interval, reference=reference, spec=self.spec)
         columns = stored_columns(features, self.bars, self.spec)
@@ -128,6 +130,7 @@ class Prepared:
         signals, found = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT)
         pruned.run_sets(
             self.bars,
+            *self._inner,
             self._times,
             self._packed,
             self._screen,

@@ -29,7 +29,8 @@ def compute_metrics(result: Result) -> dict[str, Any]:
     ``pnl_stop_first`` and ``pnl_target_first`` are the net P&L with every ambiguous bar resolved one way,
     sizes unchanged. ``funding_coverage`` is the share of funding stamps crossed whose rate is known, NaN
     where none was crossed; ``funding`` is NaN where some were and not one rate is known. Elsewhere NaN
-    stands for "not defined on so few trades".
+    stands for "not defined on so few trades". In ``n_resolved`` trades a bar touched both, and finer candles told
+    which came first.
     """
     trades, signals = result.trade_records, result.signal_records
     warm = result.columns[FEATURE_NAMES.index("warm")] == 1.0
@@ -85,6 +86,7 @@ def trade_metrics(trades: np.ndarray, both_touched: str) -> dict[str, Any]:
         "expectancy_r": _mean(trades["r_multiple"][np.isfinite(trades["r_multiple"])]),
         "mean_bars": _mean(trades["bars"]),
         "n_ambiguous": int(ambiguous.sum()),
+        "n_resolved": int(trades["resolved"].sum()),
         "pnl_stop_first": stop_first,
         "pnl_target_first": target_first,
     }

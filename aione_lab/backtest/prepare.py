@@ -80,6 +80,31 @@ def bars_of(
     return bars
 
 
+Inner = tuple[np.ndarray, np.ndarray]
+"""Finer bars (m,) of BAR and offsets (n + 1,): those from offsets[t] to offsets[t + 1] lie inside bar t."""
+
+
+def inner_of(finer: pd.DataFrame | None, interval: str, bars: np.ndarray) -> Inner:
+    """The candles of a finer interval sorted into the ``bars`` they lie in; a bar that is not full of them has none.
+
+    Raises InputError where ``finer`` are no candles or of no interval that divides ``interval``.
+    """
+    offsets = np.zeros(len(bars) + 1, np.int64)
+    if finer is None:
+        return np.zeros(0, BAR), offsets
+    name = infer_interval(finer)
+    step, short = interval_ms(interval), interval_ms(name)
+    if short >= step or step % short:
+        raise InputError.of("finer", f"{name} candles", f"must be of an interval that divides {interval}")
+    inside = bars_of(check_candles(finer, name, "finer"), name)
+    opens = inside["timestamp"] // step * step
+    times, counts = np.unique(opens, return_counts=True)
+    full = np.isin(times, bars["timestamp"]) & (counts == step // short)
+    inside = inside[np.isin(opens, times[full])]
+    offsets[1:] = np.cumsum(np.where(np.isin(bars["timestamp"], times[full]), step // short, 0))
+    return inside, offsets
+
+
 def _reference_closes(reference: Any, interval: str) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(reference, pd.Series):
         closes = reference.array  # whatever it holds, the check below reads or refuses it

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aione_lab.backtest.prepare import bars_of, frame_ms, infer_interval, prepare_bars
+from aione_lab.backtest.prepare import bars_of, frame_ms, infer_interval, inner_of, prepare_bars
 from aione_lab.backtest.result import Result, features_frame
 from aione_lab.engine import bulk
 from aione_lab.engine.columns import scratch
@@ -47,6 +47,7 @@ def replay(
     settings: Settings | None = None,
     costs: Costs | None = None,
     features: pd.DataFrame | None = None,
+    finer: pd.DataFrame | None = None,
 ) -> Result:
     """Push ``candles`` through the very step that live uses, and return what came out.
 
@@ -70,6 +71,9 @@ def replay(
     features
         ``result.features`` of an earlier replay of the same candles, interval, spec and reference, to
         replay other thresholds without computing them again. Their bytes are the same either way.
+    finer
+        Candles of a finer interval, to tell whether stop or target came first where one bar touches both.
+        Where they are missing or touch both themselves ``settings.both_touched`` decides.
 
     Raises InputError, one line, for frames, intervals or objects that cannot be used.
     """
@@ -83,6 +87,7 @@ def replay(
     if thresholds is None:
         thresholds = thresholds_for(symbol) if symbol else Thresholds()
     schedule = _schedule(thresholds, bars)
+    inner = inner_of(finer, interval, bars)
     n = len(bars)
     # np.zeros maps memory lazily: room for the worst case costs nothing until it is written.
     signals, alerts, trades = np.zeros(n, SIGNAL), np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
@@ -97,7 +102,19 @@ def replay(
         params["limits"] = limits.record()
         loop, state = (bulk.replay_bars, states) if features is None else (bulk.replay_features, states["stages"])
         new_alerts, new_trades = loop(
-            state, bars, first, last, params, out, rows, block, columns, signals, alerts[n_alerts:], trades[n_trades:]
+            state,
+            bars,
+            *inner,
+            first,
+            last,
+            params,
+            out,
+            rows,
+            block,
+            columns,
+            signals,
+            alerts[n_alerts:],
+            trades[n_trades:],
         )
         n_alerts += new_alerts
         n_trades += new_trades
@@ -110,6 +127,7 @@ def replay(
         settings=settings,
         costs=costs,
         bars=bars,
+        inner=inner,
         columns=columns,
         signal_records=signals,
         assessment_records=alerts[:n_alerts].copy(),

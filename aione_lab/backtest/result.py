@@ -12,12 +12,12 @@ import pandas as pd
 
 from aione_lab.backtest.metrics import compute_metrics
 from aione_lab.backtest.readonly import ReadOnly
+from aione_lab.backtest.trades import fill_columns, named, next_target, sides, trade_columns, utc
 from aione_lab.engine.event import decode_mask
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import (
     ASSESSMENT,
     DETAILS,
-    EXITS,
     FACTORS,
     FEATURE_NAMES,
     FLAGS,
@@ -59,6 +59,7 @@ class Result:
     settings: Settings
     costs: Costs
     bars: np.ndarray
+    inner: tuple[np.ndarray, np.ndarray]
     columns: np.ndarray
     signal_records: np.ndarray
     assessment_records: np.ndarray
@@ -74,7 +75,7 @@ class Result:
     @cached_property
     def index(self) -> pd.DatetimeIndex:
         """Open times of the bars."""
-        return _utc(self.bars["timestamp"])
+        return utc(self.bars["timestamp"])
 
     @cached_property
     def candles(self) -> pd.DataFrame:
@@ -95,12 +96,12 @@ class Result:
         reasons = np.empty(len(masks), dtype=object)
         reasons[:] = [decode_mask(int(mask)) for mask in masks]
         columns: dict[str, Any] = {
-            "signal": _named(records["signal"], SIGNALS),
+            "signal": named(records["signal"], SIGNALS),
             "trigger_reasons": reasons[place],
-            "suppressed": _named(records["suppressed"], SUPPRESSED),
+            "suppressed": named(records["suppressed"], SUPPRESSED),
             "confidence": records["confidence"],
-            "recommendation": _named(records["recommendation"], RECOMMENDATIONS),
-            "side": _sides(records["side"]),
+            "recommendation": named(records["recommendation"], RECOMMENDATIONS),
+            "side": sides(records["side"]),
             "position": records["position"].astype(np.int64),
         }
         for name in ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold", "equity"):
@@ -116,14 +117,14 @@ class Result:
             "volatility": [VOLATILITIES[int(code)] for code in records["volatility"]],
             "scenario": [SCENARIOS[int(code)] for code in records["scenario"]],
             "reading": [READINGS[int(code)] for code in records["reading"]],
-            "side": _sides(records["side"]),
+            "side": sides(records["side"]),
             "recommendation": [RECOMMENDATIONS[int(code)] for code in records["recommendation"]],
             "detail": [DETAILS[int(code)] for code in records["detail"]],
             "anomalies": [tuple(f for i, f in enumerate(FLAGS) if bits >> i & 1) for bits in records["anomalies"]],
         }
         skipped = {"timestamp", "strengths", "contributions", "targets", *decoded}
         plain = {name: records[name] for name in ASSESSMENT.names or () if name not in skipped}
-        frame = pd.DataFrame({**decoded, **plain}, index=_utc(records["timestamp"]))
+        frame = pd.DataFrame({**decoded, **plain}, index=utc(records["timestamp"]))
         for i in range(3):
             frame[f"target_{i + 1}"] = records["targets"][:, i]
         for kind in ("strengths", "contributions"):
@@ -140,33 +141,18 @@ class Result:
         ``ambiguous`` trade is its P&L had the other of stop and target filled first. A trade still open at
         the end is not here but in ``open_trade``. Times are the opens of the bars concerned; one closed by a
         ``gap`` went at the last close before it. ``r_multiple`` is NaN where the entry opened beyond its stop.
+        A ladder's partial closes are one trade here: ``exit_price`` is their mean by quantity, time and reason are
+        those of the last one; ``fills`` has each. ``resolved``: finer bars told which of stop and target came first.
         """
-        records = self.trade_records
-        columns: dict[str, Any] = {
-            "entry_time": _utc(records["entry_time"]),
-            "exit_time": _utc(records["exit_time"]),
-            "side": _sides(records["side"]),
-            "entry_price": records["entry_price"],
-            "exit_price": records["exit_price"],
-            "exit_reason": _named(records["exit_reason"], EXITS),
-            "quantity": records["quantity"],
-            "fees": records["fees"],
-            "funding": np.where(records["funding_missing"] > 0, np.nan, records["funding"]),
-            "pnl": records["pnl"],
-            "r_multiple": records["r_multiple"],
-            "mae": records["mae"],
-            "mfe": records["mfe"],
-            "confidence": records["confidence"],
-            "stop": records["stop"],
-            "target": records["target"],
-            "bars": records["bars"],
-            "signal_time": _utc(records["signal_time"]),
-            "ambiguous": records["ambiguous"].astype(bool),
-            "pnl_other": records["pnl_other"],
-            "funding_known": records["funding_known"],
-            "funding_missing": records["funding_missing"],
-        }
-        return pd.DataFrame(columns)
+        return pd.DataFrame(trade_columns(self.trade_records))
+
+    @cached_property
+    def fills(self) -> pd.DataFrame:
+        """Every fill in the order it happened: entries and exits of closed trades and of the open one.
+
+        ``trade`` is the row in ``trades`` (for the open one: their number), ``side`` 1 for a buy and −1 for a sell.
+        """
+        return pd.DataFrame(fill_columns(self.trade_records, self.stage_record["position"]))
 
     @cached_property
     def open_trade(self) -> dict[str, Any] | None:
@@ -181,7 +167,8 @@ class Result:
             "entry_price": float(position["entry_price"]),
             "quantity": float(position["quantity"]),
             "stop": float(position["stop"]),
-            "target": float(position["target"]),
+            "target": next_target(position),
+            "realised": float(position["gross"] - position["fees"] + position["funding"]),
             "unrealised": side * float(position["quantity"]) * (close - float(position["entry_price"])),
         }
 
@@ -246,6 +233,13 @@ class Result:
         position = self.stage_record["position"][0]
         if position["side"] and position["signal_time"] == times[at]:
             return "the trade is still open after the last bar"
+        if self.settings.entry == "limit":
+            waiting = self.stage_record["order"][0]
+            if waiting["side"] and waiting["signal_time"] == times[at]:
+                return "not traded yet: the limit order is still waiting"
+            return (
+                "not traded: the limit order lapsed or was replaced by a later one, or the equity was less than one lot"
+            )
         return "not traded: the equity was less than one lot"
 
     def plot(self, start: Any = None, end: Any = None) -> go.Figure:
@@ -272,18 +266,6 @@ def features_frame(columns: np.ndarray, times: np.ndarray, spec: FeatureSpec) ->
     """Feature columns (F, n) as a read-only DataFrame on a UTC index; it remembers the spec they came from."""
     view = columns.T.view()
     view.flags.writeable = False
-    frame = pd.DataFrame(view, index=_utc(times), columns=list(FEATURE_NAMES), copy=False)
+    frame = pd.DataFrame(view, index=utc(times), columns=list(FEATURE_NAMES), copy=False)
     frame.attrs["spec"] = spec.digest()
     return frame
-
-
-def _utc(times: np.ndarray) -> pd.DatetimeIndex:
-    return pd.DatetimeIndex(times.astype("datetime64[ms]"), name="timestamp").tz_localize("UTC")
-
-
-def _named(codes: np.ndarray, names: tuple[str, ...]) -> Any:
-    return pd.Categorical.from_codes(codes.astype(np.int64), categories=pd.Index(names))
-
-
-def _sides(codes: np.ndarray) -> list[str]:
-    return [SIDES[int(code)] for code in codes]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from aione_lab.backtest.decode import features_at
-from aione_lab.backtest.prepare import frame_ms, prepare_bars
+from aione_lab.backtest.prepare import frame_ms, inner_of, prepare_bars
 from aione_lab.engine import bulk
 from aione_lab.engine.bulk import seed_days, start_state
 from aione_lab.engine.columns import scratch
@@ -72,7 +72,10 @@ def replay_last_bar(
     rows, block = scratch()
     columns, signals = np.empty((len(FEATURE_NAMES), n)), np.zeros(n, SIGNAL)
     alerts, trades = np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
-    bulk.replay_bars(states, bars, 0, n, params, np.zeros(1, OUT), rows, block, columns, signals, alerts, trades)
+    inner = inner_of(None, interval, bars)
+    bulk.replay_bars(
+        states, bars, *inner, 0, n, params, np.zeros(1, OUT), rows, block, columns, signals, alerts, trades
+    )
     row, signal = features_at(columns, n - 1), signals[-1]
     return LastBar(row, signal, tuple(hints + _hints(row, signal, bars, spec, interval)))
 

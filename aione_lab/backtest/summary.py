@@ -161,8 +161,8 @@ def metric_rows(metrics: Mapping[str, Any], result: Result | None = None) -> lis
         MetricRow(
             "ambiguous trades",
             f"{m['n_ambiguous']:,}",
-            f"stop and target in one bar; net P&L stop first {_money(m['pnl_stop_first'], quote)}, "
-            f"target first {_money(m['pnl_target_first'], quote)}",
+            f"stop and target in one bar ({m['n_resolved']:,} more told apart on finer candles); net P&L stop first "
+            f"{_money(m['pnl_stop_first'], quote)}, target first {_money(m['pnl_target_first'], quote)}",
         ),
     ]
 
@@ -173,10 +173,14 @@ def stop_costs(result: Result) -> StopCosts:
     trades = trades[np.isfinite(trades["r_multiple"])]
     if not len(trades):
         return StopCosts(math.nan, math.nan, math.nan)
-    entry, leave, side = trades["entry_price"], trades["exit_price"], trades["side"]
-    slip = side * result.costs.slippage_bps / 1e4
-    at_target = trades["exit_reason"] == EXITS.index("target")
-    slipped = np.abs(entry - entry / (1 + slip)) + np.where(at_target, 0.0, np.abs(leave / (1 - slip) - leave))
+    entry, side, slip = trades["entry_price"], trades["side"], result.costs.slippage_bps / 1e4
+    # What each fill gave away: entries at the open, and exits that were taken rather than resting in the book.
+    prices, reasons = trades["exit_prices"], trades["exit_reasons"]
+    taken = np.isin(reasons, [i for i, name in enumerate(EXITS) if name not in ("", "target", "liquidation")])
+    lost = np.where(taken, np.abs(prices / (1 - side[:, None] * slip) - prices), 0.0) * trades["exit_quantities"]
+    slipped = np.nansum(lost, axis=1) / trades["quantity"]
+    if result.settings.entry == "open":
+        slipped += np.abs(entry - entry / (1 + side * slip))
     costs = trades["fees"] / trades["quantity"] + slipped
     stop = np.abs(entry - trades["stop"])
     return StopCosts(*(float(np.median(values)) for values in (costs / entry, costs / stop, stop / entry)))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from aione_lab.backtest.trades import fill_columns
 from aione_lab.engine.records import EXITS
 from aione_lab.units import INTERVALS
 
@@ -32,7 +33,7 @@ COLUMNS = ("ours", "vectorbt", "funding", "open_trade", "gap_exit", "unexplained
 def to_vectorbt(result: Result) -> vbt.Portfolio:
     """The fills of ``result`` as a vectorbt ``Portfolio`` of one column, named as the symbol.
 
-    Two orders a trade, the entry of a trade still open included: it is an open trade there, marked at the last
+    An order for every fill, those of a trade still open included: it is an open trade there, marked at the last
     close as in ``result.equity``. Funding is not in it. vectorbt's own ratios (``sharpe_ratio`` …) are of
     returns per bar and a year of 365 days; ``result.metrics`` takes returns per day.
 
@@ -65,31 +66,14 @@ def to_vectorbt(result: Result) -> vbt.Portfolio:
 
 
 def order_fills(result: Result) -> np.ndarray:
-    """Every fill in the order it happened: ``idx`` (bar), ``size``, ``price``, ``fees``, ``side`` (0 buy, 1 sell).
-
-    A trade keeps the sum of its two fees: entries are taken and pay ``costs.fee``, the exit paid the rest.
-    """
-    trades, position = result.trade_records, result.stage_record["position"][0]
-    n, held = len(trades), int(position["side"] != 0)
-    fills = np.zeros(2 * n + held, [("idx", "i8"), ("size", "f8"), ("price", "f8"), ("fees", "f8"), ("side", "i8")])
-    entries, exits = fills[0 : 2 * n : 2], fills[1 : 2 * n : 2]
-    times = result.bars["timestamp"]
-    entries["idx"] = np.searchsorted(times, trades["entry_time"])
-    exits["idx"] = np.searchsorted(times, trades["exit_time"])
-    entries["size"] = exits["size"] = trades["quantity"]
-    entries["price"], exits["price"] = trades["entry_price"], trades["exit_price"]
-    entries["fees"] = trades["quantity"] * trades["entry_price"] * result.costs.fee
-    exits["fees"] = trades["fees"] - entries["fees"]
-    entries["side"] = np.where(trades["side"] > 0, BUY, SELL)
-    exits["side"] = np.where(trades["side"] > 0, SELL, BUY)
-    if held:
-        fills[-1] = (
-            np.searchsorted(times, position["entry_time"]),
-            position["quantity"],
-            position["entry_price"],
-            position["fees"],
-            BUY if position["side"] > 0 else SELL,
-        )
+    """Every fill in the order it happened: ``idx`` (bar), ``size``, ``price``, ``fees``, ``side`` (0 buy, 1 sell)."""
+    frame = fill_columns(result.trade_records, result.stage_record["position"])
+    fills = np.zeros(
+        len(frame["trade"]), [("idx", "i8"), ("size", "f8"), ("price", "f8"), ("fees", "f8"), ("side", "i8")]
+    )
+    fills["idx"] = np.searchsorted(result.bars["timestamp"], frame["time"].asi8)
+    fills["size"], fills["price"], fills["fees"] = frame["quantity"], frame["price"], frame["fee"]
+    fills["side"] = np.where(frame["side"] > 0, BUY, SELL)
     return fills
 
 
@@ -114,12 +98,13 @@ def gap_exits_by_bar(result: Result) -> np.ndarray:
     That a bar is missing is known with the bar after it, so the equity of the last bar still marks the trade
     at the close, while the fill carries that bar's time: there the two curves differ by slippage and exit fee.
     """
-    fills, trades = order_fills(result), result.trade_records
+    trades = result.trade_records
     costs = np.zeros(len(result.bars))
-    at_gap = np.flatnonzero(trades["exit_reason"] == EXITS.index("gap"))
-    left, exits = trades[at_gap], fills[2 * at_gap + 1]
-    slipped = left["side"] * left["quantity"] * (result.bars["close"][exits["idx"]] - left["exit_price"])
-    costs[exits["idx"]] = slipped + exits["fees"]
+    left = trades[trades["exit_reason"] == EXITS.index("gap")]
+    at = np.searchsorted(result.bars["timestamp"], left["exit_time"])
+    last = (np.arange(len(left)), left["exits"] - 1)  # the fill that closed what was left
+    price, quantity, fee = (left[f"exit_{name}"][last] for name in ("prices", "quantities", "fees"))
+    costs[at] = left["side"] * quantity * (result.bars["close"][at] - price) + fee
     return costs
 
 
@@ -129,7 +114,8 @@ def reconcile(result: Result, portfolio: vbt.Portfolio) -> pd.DataFrame:
     In every row ours = vectorbt + funding + open_trade + gap_exit + unexplained, in quote currency (``trades``:
     a count); ``unexplained`` is rounding, of the order of 1e-12 of the capital. Rows:
 
-    ``trades``: vectorbt counts a trade still open. ``fees``: it includes that trade's entry fee.
+    ``trades``: our trades are vectorbt's positions (its trades are single exits, so that a ladder has several); it
+    counts one still open. ``fees``: it includes those that the open trade has paid so far.
     ``closed_pnl``: P&L of the closed trades. ``net_pnl``: vectorbt's total profit holds the open trade at the
     last close. ``final_equity``. ``equity_apart`` and ``equity_unexplained``: the two curves at the close where
     they are furthest apart, and where most is left unexplained. ``funding``: what the engine booked, against
@@ -139,18 +125,18 @@ def reconcile(result: Result, portfolio: vbt.Portfolio) -> pd.DataFrame:
     paid, gaps = np.cumsum(funding_by_bar(result)), gap_exits_by_bar(result)
     booked = float(trades["funding"].sum())
     n_open = int(result.open_trade is not None)
-    entry_fee = held_funding = marked = 0.0
+    open_fees = held_funding = marked = 0.0
     if result.open_trade is not None:
-        entry_fee, held_funding = float(position["fees"]), float(position["funding"])
-        marked = result.open_trade["unrealised"] - entry_fee
+        open_fees, held_funding = float(position["fees"]), float(position["funding"])
+        marked = result.open_trade["unrealised"] + float(position["gross"]) - open_fees
     ours, theirs = result.equity.to_numpy(), portfolio.value().to_numpy()
     apart = int(np.abs(ours - theirs).argmax())
     unexplained = int(np.abs(ours - theirs - paid - gaps).argmax())
-    closed = float(portfolio.trades.closed.pnl.values.sum())
+    closed = float(portfolio.positions.closed.pnl.values.sum())
     net, total = float(trades["pnl"].sum()), float(portfolio.total_profit())
     rows = {
-        "trades": (len(trades), int(portfolio.trades.count()), 0.0, 0.0 - n_open, 0.0),
-        "fees": (float(trades["fees"].sum()), float(portfolio.orders.fees.values.sum()), 0.0, 0.0 - entry_fee, 0.0),
+        "trades": (len(trades), int(portfolio.positions.count()), 0.0, 0.0 - n_open, 0.0),
+        "fees": (float(trades["fees"].sum()), float(portfolio.orders.fees.values.sum()), 0.0, 0.0 - open_fees, 0.0),
         "closed_pnl": (net, closed, booked, 0.0, 0.0),
         "net_pnl": (net, total, booked, 0.0 - marked, 0.0),
         "final_equity": (ours[-1], theirs[-1], paid[-1], 0.0, 0.0),

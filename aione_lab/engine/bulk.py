@@ -24,11 +24,14 @@ def _is_gap(last_time, time, step_ms):
 
 
 @njit
-def replay_bars(states, bars, first, last, params, out, rows, block, columns, signals, assessments, trades):
+def replay_bars(
+    states, bars, inner, offsets, first, last, params, out, rows, block, columns, signals, assessments, trades
+):
     """Push ``bars[first:last]`` through ``step_bar``; returns (number of assessments, number of trades).
 
     ``states, params, out`` have length 1; ``rows`` is a scratch of BLOCK FEATURES and ``block`` the
-    same memory as float64 (BLOCK, F). ``columns`` (F, n), ``signals`` (n,), ``assessments`` (≥ alerts,)
+    same memory as float64 (BLOCK, F). ``inner[offsets[t]:offsets[t + 1]]`` are the finer bars inside bar t; ``offsets``
+    (n + 1,) of int64. ``columns`` (F, n), ``signals`` (n,), ``assessments`` (≥ alerts,)
     and ``trades`` (≥ trades,) are written from their beginning. The state is advanced in place.
     """
     state, param, result = states[0], params[0], out[0]
@@ -44,7 +47,7 @@ def replay_bars(states, bars, first, last, params, out, rows, block, columns, si
                 if result.trades == 1:
                     trades[closed] = result.trade
                     closed += 1
-            step_bar(state, bar, param, result)
+            step_bar(state, bar, inner[offsets[t] : offsets[t + 1]], param, result)
             rows[i] = result.features
             signals[t] = result.signal
             if result.signal.signal == ALERT:
@@ -72,7 +75,9 @@ def compute_features(states, bars, specs, rows, block, columns):
 
 
 @njit
-def replay_features(stages, bars, first, last, params, out, rows, block, columns, signals, assessments, trades):
+def replay_features(
+    stages, bars, inner, offsets, first, last, params, out, rows, block, columns, signals, assessments, trades
+):
     """Stages 1 to 3 over stored features: what ``replay_bars`` gives, byte for byte, without redoing them."""
     stage, param, result = stages[0], params[0], out[0]
     alerts = 0
@@ -88,7 +93,8 @@ def replay_features(stages, bars, first, last, params, out, rows, block, columns
             ):
                 trades[closed] = result.trade
                 closed += 1
-            stages_step(stage, bar, rows[i], param.limits, param.rules, result)
+            finer = inner[offsets[t] : offsets[t + 1]]
+            stages_step(stage, bar, finer, rows[i], param.limits, param.rules, result)
             signals[t] = result.signal
             if result.signal.signal == ALERT:
                 assessments[alerts] = result.assessment
@@ -126,9 +132,9 @@ def start_state(states, params):
 
 
 @njit
-def push_bar(states, bars, params, outs):
+def push_bar(states, bars, inner, params, outs):
     """One bar: ``step_bar`` on arrays of length 1."""
-    step_bar(states[0], bars[0], params[0], outs[0])
+    step_bar(states[0], bars[0], inner, params[0], outs[0])
 
 
 @njit

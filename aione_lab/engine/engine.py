@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,7 @@ class Engine:
         self._out = np.zeros(1, OUT)
         self._out_bytes = self._out.view(np.uint8)  # copying bytes is 100 times quicker than copying fields
         self._bar = np.zeros(1, BAR)
+        self._no_inner = np.zeros(0, BAR)
         bulk.start_state(self._state, self._params)
         self._last_time = 0
         self._after_gap = False
@@ -83,13 +84,18 @@ class Engine:
         return self._last_time + self._step_ms if self._last_time else None
 
     def push(
-        self, candle: Mapping[str, Any], reference: Mapping[str, Any] | None = None, funding: float | None = None
+        self,
+        candle: Mapping[str, Any],
+        reference: Mapping[str, Any] | None = None,
+        funding: float | None = None,
+        finer: Sequence[Mapping[str, Any]] = (),
     ) -> Event:
         """One closed candle through Stage1 to Stage3.
 
         ``candle``: ``timestamp`` (open, int ms UTC), ``open, high, low, close, volume``, and where known
         ``quote_volume`` and ``taker_buy_volume``. ``reference``: the reference symbol's candle of the same
-        timestamp. ``funding``: the rate of a funding stamp that falls into this bar.
+        timestamp. ``funding``: the rate of a funding stamp that falls into this bar. ``finer``: the candles of a
+        finer interval that make up this one, in order; they tell whether stop or target came first.
         """
         if not isinstance(candle, Mapping):
             raise InputError.of("candle", candle, "must be a mapping of candle fields")
@@ -109,7 +115,8 @@ class Engine:
             if not abs(rate) < 1.0:
                 raise InputError.of("funding", funding, "must be a rate between -1 and 1, such as 0.0001")
         self._bar[0] = (time, *prices, close, rate)
-        bulk.push_bar(self._state, self._bar, self._params, self._out)
+        inner = _read_finer(finer, time, self._step_ms) if len(finer) else self._no_inner
+        bulk.push_bar(self._state, self._bar, inner, self._params, self._out)
         self._last_time = time
         self._after_gap = False
         return Event(self.symbol, self._out_bytes.copy())
@@ -247,6 +254,20 @@ def _amount(candle: Mapping[str, Any], name: str) -> float:
     if amount == amount and not 0.0 <= amount < math.inf:
         raise InputError.of(f"candle.{name}", amount, "must be a finite number ≥ 0, or NaN where it is not known")
     return amount
+
+
+def _read_finer(finer: Sequence[Mapping[str, Any]], time: int, step_ms: int) -> np.ndarray:
+    """(m,) of BAR of the candles that make up the one that opens at ``time``."""
+    bars = np.zeros(len(finer), BAR)
+    short = step_ms // len(finer)
+    for i, candle in enumerate(finer):
+        if not isinstance(candle, Mapping):
+            raise InputError.of("finer", candle, "must be candles, each a mapping of candle fields")
+        if candle.get("timestamp") != time + i * short:
+            allowed = f"must be the opens of {len(finer)} candles that make up the one of {time}"
+            raise InputError.of("finer.timestamp", candle.get("timestamp"), allowed)
+        bars[i] = (time + i * short, *_read_candle(candle), math.nan, math.nan)
+    return bars
 
 
 def _read_candle(candle: Mapping[str, Any]) -> tuple[float, ...]:

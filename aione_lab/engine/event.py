@@ -105,10 +105,17 @@ class Event:
 
     @cached_property
     def entry(self) -> dict[str, Any] | None:
-        """The fill of an order at this bar's open: side and price; None where nothing was entered."""
+        """The fill of an order in this bar: side and price; None where nothing was entered."""
         if not self._out["entered"][0]:
             return None
         return {"side": SIDES[int(self._out["entered"][0])], "price": float(self._out["entry_price"][0])}
+
+    @cached_property
+    def partial(self) -> dict[str, float] | None:
+        """What targets closed in this bar of a trade that is still open: quantity and price; None: nothing."""
+        if not self._out["partial"][0]:
+            return None
+        return {"quantity": float(self._out["partial"][0]), "price": float(self._out["partial_price"][0])}
 
     def __getattr__(self, name: str) -> float:
         """The numbers of ``result.signals`` by name: low_gate, high_gate, …, equity."""
@@ -130,12 +137,21 @@ class Event:
 
 
 def trade_dict(record: np.ndarray) -> dict[str, Any]:
-    """A TRADE record as a dictionary; funding is NaN where a stamp it crossed is not known."""
-    names = [name for name in TRADE.names or () if name not in ("side", "exit_reason", "ambiguous")]
+    """A TRADE record as a dictionary with the names of ``result.trades``; what is not known is NaN."""
+    record = record.reshape(-1)[0] if isinstance(record, np.ndarray) else record
+    skipped = ("side", "exit_reason", "ambiguous", "resolved", "targets")
+    names = [name for name in TRADE.names or () if name not in skipped and not name.startswith("exit_")]
     values: dict[str, Any] = {name: record[name].item() for name in names}
+    values["exit_time"], values["exit_price"] = int(record["exit_time"]), float(record["exit_price"])
     if values["funding_missing"]:
         values["funding"] = float("nan")
+    values["target"] = first_target(record)
     values["side"] = SIDES[int(record["side"])]
     values["exit_reason"] = EXITS[int(record["exit_reason"])]
-    values["ambiguous"] = bool(record["ambiguous"])
+    values["ambiguous"], values["resolved"] = bool(record["ambiguous"]), bool(record["resolved"])
     return values
+
+
+def first_target(record: np.ndarray) -> float:
+    """Price of the first target of a TRADE or POSITION record; NaN where there is none."""
+    return float(record["targets"][0])

@@ -24,14 +24,17 @@ def rules_record(settings: Settings, costs: Costs, step_ms: int) -> np.ndarray:
     check_kind("costs", costs, Costs)
     rules = np.zeros(1, RULES)
     for name in RULES.names or ():
-        if name in Settings.model_fields and name != "weights":
+        if name in Settings.model_fields and name not in ("weights", "target_shares"):
             rules[name] = getattr(settings, name)
     rules["weights"] = [getattr(settings.weights, factor) for factor in FACTORS]
     rules["cooldown_ms"] = settings.cooldown_period * 1000
     rules["excluded_hours"] = sum(1 << hour for hour in settings.exclude_hours)
     # A time-out shorter than a bar is one bar.
     rules["max_holding_bars"] = max(1, settings.max_holding_minutes * MINUTE_MS // step_ms)
+    rules["limit_entry"] = settings.entry == "limit"
+    rules["target_shares"][0, : len(settings.target_shares)] = settings.target_shares
     rules["target_first"] = settings.both_touched == "target"
+    rules["risk_sizing"] = settings.sizing == "risk"
     rules["fee"] = costs.fee
     rules["maker_fee"] = costs.fee if costs.maker_fee is None else costs.maker_fee
     rules["slippage"] = costs.slippage_bps / 10_000

@@ -76,7 +76,7 @@ PREPARED = record_dtype(
 PROGRESS = record_dtype(
     ("last_alert", "i8"),
     ("alerts", "i8"),
-    ("free", "i8"),  # first bar at whose close nothing is held
+    ("at", "i8"),  # bar up to which the order or position has been followed
     ("trades", "i8"),
     ("peak", "f8"),
     ("drawdown", "f8"),
@@ -233,45 +233,43 @@ def _order(bar, bits, limits, rules, row, assessment, stage):
     row.daily_low = bar.daily_low
     row.daily_high = bar.daily_high
     assessment.timestamp = bar.timestamp
+    assessment.price = bar.close
+    assessment.atr = bar.atr
     assessment.confidence = bar.confidence
     assessment.side = -1 if bits & SHORT_BIT else 1
     assessment.anomalies = bits >> FLAGS_SHIFT & _FLAGS_MASK
     plan(row, limits, rules, assessment)
-    stage3_decide(stage, assessment, bar.confidence)
+    stage3_decide(stage, assessment, rules)
 
 
 @njit
-def _follow(t, bars, stage, rules, state, trades, daily):
-    """From the order placed at the close of bar ``t`` to the end of its trade, or of the data."""
+def _advance(last, bars, inner, offsets, stage, rules, state, trades, daily):
+    """Follow the order or the position through bar ``last``, or to where neither is left."""
     first_day = bars[0].timestamp // DAY_MS
-    while True:
+    t = state.at
+    while t < last and (stage.position.side != 0 or stage.order.side != 0):
         stage.last_time = bars[t].timestamp
         stage.last_close = bars[t].close
         t += 1
-        state.free = t
-        if t == bars.size:
-            return
-        trade = trades[state.trades]
-        if bars[t].timestamp - stage.last_time != rules.step_ms:
+        bar, trade = bars[t], trades[state.trades]
+        if bar.timestamp - stage.last_time != rules.step_ms:
+            # The gap is closed at the last bar before it: the next bar's equity bears the cost.
             state.trades += stage3_gap(stage, rules, trade)
-            # The gap is closed at the last bar before it: that bar's equity now bears the cost.
-            value = stage.cash
-            state.peak = max(state.peak, value)
-            state.drawdown = max(state.drawdown, 1.0 - value / state.peak)
-            daily[bars[t].timestamp // DAY_MS - first_day] = value
-            return
-        state.trades += stage3_follow(stage, bars[t], rules, trade)
-        value = equity(stage, bars[t].close)
+        else:
+            finer = inner[offsets[t] : offsets[t + 1]]
+            state.trades += stage3_follow(stage, bar, finer, stage.cash, rules, trade)
+        value = equity(stage, bar.close)
         state.peak = max(state.peak, value)
         state.drawdown = max(state.drawdown, 1.0 - value / state.peak)
-        daily[bars[t].timestamp // DAY_MS - first_day] = value
-        if stage.position.side == 0:
-            return
+        daily[bar.timestamp // DAY_MS - first_day] = value
+    state.at = t
 
 
 @njit
 def run_sets(
     bars,
+    inner,
+    offsets,
     times,
     packed,
     screen,
@@ -288,7 +286,7 @@ def run_sets(
     possible,
     places,
 ):
-    """Trades of every set in ``params`` (k,) over prepared bars.
+    """Trades of every set in ``params`` (k,) over prepared bars; ``inner, offsets`` as in ``bulk``.
 
     Written per set: ``stages`` (k,) of STAGE_STATE, which begin with their cash; ``progress`` (k,);
     ``trades`` (k, room), where room exceeds the alerts that a cool-down lets through; ``daily`` (k, days),
@@ -315,8 +313,12 @@ def run_sets(
                 state.last_alert = time
                 state.alerts += 1
                 # Below min_confidence ``plan`` cannot end in a BUY or SELL: no need to ask it.
-                if t < state.free or bar.confidence < limits.min_confidence:
+                if bar.confidence < limits.min_confidence:
                     continue
-                _order(bar, bits, limits, rules, row, assessment, stage)
-                if stage.order.side != 0:
-                    _follow(t, bars, stage, rules, state, trades[k], daily[k])
+                _advance(t, bars, inner, offsets, stage, rules, state, trades[k], daily[k])
+                if stage.position.side == 0 or rules.exit_on_opposite == 1:
+                    _order(bar, bits, limits, rules, row, assessment, stage)
+                    state.at = t
+    for k in range(params.size):
+        end = bars.size - 1
+        _advance(end, bars, inner, offsets, stages[k], params[k].rules, progress[k], trades[k], daily[k])

@@ -14,7 +14,7 @@ import numpy as np
 
 from aione_lab.thresholds.params import LIMITS
 
-LAYOUT = 1
+LAYOUT = 2
 """Version of the state's layout: a snapshot of another version is refused."""
 
 CAPACITY = 512  # longest short window
@@ -70,7 +70,11 @@ SCENARIOS = (
 FLAGS = ("VOLATILITY", "TREND_REVERSAL", "AGAINST_THE_MARKET", "SUSPECTED_MANIPULATION", "LOW_LIQUIDITY")
 RECOMMENDATIONS = ("", "BUY", "WAIT_FOR_CONFIRMATION", "AVOID", "AVOID_HIGH_RISK", "SELL")
 DETAILS = ("", "all_gates_met", "manipulation", "liquidity", "weak_score", "risk_reward", "room", "confidence")
-EXITS = ("", "stop", "target", "time_out", "gap")
+TARGETS_COUNT = 3
+FILLS_COUNT = 4  # fills that can close one trade: three targets, and the end of what runs on
+
+EXITS = ("", "stop", "target", "time_out", "gap", "trailing", "opposite", "liquidation")
+"""Why a fill left a trade; ``trailing`` is a stop that had moved, to break-even or behind the price."""
 
 
 def record_dtype(*fields: tuple[Any, ...]) -> np.dtype[Any]:
@@ -214,28 +218,37 @@ ASSESSMENT = record_dtype(
 TRADE = record_dtype(
     ("signal_time", "i8"),
     ("entry_time", "i8"),
-    ("exit_time", "i8"),
+    ("exit_time", "i8"),  # of the last fill
     ("side", "i8"),
-    ("exit_reason", "i8"),  # index into EXITS
-    ("ambiguous", "i8"),  # 1: stop and target both touched in the exit bar
+    ("exit_reason", "i8"),  # of the last fill, index into EXITS
+    ("ambiguous", "i8"),  # 1: stop and target both touched in one bar, which came first is not known
+    ("resolved", "i8"),  # 1: both were touched, and bars of a finer interval told which came first
     ("bars", "i8"),  # bars held, the entry bar counted
     ("funding_missing", "i8"),  # funding stamps crossed whose rate is not known
     ("funding_known", "i8"),
+    ("exits", "i8"),  # fills that closed it, 1 to 4, see exit_times and the fields after it
     ("quantity", "f8"),
     ("entry_price", "f8"),
-    ("exit_price", "f8"),
-    ("stop", "f8"),
-    ("target", "f8"),
-    ("fees", "f8"),
+    ("exit_price", "f8"),  # mean of the fills, by quantity
+    ("stop", "f8"),  # at the entry
+    ("last_stop", "f8"),  # where break-even and trailing had moved it
+    ("targets", "f8", (TARGETS_COUNT,)),
+    ("entry_fee", "f8"),
+    ("fees", "f8"),  # of the entry and all exits
     ("funding", "f8"),  # paid (−) or received (+); unknown stamps are not in it
     ("pnl", "f8"),  # net of fees and known funding
-    ("pnl_other", "f8"),  # the same had the other of stop and target filled first
+    ("pnl_other", "f8"),  # the same had the other of stop and targets filled first
     ("r_multiple", "f8"),  # pnl ÷ (quantity × |entry − stop|)
     ("mae", "f8"),  # worst excursion as a share of the entry price, ≤ 0
     ("mfe", "f8"),  # best excursion, ≥ 0
     ("confidence", "f8"),
+    ("exit_times", "i8", (FILLS_COUNT,)),
+    ("exit_reasons", "i8", (FILLS_COUNT,)),
+    ("exit_prices", "f8", (FILLS_COUNT,)),
+    ("exit_quantities", "f8", (FILLS_COUNT,)),
+    ("exit_fees", "f8", (FILLS_COUNT,)),
 )
-"""One closed trade."""
+"""One closed trade. A ladder's partial closes are fills of one trade; of the arrays the first ``exits`` count."""
 
 SPEC = record_dtype(
     ("rsi_window", "i8"),
@@ -302,10 +315,21 @@ RULES = record_dtype(
     ("tp_buffer_eps", "f8"),
     ("entry_spread_percent", "f8"),
     ("allow_shorts", "i8"),
+    ("limit_entry", "i8"),
+    ("entry_depth", "f8"),
+    ("entry_valid_bars", "i8"),
+    ("target_shares", "f8", (TARGETS_COUNT,)),
+    ("break_even", "f8"),
+    ("trailing_stop", "f8"),
+    ("exit_on_opposite", "i8"),
     ("max_holding_bars", "i8"),
     ("target_first", "i8"),
     ("initial_capital", "f8"),
+    ("risk_sizing", "i8"),
     ("position_fraction", "f8"),
+    ("risk_fraction", "f8"),
+    ("leverage", "f8"),
+    ("maintenance_margin", "f8"),
     # costs
     ("fee", "f8"),
     ("maker_fee", "f8"),
@@ -441,23 +465,42 @@ POSITION = record_dtype(
     ("signal_time", "i8"),
     ("entry_time", "i8"),
     ("bars", "i8"),
+    ("leave", "i8"),  # 1: an opposite signal closes it at the next open
     ("funding_missing", "i8"),
     ("funding_known", "i8"),
-    ("quantity", "f8"),
+    ("exits", "i8"),  # fills so far that closed a part
+    ("next", "i8"),  # first target not yet filled
+    ("entered", "f8"),  # quantity at the entry
+    ("quantity", "f8"),  # what of it is still held
     ("entry_price", "f8"),
+    ("first_stop", "f8"),
     ("stop", "f8"),
-    ("target", "f8"),
+    ("trail", "f8"),  # distance of the trailing stop, quote currency; 0: none
+    ("targets", "f8", (TARGETS_COUNT,)),  # NaN: none
+    ("parts", "f8", (TARGETS_COUNT,)),  # quantity that each target closes; inf: all that is left
+    ("gross", "f8"),  # of the closed parts
+    ("entry_fee", "f8"),
     ("fees", "f8"),
     ("funding", "f8"),
+    ("funding_unit", "f8"),  # the same for one unit held all along: what the isolated margin has lost or won
     ("worst", "f8"),
     ("best", "f8"),
     ("confidence", "f8"),
+    ("exit_times", "i8", (FILLS_COUNT,)),
+    ("exit_reasons", "i8", (FILLS_COUNT,)),
+    ("exit_prices", "f8", (FILLS_COUNT,)),
+    ("exit_quantities", "f8", (FILLS_COUNT,)),
+    ("exit_fees", "f8", (FILLS_COUNT,)),
 )
 ORDER = record_dtype(
-    ("side", "i8"),  # 0: none; filled at the next bar's open
+    ("side", "i8"),  # 0: none; met by the next bars
     ("signal_time", "i8"),
+    ("waited", "i8"),  # bars that a limit order has been waiting
+    ("limit", "f8"),  # NaN: at the open, whatever it is
+    ("price", "f8"),  # at which it was decided: the close, or the limit
     ("stop", "f8"),
-    ("target", "f8"),
+    ("trail", "f8"),
+    ("targets", "f8", (TARGETS_COUNT,)),
     ("confidence", "f8"),
 )
 STAGE_STATE = record_dtype(
@@ -477,7 +520,9 @@ OUT = record_dtype(
     ("assessment", ASSESSMENT),  # meaningful where the signal is ALERT
     ("trade", TRADE),  # meaningful where ``trades`` is 1
     ("trades", "i8"),
-    ("entered", "i8"),  # side of an order filled at this bar's open; 0: none
+    ("entered", "i8"),  # side of an order filled in this bar; 0: none
     ("entry_price", "f8"),
+    ("partial", "f8"),  # quantity that targets of a trade still open closed in this bar
+    ("partial_price", "f8"),  # of it, the mean; NaN: none
 )
 """What one step writes."""

@@ -8,6 +8,8 @@ it reads no clock, no randomness and no globals, so the same bars give the same 
 
 from __future__ import annotations
 
+import math
+
 from aione_lab.engine.features import features_reset, features_step
 from aione_lab.engine.stage1 import ALERT, stage1_step
 from aione_lab.engine.stage2 import assess
@@ -16,22 +18,22 @@ from aione_lab.jit import njit
 
 
 @njit
-def step_bar(state, bar, params, out):
-    """Advance ``state`` (STATE) by ``bar`` (BAR) under ``params`` (PARAMS) and fill ``out`` (OUT)."""
+def step_bar(state, bar, inner, params, out):
+    """Advance ``state`` (STATE) by ``bar`` (BAR) under ``params`` (PARAMS) and fill ``out`` (OUT).
+
+    ``inner``: the bars of a finer interval inside this one, empty where the caller has none; only fills look at them.
+    """
     features_step(state.features, bar, params.spec, out.features)
-    stages_step(state.stages, bar, out.features, params.limits, params.rules, out)
+    stages_step(state.stages, bar, inner, out.features, params.limits, params.rules, out)
 
 
 @njit
-def stages_step(stage, bar, row, limits, rules, out):
+def stages_step(stage, bar, inner, row, limits, rules, out):
     """Stages 1 to 3 of one bar over its finished features: what a trial replays."""
-    waiting = stage.order.side
-    out.trades = stage3_follow(stage, bar, rules, out.trade)
-    out.entered = 0
-    if waiting != 0:
-        closed_here = out.trades == 1
-        out.entered = waiting if closed_here or stage.position.side != 0 else 0
-        out.entry_price = out.trade.entry_price if closed_here else stage.position.entry_price
+    position = stage.position
+    flat, held, fills = position.side == 0, position.quantity, position.exits
+    out.trades = stage3_follow(stage, bar, inner, stage.cash, rules, out.trade)
+    _tell_fills(position, flat, held, fills, out)
     signal = out.signal
     stage1_step(stage, bar.timestamp, row, limits, rules, signal)
     signal.confidence = 0.0
@@ -43,11 +45,30 @@ def stages_step(stage, bar, row, limits, rules, out):
         signal.confidence = found.confidence
         signal.recommendation = found.recommendation
         signal.side = found.side
-        stage3_decide(stage, found, found.confidence)
-    signal.position = stage.position.side
+        stage3_decide(stage, found, rules)
+    signal.position = position.side
     signal.equity = equity(stage, bar.close)
     stage.last_time = bar.timestamp
     stage.last_close = bar.close
+
+
+@njit
+def _tell_fills(position, flat, held, fills, out):
+    """The entry of this bar, and what targets closed of a trade that is still open, given how the bar began."""
+    out.entered = 0
+    out.entry_price = out.partial_price = math.nan
+    out.partial = 0.0
+    if flat and out.trades == 1:
+        out.entered, out.entry_price = out.trade.side, out.trade.entry_price
+    elif flat and position.side != 0:
+        out.entered, out.entry_price = position.side, position.entry_price
+        held, fills = position.entered, 0
+    if position.side != 0 and position.exits > fills:
+        out.partial = held - position.quantity
+        value = 0.0
+        for i in range(fills, position.exits):
+            value += position.exit_quantities[i] * position.exit_prices[i]
+        out.partial_price = value / out.partial
 
 
 @njit

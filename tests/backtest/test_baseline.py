@@ -7,9 +7,10 @@ import pytest
 
 from aione_lab.backtest.baseline import random_entries
 from aione_lab.backtest.replay import replay
+from aione_lab.engine.columns import scratch
 from aione_lab.engine.entries import trade_entries
 from aione_lab.engine.params import params_record
-from aione_lab.engine.records import STAGE_STATE, TRADE
+from aione_lab.engine.records import ASSESSMENT, STAGE_STATE, TRADE
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.settings import Costs, Settings
@@ -20,14 +21,17 @@ def test_the_same_entries_give_the_same_trades(simulated) -> None:
     result = replay(simulated["LINKUSDT"], Thresholds(min_confidence=0.5))
     trades = result.trade_records
     entries = np.searchsorted(result.bars["timestamp"], trades["signal_time"])
-    stops, targets = np.zeros(len(result.bars)), np.zeros(len(result.bars))
-    stops[entries], targets[entries] = trades["stop"], trades["target"]
     stage, again = np.zeros(1, STAGE_STATE), np.zeros(len(trades), TRADE)
     stage["cash"] = 10_000.0
     params = params_record(Thresholds(), "1m", FeatureSpec(), Settings(), Costs())
     assert len(trades) > 20
     places = np.arange(len(entries))
-    assert trade_entries(stage, result.bars, entries, places, stops, targets, params, again) == len(trades)
+    rows, block = scratch()
+    found = np.zeros(1, ASSESSMENT)
+    made = trade_entries(
+        stage, result.columns, result.bars, *result.inner, entries, places, params, rows, block, found, again
+    )
+    assert made == len(trades)
     again["confidence"] = trades["confidence"]
     assert again.tobytes() == trades.tobytes()
 

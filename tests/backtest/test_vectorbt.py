@@ -148,7 +148,7 @@ def test_a_portfolio_that_differs_is_told(market: dict[str, Any]) -> None:
     """The reconciliation compares: a portfolio of other fees does not pass for ours."""
     result = run(market)
     other = dataclasses.replace(result, costs=COSTS, trade_records=result.trade_records.copy())
-    other.trade_records["fees"] *= 1.01
+    other.trade_records["exit_fees"] *= 1.02
     table = reconcile(result, to_vectorbt(other))
     assert abs(table.loc["fees", "unexplained"]) > 1.0
     assert abs(table.loc["final_equity", "unexplained"]) > 1.0
@@ -199,12 +199,17 @@ def hand_made(market: dict[str, Any]) -> Result:
     trades["entry_time"], trades["exit_time"] = times[[1, 2]], times[[1, 5]]
     trades["quantity"] = 2.0, 1.0
     trades["entry_price"], trades["exit_price"] = (100.0, 104.0), (106.0, 100.0)
+    trades["exits"] = 1
+    trades["exit_times"][:, 0], trades["exit_reasons"][:, 0] = trades["exit_time"], EXITS.index("target")
+    trades["exit_prices"][:, 0], trades["exit_quantities"][:, 0] = trades["exit_price"], trades["quantity"]
+    trades["entry_fee"], trades["exit_fees"][:, 0] = (0.2, 0.104), (0.212, 0.1)
     trades["fees"] = 0.2 + 0.212, 0.104 + 0.1
     trades["funding"] = 0.0, 1.08  # a short receives 0.01 × 1 × 108 at the open of bar 4
     trades["pnl"] = 12.0 - 0.412, 4.0 - 0.204 + 1.08
     stage = np.zeros(1, STAGE_STATE)
     position = stage["position"][0]
     position["side"], position["quantity"], position["entry_price"] = 1, 3.0, 100.0
+    position["entered"], position["entry_fee"] = 3.0, 0.3
     position["entry_time"], position["fees"], position["funding"] = times[6], 0.3, 0.02 * 3 * 101
     signals = np.zeros(8, SIGNAL)
     signals["timestamp"] = times
@@ -279,7 +284,7 @@ def vectorbt_exits(result: Result, holding: int) -> tuple[np.ndarray, np.ndarray
         size=records["quantity"],
         init_cash=2 * SETTINGS.initial_capital,
         sl_stop=side * (entry_price - records["stop"]) / entry_price,
-        tp_stop=side * (records["target"] - entry_price) / entry_price,
+        tp_stop=side * (records["targets"][:, 0] - entry_price) / entry_price,
         stop_entry_price="fillprice",
         stop_exit_price="stoplimit",
         freq="1min",
@@ -309,7 +314,7 @@ def test_exits_agree_with_from_signals_where_it_looks(market: dict[str, Any]) ->
     their_bars, their_prices = vectorbt_exits(result, HOLDING)
 
     exit_bar = result.bars[start + held]
-    side, stop, target = records["side"], records["stop"], records["target"]
+    side, stop, target = records["side"], records["stop"], records["targets"][:, 0]
     worst = np.where(side > 0, exit_bar["low"], -exit_bar["high"])
     best = np.where(side > 0, exit_bar["high"], -exit_bar["low"])
     opened = side * exit_bar["open"]

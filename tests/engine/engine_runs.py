@@ -71,7 +71,7 @@ def bars_of(columns: Mapping[str, Any]) -> np.ndarray:
     return bars
 
 
-def _loop(states, bars, params, outs, flags):
+def _loop(states, bars, inner, offsets, params, outs, flags):
     state, param = states[0], params[0]
     start(state, param)
     for t in range(bars.size):
@@ -82,7 +82,7 @@ def _loop(states, bars, params, outs, flags):
             flags[t] = outs[t].trades
             if flags[t] == 1:
                 outs[bars.size + t].trade = outs[t].trade
-        step_bar(state, bars[t], param, outs[t])
+        step_bar(state, bars[t], inner[offsets[t] : offsets[t + 1]], param, outs[t])
 
 
 _compiled = _loop if numba.config.DISABLE_JIT else numba.njit(_loop)
@@ -95,15 +95,21 @@ def run(
     spec: FeatureSpec | None = None,
     settings: Settings | None = None,
     costs: Costs | None = None,
+    finer: dict[int, np.ndarray] | None = None,
 ) -> Run:
-    """Push every bar through ``step_bar`` from a fresh state, breaking the sequence where bars are missing."""
+    """Push every bar through ``step_bar`` from a fresh state, breaking the sequence where bars are missing.
+
+    ``finer``: open time of a bar → the bars (m,) of BAR inside it.
+    """
+    parts = [(finer or {}).get(int(time), np.zeros(0, BAR)) for time in bars["timestamp"]]
+    inner, offsets = np.concatenate(parts), np.cumsum([0, *map(len, parts)])
     params = params_record(
         thresholds or Thresholds(), interval, spec or FeatureSpec(), settings or Settings(), costs or Costs()
     )
     states = np.zeros(1, STATE)
     outs = np.zeros(2 * bars.size, OUT)  # the second half holds trades that a gap closed
     flags = np.zeros(bars.size, np.int64)
-    _compiled(states, bars, params, outs, flags)
+    _compiled(states, bars, inner, offsets, params, outs, flags)
     steps = outs[: bars.size]
     features = pd.DataFrame({name: steps["features"][name] for name in FEATURE_NAMES})
     signals = steps["signal"].astype(SIGNAL)

@@ -11,6 +11,7 @@ from naive_stages import ref_assess, ref_limits, ref_stage1
 from naive_trades import Order, ref_trades
 
 from aione_lab.engine.records import (
+    BAR,
     DETAILS,
     EXITS,
     FACTORS,
@@ -130,24 +131,126 @@ def close(got, expected, name: str, rtol: float = 1e-10, atol: float = 0.0) -> N
     np.testing.assert_allclose(got, expected, rtol=rtol, atol=atol, err_msg=name)
 
 
-def check_trades(result: Run, settings: Settings, costs: Costs, interval: str) -> None:
+def check_trades(result: Run, settings: Settings, costs: Costs, interval: str, finer: dict | None = None) -> None:
     """The simulator gets the orders alone: what was decided at which close."""
     place = {int(time): i for i, time in enumerate(result.bars["timestamp"])}
-    orders = [
-        Order(
-            place[int(found["timestamp"])], int(found["side"]), found["stop"], found["targets"][0], found["confidence"]
-        )
-        for found in result.assessments
-        if RECOMMENDATIONS[found["recommendation"]] in ("BUY", "SELL")
-    ]
-    expected, equity = ref_trades(result.bars, orders, interval, settings, costs)
+    orders = []
+    for found in result.assessments:
+        if RECOMMENDATIONS[found["recommendation"]] in ("BUY", "SELL"):
+            zone = (found["entry_high"], found["entry_low"])
+            near, deep = zone if found["side"] > 0 else zone[::-1]
+            orders.append(
+                Order(
+                    at=place[int(found["timestamp"])],
+                    side=int(found["side"]),
+                    price=found["price"],
+                    atr=found["atr"],
+                    stop=found["stop"],
+                    targets=tuple(target for target in found["targets"] if not math.isnan(target)),
+                    near=near,
+                    deep=deep,
+                    confidence=found["confidence"],
+                )
+            )
+    expected, equity = ref_trades(result.bars, orders, interval, settings, costs, finer)
     assert len(result.trades) == len(expected)
     for trade, ref in zip(result.trades, expected, strict=True):
         assert EXITS[trade["exit_reason"]] == ref.pop("exit_reason")
         for name, value in ref.items():
             close(trade[name], value, name, rtol=1e-9, atol=1e-9)
-        assert set(ref) | {"exit_reason"} == set(TRADE.names)
+        fills = slice(0, trade["exits"])
+        close(trade["exit_quantities"][fills].sum(), trade["quantity"], "fills")
+        close(trade["exit_fees"][fills].sum() + trade["entry_fee"], trade["fees"], "fees of fills")
+        checked = set(ref) | {"exit_reason", "exits", "targets"}
+        assert checked | {name for name in TRADE.names if name.startswith("exit_")} == set(TRADE.names)
     close(result.signals["equity"], equity, "equity", rtol=1e-11)
+
+
+def random_rules(rng: np.random.Generator) -> tuple[Settings, Costs]:
+    """Settings and costs from all over what Stage3 can do."""
+
+    def sometimes(share: float = 0.5) -> bool:
+        return bool(rng.random() < share)
+
+    shares = [(1.0,), (0.5, 0.5), (0.4, 0.3, 0.3), (0.5,), (), (0.3, 0.0, 0.4), (0.25, 0.25, 0.25)]
+    leverage = float(rng.choice([1.0, 3.0, 20.0, 60.0]))
+    settings = OPEN.replace(
+        allow_shorts=sometimes(0.7),
+        both_touched="stop" if sometimes() else "target",
+        max_holding_minutes=int(rng.integers(20, 3000)),
+        entry="limit" if sometimes() else "open",
+        entry_depth=float(rng.random()),
+        entry_valid_bars=int(rng.integers(1, 12)),
+        target_shares=shares[rng.integers(len(shares))],
+        break_even=float(rng.choice([0.0, 0.5, 1.0, 2.0])),
+        trailing_stop=float(rng.choice([0.0, 0.5, 1.5, 4.0])),
+        exit_on_opposite=sometimes(),
+        sizing="risk" if sometimes() else "fraction",
+        risk_fraction=float(rng.uniform(0.005, 0.05)),
+        position_fraction=float(rng.uniform(0.1, 1.0)),
+        leverage=leverage,
+        maintenance_margin=float(rng.uniform(0.0, 0.8 / leverage)),
+    )
+    costs = Costs(
+        fee=float(rng.uniform(0, 0.001)),
+        maker_fee=None if sometimes() else 0.0001,
+        slippage_bps=float(rng.choice([0.0, 2.0, 10.0])),
+        lot_size=float(rng.choice([0.0, 0.5, 7.0])),
+        tick_size=float(rng.choice([0.0, 0.01, 0.05])),
+    )
+    return settings, costs
+
+
+def random_sets(rng: np.random.Generator) -> Thresholds:
+    return Thresholds(
+        low_gate=f"{rng.uniform(0.2, 1.2):.3f}x", high_gate=f"{rng.uniform(1.5, 8):.3f}x",
+        vol_z_threshold=rng.uniform(0.5, 4), vwap_threshold=f"{rng.uniform(1, 10):.3f}x",
+        atr_target=rng.uniform(0.3, 1.5), rsi_oversold=rng.uniform(15, 45), rsi_overbought=rng.uniform(55, 85),
+        dynamic_rsi_multiplier=None if rng.random() < 0.5 else rng.uniform(1.05, 1.5),
+        min_reasons_for_alert=int(rng.integers(1, 4)), min_confidence=rng.uniform(0.3, 0.9),
+        tp_mult=rng.uniform(0.5, 6), sl_mult=rng.uniform(0.3, 3),
+    )  # fmt: skip
+
+
+def halves(bars: np.ndarray, rng: np.random.Generator) -> dict[int, np.ndarray]:
+    """Three finer bars inside most bars of 15 minutes, whose prices make up the whole one's."""
+    inside = {}
+    for bar in bars[rng.random(len(bars)) < 0.8]:
+        parts = np.zeros(3, BAR)
+        levels = [bar["open"], *rng.permutation([bar["high"], bar["low"]]), bar["close"]]
+        for i, part in enumerate(parts):
+            part["timestamp"] = bar["timestamp"] + i * 300_000
+            part["open"], part["close"] = levels[i], levels[i + 1]
+            part["high"], part["low"] = max(levels[i : i + 2]), min(levels[i : i + 2])
+        inside[int(bar["timestamp"])] = parts
+    return inside
+
+
+def check_random_sets(seeds: range, n: int = 1400) -> np.ndarray:
+    """Trades of random thresholds, settings and costs, all of them equal to the simulator's."""
+    trades = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        bars = with_gap(walk(n, "15m", seed=seed % 8, volatility=0.004), n - 300, 2)
+        settings, costs = random_rules(rng)
+        finer = halves(bars, rng) if seed % 2 else None
+        result = run(bars, "15m", random_sets(rng), SMALL, settings, costs, finer)
+        check_trades(result, settings, costs, "15m", finer)
+        trades.append(result.trades)
+    return np.concatenate(trades)
+
+
+def test_two_hundred_random_sets():
+    """Every way in and out of a trade, against the simulator; and together they really occur."""
+    trades = check_random_sets(range(200))
+    assert set(trades["exit_reason"]) == set(range(1, len(EXITS)))
+    assert set(trades["exits"]) >= {1, 2, 3} and set(trades["side"]) == {1, -1}
+    assert trades["ambiguous"].sum() > 20 and trades["resolved"].sum() > 20 and len(trades) > 2000
+
+
+@pytest.mark.long
+def test_thousands_of_random_sets():
+    assert len(check_random_sets(range(1000, 4000))) > 30_000
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -173,7 +276,7 @@ def test_the_walks_show_everything():
     for i, name in enumerate(FLAGS):
         assert (found["anomalies"] >> i & 1).any(), name
     assert set(found["recommendation"]) == set(range(1, len(RECOMMENDATIONS)))
-    assert set(trades["exit_reason"]) == set(range(1, len(EXITS)))
+    assert {EXITS[code] for code in trades["exit_reason"]} == {"stop", "target", "time_out", "gap"}
     assert set(found["reading"]) == {0, 1} and set(trades["side"]) == {1, -1}
     assert trades["ambiguous"].any() and trades["funding_known"].any() and trades["funding_missing"].any()
 
@@ -196,14 +299,7 @@ def test_random_threshold_sets_on_real_candles(shared, symbol):
     bars = real_bars(shared, symbol, n=12_000)
     total = 0
     for _ in range(50):
-        thresholds = Thresholds(
-            low_gate=f"{rng.uniform(0.2, 1.2):.3f}x", high_gate=f"{rng.uniform(1.5, 8):.3f}x",
-            vol_z_threshold=rng.uniform(0.5, 4), vwap_threshold=f"{rng.uniform(1, 10):.3f}x",
-            atr_target=rng.uniform(0.3, 1.5), rsi_oversold=rng.uniform(15, 45), rsi_overbought=rng.uniform(55, 85),
-            dynamic_rsi_multiplier=None if rng.random() < 0.5 else rng.uniform(1.05, 1.5),
-            min_reasons_for_alert=int(rng.integers(1, 5)), min_confidence=rng.uniform(0.3, 0.9),
-            tp_mult=rng.uniform(0.5, 6), sl_mult=rng.uniform(0.3, 3),
-        )  # fmt: skip
+        thresholds = random_sets(rng)
         settings = Settings(
             allow_shorts=bool(rng.random() < 0.5), both_touched="stop" if rng.random() < 0.5 else "target",
             min_risk_reward=rng.uniform(0.1, 2), max_holding_minutes=int(rng.integers(2, 400)),

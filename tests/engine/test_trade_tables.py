@@ -186,10 +186,13 @@ TABLES = [
 ]  # fmt: skip
 
 
-def decided(side: int, stop: float, target: float, time: int) -> np.ndarray:
+NO_BARS = np.zeros(0, BAR)
+
+
+def decided(side: int, stop: float, target: float, time: int, confidence: float = 0.9) -> np.ndarray:
     """(1,) ASSESSMENT that says BUY or SELL."""
     found = np.zeros(1, ASSESSMENT)
-    found["timestamp"] = time
+    found["timestamp"], found["confidence"] = time, confidence
     found["side"], found["stop"] = side, stop
     found["targets"][0] = (target, NAN, NAN)
     found["recommendation"] = RECOMMENDATIONS.index("BUY" if side == LONG else "SELL")
@@ -206,7 +209,7 @@ def play(table: Table) -> tuple[np.ndarray, list[np.ndarray], list[float]]:
     rules = rules_of(table)
     stage, trade = np.zeros(1, STAGE_STATE), np.zeros(1, TRADE)
     stage["cash"] = table.cash
-    stage3_decide(stage[0], decided(table.side, table.stop, table.target, table.first - table.step)[0], 0.9)
+    stage3_decide(stage[0], decided(table.side, table.stop, table.target, table.first - table.step)[0], rules[0])
     trades, values = [], []
     for i, values_of_bar in enumerate(table.bars):
         if i == table.gap_after and stage3_gap(stage[0], rules[0], trade[0]):
@@ -215,7 +218,7 @@ def play(table: Table) -> tuple[np.ndarray, list[np.ndarray], list[float]]:
         bar["timestamp"] = table.first + i * table.step
         bar["open"], bar["high"], bar["low"], bar["close"] = values_of_bar[:4]
         bar["funding_rate"] = values_of_bar[4] if len(values_of_bar) > 4 else NAN
-        if stage3_follow(stage[0], bar[0], rules[0], trade[0]):
+        if stage3_follow(stage[0], bar[0], NO_BARS, stage[0].cash, rules[0], trade[0]):
             trades.append(trade.copy())
         values.append(equity(stage[0], bar[0]["close"]))
         stage["last_time"], stage["last_close"] = bar["timestamp"], bar["close"]
@@ -288,17 +291,17 @@ def test_second_trade_uses_what_the_first_left():
     stage, trades, _ = play(table)
     assert len(trades) == 1 and stage["cash"][0] == near(950)
     rules, trade = rules_of(table), np.zeros(1, TRADE)
-    stage3_decide(stage[0], decided(LONG, 45, 50, NOON + MINUTE_MS)[0], 0.8)
+    stage3_decide(stage[0], decided(LONG, 45, 50, NOON + MINUTE_MS, 0.8)[0], rules[0])
     bar = np.zeros(1, BAR)
     bar[0] = (NOON + 2 * MINUTE_MS, 47.5, 51, 47, 50, 1, NAN, NAN, NAN, NAN)
-    assert stage3_follow(stage[0], bar[0], rules[0], trade[0]) == 1
+    assert stage3_follow(stage[0], bar[0], NO_BARS, stage[0].cash, rules[0], trade[0]) == 1
     assert trade["quantity"][0] == near(20) and trade["pnl"][0] == near(50) and trade["confidence"][0] == 0.8
     assert trade["signal_time"][0] == NOON + MINUTE_MS and stage["cash"][0] == near(1000)
 
 
 def test_no_second_order_while_a_position_is_open():
     stage, _, _ = play(Table("", [CALM], None))
-    stage3_decide(stage[0], decided(LONG, 50, 200, NOON)[0], 0.99)
+    stage3_decide(stage[0], decided(LONG, 50, 200, NOON)[0], rules_of(Table('', [], None))[0])
     assert stage["order"]["side"][0] == 0 and stage["position"]["stop"][0] == 95
 
 
@@ -307,5 +310,5 @@ def test_only_buy_and_sell_become_orders(recommendation):
     stage = np.zeros(1, STAGE_STATE)
     found = decided(LONG, 95, 110, NOON)
     found["recommendation"] = RECOMMENDATIONS.index(recommendation)
-    stage3_decide(stage[0], found[0], 0.9)
+    stage3_decide(stage[0], found[0], rules_of(Table('', [], None))[0])
     assert stage["order"]["side"][0] == 0
