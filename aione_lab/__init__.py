@@ -22,6 +22,7 @@ _HOME = {
     "Stage2Processor": "aione_lab.backtest",
     "Thresholds": "aione_lab.thresholds",
     "replay": "aione_lab.backtest",
+    "replay_portfolio": "aione_lab.backtest",
     "triggers": "aione_lab.backtest",
 }
 
@@ -36,11 +37,12 @@ __all__ = [
     "Thresholds",
     "__version__",
     "replay",
+    "replay_portfolio",
     "triggers",
 ]
 
 if TYPE_CHECKING:
-    from aione_lab.backtest import AssetMonitorStage1, Stage2Processor, replay, triggers
+    from aione_lab.backtest import AssetMonitorStage1, Stage2Processor, replay, replay_portfolio, triggers
     from aione_lab.engine import Engine, FeatureSpec
     from aione_lab.lake import Lake
     from aione_lab.settings import Costs, Settings
