@@ -61,8 +61,8 @@ class TradeOrder:
         how = "in other orders" if self.method == "permutation" else "drawn again with replacement"
         text = (
             f"The {self.n_trades:,} trades {how} fall {typical:.1%} from a peak in the middle case and {bad:.1%} or "
-            f"more in one of twenty, and lose up to {run} times in a row in nineteen of twenty; the order that happened "
-            f"fell {self.observed_drawdown:.1%}, and {self.p_deeper:.1%} of the draws fell deeper"
+            f"more in one of twenty, and lose up to {run} times in a row in nineteen of twenty; the order that "
+            f"happened fell {self.observed_drawdown:.1%}, and {self.p_deeper:.1%} of the draws fell deeper"
         )
         if self.method == "bootstrap":
             low, high = np.quantile(self.final_equity, [0.025, 0.975]) - self.capital
