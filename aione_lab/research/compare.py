@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from aione_lab.backtest.metrics import daily_equity, daily_returns
 from aione_lab.backtest.result import Result
@@ -111,7 +112,10 @@ def compare(
 
     Days are resampled by the stationary bootstrap (Politis, Romano 1994) with blocks of random length, so that what
     clusters stays together; all replays get the same days. The mean length is that of Politis and White (2004, with the
-    correction of 2009) for the difference that needs the longest. Days of warm-up count, with 0 for everyone.
+    correction of 2009) for the difference that needs the longest. Few blocks make a bootstrap too sure, so the draws
+    are widened about their mean as Student's t is against the normal. Of series without a difference this calls 4 to
+    7 % different at a level of 0.95 (14 to 365 independent fat-tailed days), and 9 to 13 % where a difference carries
+    over to the next day by 0.3. Days of warm-up count, with 0 for everyone.
 
     Raises InputError for fewer than two replays, other candles or intervals, fewer than ten days, an unknown baseline,
     and a number that is none. The same ``seed`` gives the same answer.
@@ -131,8 +135,10 @@ def compare(
     others = [name for name in names if name != base]
     apart = np.array([returns[name] - returns[base] for name in others])
     block = max(block_length(row) for row in apart)
-    drawn = stationary_means(apart, n_boot, block, seed)
     mean = apart.mean(axis=1)
+    drawn = mean[:, None] + _widening(n_days, block, level) * (
+        stationary_means(apart, n_boot, block, seed) - mean[:, None]
+    )
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=1)
     # 1e-15: a day's rounding must not make two equal replays differ.
     beyond = np.abs(drawn - mean[:, None]) >= np.abs(mean)[:, None] - 1e-15
@@ -195,7 +201,7 @@ def block_length(values: Any) -> float:
 
 
 def stationary_means(rows: np.ndarray, n_boot: int, block: float, seed: int) -> np.ndarray:
-    """Means (series, n_boot) of ``rows`` (series, n) over days resampled in circular blocks, ``block`` days on average."""
+    """Means (series, n_boot) of ``rows`` (series, n) over days resampled in blocks of mean length ``block``."""
     n = rows.shape[1]
     random = np.random.default_rng(seed)
     out = np.empty((len(rows), n_boot))
@@ -239,6 +245,13 @@ def _returns(closes: np.ndarray, capital: float) -> np.ndarray:
     out[:n] = daily_returns(closes[:n], capital)
     out[n : n + 1] = -1.0
     return out
+
+
+def _widening(n: int, block: float, level: float) -> float:
+    """Student's quantile ÷ the normal one for n ÷ block blocks, × √(n ÷ (n − block)) for the mean they share."""
+    quantile = (1 + level) / 2
+    student = float(special.stdtrit(n / block - 1, quantile) / special.ndtri(quantile))
+    return student * math.sqrt(n / (n - block))
 
 
 def _adjusted(p_values: np.ndarray) -> np.ndarray:

@@ -68,7 +68,7 @@ def test_repeatable_and_memory_is_bounded(result: Result, monkeypatch) -> None:
     one, again = compare(sets, seed=3), compare(sets, seed=3)
     assert one.differences.equals(again.differences) and not one.differences.equals(compare(sets, seed=4).differences)
     monkeypatch.setattr("aione_lab.research.compare._CHUNK", 400)  # ten draws at once
-    np.testing.assert_allclose(compare(sets, seed=3).differences["high"], one.differences["high"], atol=3e-4)
+    np.testing.assert_allclose(compare(sets, seed=3).differences["high"], one.differences["high"], atol=1e-3)
 
 
 def test_no_difference_is_seldom_called_one_and_a_planted_one_is_found(result: Result) -> None:
@@ -87,7 +87,7 @@ def test_no_difference_is_seldom_called_one_and_a_planted_one_is_found(result: R
         )
         other = with_returns(result, market + noise[1] + 0.001)
         found += compare({"a": base, "b": other}, n_boot=200).differences["p_value"].iloc[0] <= 0.05
-    assert false <= 24  # an honest 5 % test stays below 19; the bootstrap of 90 days is a little narrow
+    assert false <= 18  # the 99 % bound of an honest 5 % test
     assert found > 150
 
 
