@@ -207,17 +207,24 @@ def deflated_sharpe(
 
     Give either ``trial_sharpes`` (per period, of every trial, the chosen one included), whose variance is taken and
     whose number too unless ``n_trials`` says how many they amount to (``effective_trials``), or ``n_trials`` with
-    ``variance_of_sharpes``. Trials that never traded have the Sharpe ratio 0. Bailey, López de Prado (2014).
+    ``variance_of_sharpes``, which is used as it is. Trials that never traded have the Sharpe ratio 0. Bailey, López de
+    Prado (2014).
+
+    The variance between ``trial_sharpes`` counts up to 1 ÷ (n − 1), which is that of n returns without skill, whatever
+    their skew and tails. What is beyond it is no luck: thresholds that trade often lose more to costs, and such real
+    differences among the losers would raise the hurdle for the best without end (threefold over whole search ranges).
     """
     if (trial_sharpes is None) == (variance_of_sharpes is None):
         raise InputError.of(
             "variance_of_sharpes", variance_of_sharpes, "give either trial_sharpes or variance_of_sharpes with n_trials"
         )
+    moments = return_moments(returns)
     if trial_sharpes is not None:
         sharpes = finite_series("trial_sharpes", trial_sharpes)
         n_trials = len(sharpes) if n_trials is None else n_trials
         variance_of_sharpes = float(sharpes.var(ddof=1)) if len(sharpes) > 1 else 0.0
-    return dsr_of_moments(*return_moments(returns), n_trials=n_trials, variance_of_sharpes=variance_of_sharpes)
+        variance_of_sharpes = min(variance_of_sharpes, 1.0 / (moments.n_periods - 1))
+    return dsr_of_moments(*moments, n_trials=n_trials, variance_of_sharpes=variance_of_sharpes)
 
 
 def dsr_of_moments(

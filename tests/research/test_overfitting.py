@@ -164,6 +164,24 @@ def test_an_edge_is_found_among_many_trials() -> None:
     )
 
 
+def test_clear_losers_among_the_trials_do_not_raise_the_hurdle_without_end() -> None:
+    """Trials that lose to costs spread the Sharpe ratios without making the best luckier; no null slips through."""
+    found = false = 0
+    rng = np.random.default_rng(11)
+    for _ in range(200):
+        trials = rng.normal(0, 0.01, (365, 40)) - np.linspace(0, 0.02, 40)
+        sharpes = trials.mean(axis=0) / trials.std(axis=0, ddof=1)
+        false += deflated_sharpe(trials[:, sharpes.argmax()], trial_sharpes=sharpes).probability > 0.95
+        trials[:, 0] += 0.003
+        sharpes = trials.mean(axis=0) / trials.std(axis=0, ddof=1)
+        judged = deflated_sharpe(trials[:, 0], trial_sharpes=sharpes)
+        assert judged.variance_of_sharpes == 1 / 364
+        found += judged.probability > 0.95
+        as_given = deflated_sharpe(trials[:, 0], n_trials=40, variance_of_sharpes=float(sharpes.var(ddof=1)))
+        assert as_given.probability < 0.05
+    assert false <= 18 and found > 150
+
+
 # --- effective number of trials ----------------------------------------------------------------------------------
 
 
