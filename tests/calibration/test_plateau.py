@@ -55,6 +55,14 @@ def test_a_spike_that_was_searched_again_and_again_still_loses(seed: int) -> Non
     assert found.centre < 300 and away[found.centre] <= np.quantile(away, 0.1)
 
 
+def test_a_bad_set_amid_good_ones_is_no_centre() -> None:
+    sets = np.array([[a, b] for a in range(7) for b in range(7)], dtype=float)
+    scores = np.exp(-((sets - 3) ** 2).sum(axis=1) / 8)[:, None] * np.ones(3)
+    assert tuple(sets[choose_plateau(sets, scores, [(0, 6)] * 2).centre]) == (3, 3)
+    scores[24] = np.nan  # the very middle never traded
+    assert tuple(sets[choose_plateau(sets, scores, [(0, 6)] * 2).centre]) in {(2, 3), (3, 2), (3, 4), (4, 3)}
+
+
 def test_one_fold_does_not_carry_a_set() -> None:
     sets = np.random.default_rng(0).uniform(0, 1, (200, 2))
     left = sets[:, 0] < 0.5
@@ -110,8 +118,8 @@ def plain_plateau(sets: np.ndarray, scores: np.ndarray, n: int) -> tuple[int, li
         inside = sorted(own[j] for j in range(len(sets)) if away[j] <= limit)
         at = 0.25 * (len(inside) - 1)
         low = math.floor(at)
-        around.append(inside[low] + (at - low) * (inside[min(low + 1, len(inside) - 1)] - inside[low]))
-    radius = sorted(reach)[math.ceil(0.75 * (len(reach) - 1))]
+        around.append(min(own[i], inside[low] + (at - low) * (inside[min(low + 1, len(inside) - 1)] - inside[low])))
+    radius = sorted(reach)[math.ceil(0.9 * (len(reach) - 1))]
     able = [i for i in range(len(sets)) if reach[i] <= radius]
     return max(able, key=lambda i: (around[i], own[i])), around
 
