@@ -41,6 +41,7 @@ def trade_order_chart(
             go.Scatter(
                 x=np.concatenate([trades, trades[::-1]]),
                 y=np.concatenate([fan[high], fan[low][::-1]]),
+                mode="lines",  # few points would get marks otherwise
                 fill="toself",
                 fillcolor=colours.band,
                 line={"width": 0},

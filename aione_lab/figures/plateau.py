@@ -63,6 +63,7 @@ def plateau_chart(
             go.Scatter(
                 x=np.concatenate([number, number[::-1]]),
                 y=np.concatenate([high, low[::-1]]),
+                mode="lines",  # few points would get marks otherwise
                 fill="toself",
                 fillcolor=colours.band,
                 line={"width": 0},
