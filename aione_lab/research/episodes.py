@@ -102,7 +102,8 @@ class Episodes:
         return text + " A move that follows is not a profit: stops, costs and the false ones are not in this."
 
     def _numbers(self, kind: str) -> dict[str, float]:
-        return {str(name): float(value) for name, value in self.summary.loc[kind].items()}
+        place = self.summary.index.get_loc(kind)
+        return dict(zip(self.summary.columns, self.summary.to_numpy(dtype=np.float64)[place].tolist(), strict=True))
 
     def plot(self, theme: Theme = "light") -> go.Figure:
         """Episodes over the price, with what was announced, and lead times below."""
