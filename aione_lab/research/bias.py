@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,16 +84,16 @@ class BiasReport:
         where = f"{self.n_cuts:,} cuts and {self.n_comparisons:,} other futures, {self.span}"
         if biased:
             named = ", ".join(biased[:6]) + (f" and {len(biased) - 6} more" if len(biased) > 6 else "")
-            text = f"{self.title} uses what it could not know: {len(biased)} of {seen} items fail ({named}; {where})."
+            text = f"{self.title} uses what it could not know: {len(biased)} of {_items(seen)} fail ({named}; {where})."
         elif not seen:
             text = f"{self.title}: nothing was seen, so nothing is shown ({where})."
         else:
             text = (
-                f"{self.title}: no look ahead found in {seen} items ({where}). A peek on fewer than about 1 bar in "
+                f"{self.title}: no look ahead found in {_items(seen)} ({where}). A peek on fewer than about 1 bar in "
                 f"{round(1 / self.detectable):,} may have been missed."
             )
         if unseen:
-            text += f" {unseen} items had no value there and were not judged."
+            text += f" {_items(unseen)} had no value there and went unjudged."
         if self.refused:
             text += f" Not tried, because the function refused them: {', '.join(self.refused)}."
         return text + self._warm_up_text()
@@ -105,18 +104,17 @@ class BiasReport:
         text = ""
         if self.signals_begin is not None:
             done = int((bars["warm_up_bars"] <= self.signals_begin).sum())
-            text = f" Signals begin after {self.signals_begin:,} bars; {done} items no longer depend on the start by then."
+            text = f" Signals begin after {self.signals_begin:,} bars; by then {_items(done)} had settled."
         elif len(bars):
             text = f" The longest warm-up is {int(bars['warm_up_bars'].max()):,} bars."
-        return text + (f" {open_} items are not settled within {self.watched:,} bars." if open_ else "")
+        return text + (f" {_items(open_)} did not settle within {self.watched:,} bars." if open_ else "")
 
     def plot(self, theme: Any = "light") -> go.Figure:
         """Warm-up of every item, those that look ahead marked."""
         from aione_lab.figures.bias import warm_up_chart
 
-        return warm_up_chart(
-            self.table, signals_begin=self.signals_begin, watched=self.watched, title=f"{self.title}: warm-up", theme=theme
-        )
+        title = f"{self.title}: bars until independent of the start"
+        return warm_up_chart(self.table, self.watched, self.signals_begin, title=title, theme=theme)
 
 
 def bias_report(
@@ -191,11 +189,11 @@ def bias_report(
             fills[ENTRIES] = tally.entries
     watched = everything.since(int(opens[-1]) + everything.step - WARM_UP_DAYS * DAY_MS)
     settled = warm_up(computation, watched, computation.run(watched), random)
-    span = f"{len(recent.candles):,} candles from {_minute(int(frame_ms(recent.candles)[0]))} to {_minute(int(opens[-1]))}"
+    first, last = (_minute(int(frame_ms(recent.candles)[at])) for at in (0, -1))
     return BiasReport(
         title=computation.title,
         table=_table(tally, fills, settled),
-        span=span,
+        span=f"{len(recent.candles):,} candles from {first} to {last}",
         n_cuts=len(tally.cuts),
         n_comparisons=sum(tally.tried.values()),
         refused=tuple(future for future, n in tally.tried.items() if not n),
@@ -268,9 +266,7 @@ class _Tally:
         return f"{_minute(time)}, {bars} before the cut, future {future}"
 
 
-def _plan(
-    computation: Computation, inputs: Inputs, whole: Output, n_cuts: int, random: np.random.Generator
-) -> Plan:
+def _plan(computation: Computation, inputs: Inputs, whole: Output, n_cuts: int, random: np.random.Generator) -> Plan:
     """Every future at the random cuts; at the aimed ones one future each in turn."""
     n_bars = len(inputs.candles)
     futures = list(FUTURES) if computation.is_engine else [*FUTURES, *BLANK]
@@ -323,7 +319,7 @@ def _table(tally: _Tally, fills: dict[Item, Count], settled: WarmUp) -> pd.DataF
     return frame.astype({name: "Int64" if name.startswith("warm") else "int64" for name in numbers})
 
 
-def _never_known(whole: Output) -> Iterable[bool]:
+def _never_known(whole: Output) -> list[bool]:
     return [bool(np.isnan(row).all()) for block in whole.blocks for row in block.values()]
 
 
@@ -335,7 +331,12 @@ def _warm_up_words(item: Item, settled: WarmUp) -> str:
         return f"not settled within {settled.watched:,} bars"
     if near == exact:
         return f"equal from bar {near:,}"
-    return f"within {TOLERANCE:g} from bar {near:,}, " + ("never equal" if exact is None else f"equal from bar {exact:,}")
+    then = "never equal" if exact is None else f"equal from bar {exact:,}"
+    return f"within {TOLERANCE:g} from bar {near:,}, {then}"
+
+
+def _items(n: int) -> str:
+    return "1 item" if n == 1 else f"{n:,} items"
 
 
 def _minute(time: int) -> str:

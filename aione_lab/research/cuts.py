@@ -40,8 +40,8 @@ def early_plan(n_bars: int, futures: list[str]) -> Plan:
 def aimed_cuts(inputs: Inputs, whole: Output, n: int, random: np.random.Generator) -> np.ndarray:
     """About ``n`` cuts right after bars where some column is active, starts to be, or jumps; after fills likewise."""
     opens = frame_ms(inputs.candles)
-    rows = [block.values()[i] for block in whole.blocks for i in range(len(block.items)) if len(block.times) == len(opens)]
-    spots: list[np.ndarray] = [_active(row) for row in rows]
+    by_bar = [block for block in whole.blocks if len(block.times) == len(opens)]
+    spots: list[np.ndarray] = [_active(row) for block in by_bar for row in block.values()]
     if whole.trades is not None and len(whole.trades.entry):
         fills = np.concatenate([whole.trades.entry, whole.trades.exit])
         spots.append(np.searchsorted(opens, fills, side="right") - 1)
@@ -69,9 +69,7 @@ def _active(values: np.ndarray) -> np.ndarray:
     return np.concatenate([largest, np.flatnonzero(appears)])
 
 
-def screened_plan(
-    computation: Computation, inputs: Inputs, whole: Output, n: int, random: np.random.Generator
-) -> Plan:
+def screened_plan(computation: Computation, inputs: Inputs, whole: Output, n: int, random: np.random.Generator) -> Plan:
     """Cuts at which a column stirred just *before* a changed block of candles: worth a real cut each.
 
     Each of ``n`` runs raises or lowers a block of candles every 480 bars and looks at the bars right before every
@@ -98,8 +96,9 @@ def screened_plan(
             edges = np.arange(first, n_bars, every)
             near = edges[:, None] - 1 - np.arange(length)
             mine, theirs = values[:, near], other.values()[:, near]
-            stirs = unequal(mine, theirs, _STIRS * np.maximum(np.abs(mine), np.abs(theirs))).any(axis=2)
-            for i, hits in enumerate(stirs):
+            stirs = unequal(mine, theirs, _STIRS * np.maximum(np.abs(mine), np.abs(theirs)))
+            for i in range(len(proposed)):
+                hits = stirs[i].any(axis=1)
                 places = edges[hits] if 2 * hits.sum() <= len(edges) else edges[:1]
                 proposed[i] += [(int(place), future) for place in places]
     each = max(1, 4 * n // len(proposed))

@@ -52,11 +52,11 @@ class Count:
             self.first = earliest if self.first < 0 else min(self.first, earliest)
 
 
-def allowance(trades: Trades, costs: Costs) -> tuple[np.ndarray, np.ndarray]:
+def allowance(trades: Trades, costs: Costs) -> tuple[np.ndarray, ...]:
     """How far slippage and rounding to ticks may carry entry and exit prices out of the bar, quote currency."""
     check_kind("costs", costs, Costs)
     share = costs.slippage_bps / 1e4 + _SAME
-    return tuple(np.abs(p) * share + costs.tick_size for p in (trades.entry_price, trades.exit_price))  # type: ignore[return-value]
+    return tuple(np.abs(p) * share + costs.tick_size for p in (trades.entry_price, trades.exit_price))
 
 
 def check_fills(inputs: Inputs, trades: Trades, costs: Costs) -> dict[Item, Count]:

@@ -90,7 +90,7 @@ class Inputs:
         """The same candles with other prices on bar number ``at``."""
         candles = self.candles.copy()
         for name, value in bar.items():
-            candles.iloc[at, candles.columns.get_loc(name)] = value
+            candles.loc[candles.index[at], name] = value
         return replace(self, candles=candles)
 
     def with_blocks(self, first: int, every: int, length: int, factor: float) -> Inputs:

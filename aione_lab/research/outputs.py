@@ -140,9 +140,8 @@ def engine_computation(keywords: dict[str, Any]) -> Computation:
     def run(inputs: Inputs) -> Output:
         result = replay(inputs.candles, reference=inputs.reference, funding=inputs.funding, **keywords)
         signals, alerts, closed = result.signal_records, result.assessment_records, result.trade_records
-        trades = Trades(
-            closed["entry_time"], closed["exit_time"], closed["entry_price"], closed["exit_price"], closed["signal_time"]
-        )
+        names = ("entry_time", "exit_time", "entry_price", "exit_price", "signal_time")
+        trades = Trades(*(closed[name] for name in names))
         return Output(
             (
                 Block(_FEATURES, result.bars["timestamp"], result.columns, lambda rows: rows),
@@ -263,7 +262,7 @@ def _column_output(returned: Any, given: Inputs, title: str) -> Output:
     if not returned.index.equals(index):
         if not isinstance(returned.index, pd.DatetimeIndex) or returned.index.has_duplicates:
             raise InputError.of("function", title, "must return rows on the candles' index, each time once")
-        if len(returned.index.difference(index)):
+        if not returned.index.isin(index).all():
             raise InputError.of("function", title, "must not return rows at times that no candle has")
         returned = returned.reindex(index)
     values = np.stack([_numbers(returned[name], title) for name in returned.columns])

@@ -3,7 +3,9 @@
 The same candles are started at several later places, on any minute of an hour and a day. From which bar on does
 every one of these runs say what the long run says? Windowed numbers agree to the byte once their window is full. An
 exponential average carries its seed for ever, shrinking: for it the bar counts from which the difference stays below
-``TOLERANCE``, and the bar of equal bytes stands beside it.
+``TOLERANCE``, and the bar of equal bytes stands beside it. Dated rows (alerts, trades) are compared where both runs
+have one at that time, and count from the first such row on. What hangs on the account (equity, quantities, profits) or
+on a history longer than the candles never settles, and is reported so.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ def warm_up(computation: Computation, inputs: Inputs, whole: Output, random: np.
     """Start ``inputs`` at later places and compare with ``whole``, what all of them gave."""
     opens = frame_ms(inputs.candles)
     n = len(opens)
-    midnights = np.flatnonzero(opens[n // 8 : n // 2] % DAY_MS == inputs.step)  # the worst alignment: a day missed by a bar
+    # The worst alignment: a day missed by one bar.
+    midnights = np.flatnonzero(opens[n // 8 : n // 2] % DAY_MS == inputs.step)
     starts = random.choice(np.arange(n // 8, max(n // 2, n // 8 + 1)), size=N_STARTS)
     if len(midnights):
         starts[0] = n // 8 + midnights[-1]
@@ -66,12 +69,14 @@ def _settled(
     one: Block, two: Block, opens: np.ndarray, start: int, watched: int
 ) -> list[tuple[Item, int | None, int | None]]:
     """(item, bars until within the tolerance, bars until equal) of every item seen after bar number ``start``."""
-    end = start + watched
+    end, begin = start + watched, 1
     if len(one.times) == len(opens):
         mine, times, theirs = one.values()[:, start:], one.times[start:], two.values()
     else:  # dated rows: those that both runs have; whether a row is there at all is told by the signals
         times, left, right = np.intersect1d(one.times, two.times, return_indices=True)
         mine, theirs = one.values()[:, left], two.values()[:, right]
+        if len(times):  # nothing is shown before the first of them
+            begin = int(np.searchsorted(opens, times[0])) - start + 1
     place = {item: i for i, item in enumerate(two.items)}
     found: list[tuple[Item, int | None, int | None]] = []
     for i, item in enumerate(one.items):
@@ -79,13 +84,13 @@ def _settled(
         if not known.any() or item not in place:
             continue
         a, b = mine[i], theirs[place[item]]
-        near = TOLERANCE * (np.abs(a) + np.median(np.abs(a[known])))
+        near = 0.0 if item[1].endswith("_time") else TOLERANCE * (np.abs(a) + np.median(np.abs(a[known])))
         bars: list[int | None] = []
         for bound in (near, one.rounding * np.abs(a) if one.rounding else 0.0):
             wrong = np.flatnonzero(unequal(a, b, bound))
             last = int(np.searchsorted(opens, times[wrong[-1]])) if len(wrong) else start - 1
             agreed = last < start or (times[-1] > opens[last] and min(end, len(opens)) - last > _TAIL * watched)
-            bars.append(last + 2 - start if agreed else None)
+            bars.append(max(begin, last + 2 - start) if agreed else None)
         found.append((item, bars[0], bars[1]))
     return found
 
