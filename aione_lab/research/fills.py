@@ -4,7 +4,7 @@ A closed candle does not say in which order its prices came. So a fill inside ba
 it (an order at a price that was fixed earlier) and on whether the bar reached that price, and on nothing else of bar
 t. Three changes of bar t that leave all earlier bars alone tell:
 
-- its high and low moved outwards by 0.02 %: a resting order fills where it did, "the bar's low" moves with it;
+- its high and low moved outwards by 0.02 %: a resting order fills where it did, "the bar's low" moves along;
 - its close moved to the far end of the range: a resting order does not read the close of the bar it fills in;
 - the bar shrunk until it just reaches the fill: a decision by the bar's high or low goes away.
 
@@ -102,12 +102,15 @@ def check_decisions(
             if not inside[0] or abs(price - bar["close"]) <= slack[row]:
                 continue
             minds = False
-            for other_bar in _other_bars(bar, price):
+            for i, other_bar in enumerate(_other_bars(bar, price)):
                 try:
                     other = computation.run(inputs.with_bar(int(at[0]), other_bar)).trades
                 except InputError:
                     continue
-                minds = minds or (other is not None and _lost(trades, other, int(row), item == EXIT_KNOWN))
+                if other is not None:
+                    # A wider bar may honestly reach another resting order; only a price that moves along tells.
+                    most = 2 * NUDGE if i == 0 else np.inf
+                    minds = minds or _minds(trades, other, int(row), item == EXIT_KNOWN, most)
             found[item].add(times[row : row + 1], np.array([minds]))
     return found
 
@@ -147,8 +150,11 @@ def _other_bars(bar: dict[str, float], price: float) -> list[dict[str, float]]:
     ]
 
 
-def _lost(trades: Trades, other: Trades, row: int, leaving: bool) -> bool:
-    """Whether the fill of ``row`` is missing from ``other`` or has another price there, while trading went on."""
+def _minds(trades: Trades, other: Trades, row: int, leaving: bool, most: float) -> bool:
+    """Whether the fill of ``row`` is missing from ``other``, or has another price there, while trading went on.
+
+    With a finite ``most`` only a price that moved by up to that share counts.
+    """
     if not len(other.entry) or other.entry.max() <= trades.exit[row]:
         return False
     same = other.entry == trades.entry[row]
@@ -158,4 +164,7 @@ def _lost(trades: Trades, other: Trades, row: int, leaving: bool) -> bool:
             return False  # that is the entry's own affair
         same &= other.exit == trades.exit[row]
         prices, price = other.exit_price, trades.exit_price[row]
-    return not bool((same & (np.abs(prices - price) <= _SAME * np.abs(price))).any())
+    moved = np.abs(prices[same] - price) / np.abs(price)
+    if (moved <= _SAME).any():
+        return False
+    return bool(np.isinf(most) or (moved <= most).any())

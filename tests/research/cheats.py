@@ -239,7 +239,8 @@ def sold_at_a_target(candles):
         for j in range(at, n):
             out = stop if lows[j] <= stop else target if highs[j] >= target else closes[j] if j == at + 60 else None
             if out is not None:
-                out = min(out, opens[j]) if out == stop else out
+                if out != closes[j]:  # a bar that opens beyond the price fills at its open
+                    out = min(out, opens[j]) if out == stop else max(out, opens[j])
                 rows.append((candles.index[i], candles.index[at], candles.index[j], price, out))
                 free = j + 1
                 break
