@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,38 +10,13 @@ import pytest
 
 from aione_lab.backtest.replay import replay
 from aione_lab.backtest.result import Result
+from aione_lab.research.futures import FUTURES, changed
 from aione_lab.settings import Settings
 from aione_lab.thresholds import Thresholds
 from tests.backtest.conftest import load_real, random_cuts, real_files
 
 BUSY = Thresholds(min_reasons_for_alert=1, min_confidence=0.45)
 SETTINGS = Settings(allow_shorts=True)
-
-
-def scaled(frame: pd.DataFrame, cut: int) -> pd.DataFrame:
-    out = frame.copy()
-    out.iloc[cut:] = out.iloc[cut:] * 1e6
-    return out
-
-
-def backwards(frame: pd.DataFrame, cut: int) -> pd.DataFrame:
-    out = frame.copy()
-    out.iloc[cut:] = out.iloc[cut:].to_numpy()[::-1]
-    return out
-
-
-def frozen(frame: pd.DataFrame, cut: int) -> pd.DataFrame:
-    out = frame.copy()
-    out.iloc[cut:, :4] = 1e-9
-    out.iloc[cut:, 4:] = 0.0
-    return out
-
-
-def cut_off(frame: pd.DataFrame, cut: int) -> pd.DataFrame:
-    return frame.iloc[:cut]
-
-
-FUTURES: list[Callable[[pd.DataFrame, int], pd.DataFrame]] = [cut_off, scaled, backwards, frozen]
 
 
 def assert_past_unchanged(whole: Result, other: Result, cut: int) -> None:
@@ -59,10 +33,11 @@ def check_cuts(keywords: dict, cuts: np.ndarray) -> None:
     run = {**keywords, "thresholds": BUSY, "settings": SETTINGS}
     whole = replay(**run)
     for i, cut in enumerate(cuts):
-        change = FUTURES[i % len(FUTURES)]
-        poisoned = dict(run, candles=change(candles, cut))
-        if reference is not None and change is not cut_off:
-            poisoned["reference"] = change(reference, int(np.searchsorted(reference.index, candles.index[cut])))
+        change = list(FUTURES.values())[i % len(FUTURES)]
+        poisoned = dict(run, candles=changed(candles, cut, change))
+        if reference is not None and change is not None:  # a reference that goes on must not be looked at either
+            at = int(np.searchsorted(reference.index, candles.index[cut]))
+            poisoned["reference"] = changed(reference, at, change)
         assert_past_unchanged(whole, replay(**poisoned), cut)
 
 
