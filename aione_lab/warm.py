@@ -52,13 +52,16 @@ def warm(say: Callable[[str], object] | None = None) -> None:
     tell("features and triggers on their own")
     compute_features(candles.iloc[:10], interval="1m")
     triggers(result.features)
-    tell("many threshold sets, random entries")
+    tell("many threshold sets, random entries, alerts traded alone")
+    from aione_lab.backtest.alone import contexts, trade_alone
     from aione_lab.backtest.baseline import random_entries
     from aione_lab.backtest.evaluate import Prepared
     from aione_lab.thresholds.params import Thresholds
 
     Prepared(candles, features=result.features, **common).evaluate([Thresholds()])
     random_entries(result, n_draws=1)
+    trade_alone(result)
+    contexts(result)
     tell("one bar on its own: explanation, the stages")
     from aione_lab.backtest.stages import AssetMonitorStage1, Stage2Processor
 

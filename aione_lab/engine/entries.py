@@ -1,10 +1,10 @@
-"""Trades from given entries: the yardstick of random entries, with the very same risk rule and exits."""
+"""Trades from given entries: random ones, and each alert on its own, with the very same risk rule and exits."""
 
 from __future__ import annotations
 
 from aione_lab.engine.columns import gather
 from aione_lab.engine.stage1 import ready
-from aione_lab.engine.stage2 import assess
+from aione_lab.engine.stage2 import assess, judge
 from aione_lab.engine.stage3 import stage3_follow, stage3_gap
 from aione_lab.jit import njit
 
@@ -71,3 +71,71 @@ def trade_entries(stages, bars, eligible, places, stops, targets, params, trades
                 break
         free = t
     return closed
+
+
+@njit
+def trade_each(blank, stages, bars, places, sides, stops, targets, confidences, params, trades):
+    """The trade that each order would make alone: nothing is held when it comes, overlaps are no matter.
+
+    Order i is placed at the close of bar ``places[i]`` (ascending or not) and finds ``stages`` (1,) as a copy of
+    ``blank`` (1,), both STAGE_STATE. ``trades`` (as long as ``places``) of TRADE is written: ``exit_reason`` 0 and
+    ``pnl``, ``r_multiple`` NaN where no trade was closed. Of those, ``quantity`` is 0 where none was entered (no bar
+    follows, or the cash is less than a lot), else the trade is still open after the last bar.
+    """
+    rules = params[0].rules
+    for i in range(places.size):
+        stages[0] = blank[0]
+        stage, trade = stages[0], trades[i]
+        t = places[i]
+        order = stage.order
+        order.side = sides[i]
+        order.signal_time = bars[t].timestamp
+        order.stop = stops[i]
+        order.target = targets[i]
+        order.confidence = confidences[i]
+        closed = 0
+        while closed == 0:
+            stage.last_time = bars[t].timestamp
+            stage.last_close = bars[t].close
+            t += 1
+            if t == bars.size:
+                break
+            if bars[t].timestamp - stage.last_time != rules.step_ms:
+                closed = stage3_gap(stage, rules, trade)
+                break
+            closed = stage3_follow(stage, bars[t], rules, trade)
+            if stage.position.side == 0:
+                break
+        if closed == 0:
+            position = stage.position
+            trade.signal_time = bars[places[i]].timestamp
+            trade.side = sides[i]
+            trade.exit_reason = 0
+            trade.stop = stops[i]
+            trade.target = targets[i]
+            trade.confidence = confidences[i]
+            trade.quantity = position.quantity if position.side != 0 else 0.0
+            trade.entry_time = position.entry_time
+            trade.entry_price = position.entry_price if position.side != 0 else float("nan")
+            trade.bars = position.bars
+            trade.pnl = trade.pnl_other = trade.r_multiple = float("nan")
+
+
+@njit
+def context_each(columns, bars, params, rows, block, found, trends, volatilities, independents):
+    """Trend, volatility and independence that an alert on each bar would find; −9 in all three where none can be.
+
+    ``columns`` (F, n), the three results (n,) int64; ``rows, block`` as in ``bulk``; ``found`` (1,) of ASSESSMENT.
+    """
+    rules, context = params[0].rules, found[0]
+    size = block.shape[0]
+    for base in range(0, bars.size, size):
+        n = min(size, bars.size - base)
+        gather(columns, base, n, block)
+        for i in range(n):
+            trends[base + i] = volatilities[base + i] = independents[base + i] = -9
+            if ready(rows[i]):
+                judge(rows[i], 0, rules, context)
+                trends[base + i] = context.trend
+                volatilities[base + i] = context.volatility
+                independents[base + i] = context.independent
