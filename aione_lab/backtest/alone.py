@@ -78,7 +78,7 @@ def contexts(result: Result) -> pd.DataFrame:
     rows, block = scratch()
     codes = np.empty((3, n), np.int64)
     params = params_record(result.thresholds, result.interval, result.spec, result.settings, result.costs)
-    context_each(result.columns, result.bars, params, rows, block, np.zeros(1, ASSESSMENT), codes[0], codes[1], codes[2])
+    context_each(result.columns, result.bars, params, rows, block, np.zeros(1, ASSESSMENT), *codes)
     names: tuple[dict[int, str], ...] = (TRENDS, dict(enumerate(VOLATILITIES)), INDEPENDENCE)
     return pd.DataFrame(
         {
