@@ -86,28 +86,40 @@ def joint_p(scores: np.ndarray, flips: np.ndarray) -> float:
     return _share_beyond(float(total @ spread @ total), np.einsum("ij,jk,ik->i", drawn, spread, drawn))
 
 
-def groups_p(y: np.ndarray, member: np.ndarray, days: np.ndarray, flips: np.ndarray) -> tuple[float, float]:
-    """(statistic, p-value) of "``y`` has one mean in all groups"; with ranks it is a Kruskal–Wallis test by days.
+def groups_p(
+    y: np.ndarray, member: np.ndarray, days: np.ndarray, strata: np.ndarray, flips: np.ndarray
+) -> tuple[float, float]:
+    """(statistic, p-value) of "``y`` has one mean in all groups of a stratum".
 
-    ``member`` (n, k) says which observation belongs to which groups, to several if need be. The statistic is the sum
-    over groups of (sum of y − mean)² ÷ members, in variances of y; each draw centres anew, as the data were centred.
-    NaN below two groups with members, or where y does not vary.
+    ``member`` (n, k) says which observation belongs to which groups, to several if need be; ``strata`` (n,) numbers
+    what is compared within itself only, symbols say. The statistic is the sum over groups of (sum of y less its
+    stratum's mean)² ÷ members, in variances of y, as Kruskal and Wallis have it; each draw centres anew, as the data
+    were centred. NaN where no stratum has members of one group and others, or y does not vary.
     """
-    sizes = member.sum(axis=0).astype(np.float64)
-    if len(y) < 2 or (sizes > 0).sum() < 2 or np.ptp(y) == 0:
+    if not _comparable(y, member, strata):
         return math.nan, math.nan
-    member, sizes = member[:, sizes > 0], sizes[sizes > 0]
-    rest = y - y.mean()
+    sizes = member.sum(axis=0).astype(np.float64)
+    member, sizes = member[:, sizes > 0].astype(np.float64), sizes[sizes > 0]
+    rest = less_means(y, strata)
+    _, strata = np.unique(strata, return_inverse=True)
+    inside = strata[:, None] == np.arange(strata.max() + 1)
     by_group = day_sums(rest[:, None] * member, days, flips.shape[1])
-    by_day = day_sums(rest, days, flips.shape[1])
-    drawn = flips @ by_group - np.outer(flips @ by_day / len(y), sizes)
-    scale = sizes * rest.var()
+    by_stratum = day_sums(rest[:, None] * inside, days, flips.shape[1])
+    shares = (inside.T @ member) / inside.sum(axis=0)[:, None]
+    drawn = flips @ by_group - (flips @ by_stratum) @ shares
+    scale = sizes * y.var()
     statistic = float((by_group.sum(axis=0) ** 2 / scale).sum())
     return statistic, _share_beyond(statistic, (drawn**2 / scale).sum(axis=1))
 
 
+def less_means(y: np.ndarray, strata: np.ndarray) -> np.ndarray:
+    """``y`` less the mean of its stratum."""
+    _, place = np.unique(strata, return_inverse=True)
+    return y - (np.bincount(place, y) / np.bincount(place))[place]
+
+
 def permuted_days_p(
-    y: np.ndarray, member: np.ndarray, days: np.ndarray, n: int, random: np.random.Generator
+    y: np.ndarray, member: np.ndarray, days: np.ndarray, strata: np.ndarray, n: int, random: np.random.Generator
 ) -> tuple[float, float]:
     """`groups_p` for groups of whole days, weekdays say: the groups are dealt out to the days anew, ``n`` times.
 
@@ -116,9 +128,9 @@ def permuted_days_p(
     n_days = int(days.max()) + 1 if len(days) else 0
     of_day = np.zeros((n_days, member.shape[1]))
     of_day[days] = member
-    if len(y) < 2 or (of_day.sum(axis=0) > 0).sum() < 2 or np.ptp(y) == 0:
+    if not _comparable(y, member, strata):
         return math.nan, math.nan
-    rest, counts = day_sums(y - y.mean(), days, n_days), np.bincount(days, minlength=n_days)
+    rest, counts = day_sums(less_means(y, strata), days, n_days), np.bincount(days, minlength=n_days)
 
     def statistic(group: np.ndarray) -> float:
         sizes = counts @ group
@@ -180,6 +192,13 @@ def _mean_error(values: np.ndarray, days: np.ndarray) -> tuple[float, int]:
         return math.nan, n_days
     sums = np.bincount(place, values - values.mean())
     return math.sqrt(n_days / (n_days - 1) * float((sums**2).sum())) / len(values), n_days
+
+
+def _comparable(y: np.ndarray, member: np.ndarray, strata: np.ndarray) -> bool:
+    """Whether y varies, and some stratum holds observations that differ in their groups."""
+    if len(y) < 2 or np.ptp(y) == 0:
+        return False
+    return any(bool((member[strata == one] != member[strata == one][0]).any()) for one in np.unique(strata))
 
 
 def _share_beyond(observed: float, drawn: np.ndarray) -> float:
