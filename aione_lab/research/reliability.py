@@ -208,7 +208,9 @@ def _worth(forecast: Forecast) -> str:
     rho, p_value = forecast.measure("rank_correlation"), forecast.measure("rank_correlation", "p_value")
     if p_value <= CHANCE and (forecast.ranking == "none" or (rho > 0) != (area > 0.5)):
         text += f" In R, higher confidence goes with {'better' if rho > 0 else 'worse'} results"
-        text += f" (rank correlation {rho:+.2f}, p = {p_value:.3f}); what costs are against the stops is part of that."
+        text += (
+            f" (rank correlation {rho:+.2f}, p = {p_value:.3f}); what costs are against the stops may be part of that."
+        )
     return text
 
 
