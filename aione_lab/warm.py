@@ -43,6 +43,7 @@ def warm(say: Callable[[str], object] | None = None) -> None:
     funding = exchange.funding("LINKUSDT", days=DAYS)
 
     tell("whole step: replay")
+    from aione_lab.backtest.portfolio import replay_portfolio
     from aione_lab.backtest.replay import compute_features, replay, triggers
 
     common: dict[str, Any] = {"interval": "1m", "reference": reference, "funding": funding}
@@ -52,13 +53,18 @@ def warm(say: Callable[[str], object] | None = None) -> None:
     tell("features and triggers on their own")
     compute_features(candles.iloc[:10], interval="1m")
     triggers(result.features)
-    tell("many threshold sets, random entries")
+    tell("many threshold sets, random entries, alerts traded alone")
+    from aione_lab.backtest.alone import contexts, trade_alone
     from aione_lab.backtest.baseline import random_entries
     from aione_lab.backtest.evaluate import Prepared
     from aione_lab.thresholds.params import Thresholds
 
     Prepared(candles, features=result.features, **common).evaluate([Thresholds()])
     random_entries(result, n_draws=1)
+    trade_alone(result)
+    contexts(result)
+    tell("many symbols on one account")
+    replay_portfolio({"LINKUSDT": candles}, interval="1m", reference=reference)
     tell("one bar on its own: explanation, the stages")
     from aione_lab.backtest.stages import AssetMonitorStage1, Stage2Processor
 

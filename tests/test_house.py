@@ -37,7 +37,7 @@ ARROWS = [
 RANK = {room: rank for rank, group in enumerate(ARROWS) for room in group}
 
 # Methods that hand the caller on to a room further right, and import it only when they are called.
-FORWARDS = {"backtest/result.py": {"figures"}}
+FORWARDS = {"backtest/result.py": {"figures"}, "backtest/portfolio.py": {"figures"}}
 
 # Distribution name -> import name, where they differ.
 IMPORT_NAMES = {"prometheus-client": "prometheus_client", "pydantic-settings": "pydantic_settings", "ta-lib": "talib"}

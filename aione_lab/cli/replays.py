@@ -271,13 +271,19 @@ def describe(one: Replayed) -> dict[str, Any]:
 
 def save_report(done: list[Replayed], path: Path, title: str, notes: dict[str, str] | None = None) -> None:
     """Write the HTML report; ``notes`` adds a sentence below a symbol's heading."""
+    from aione_lab.backtest.summary import too_short
     from aione_lab.cli.output import write_whole
+    from aione_lab.cli.studies import studies_of
     from aione_lab.figures.report import Section, report_html
 
     notes = notes or {}
     sections = [
         Section(
-            one.result, one.baseline, f"{one.reference or ''} ({one.reference_note})", notes.get(one.result.symbol, "")
+            one.result,
+            one.baseline,
+            f"{one.reference or ''} ({one.reference_note})",
+            notes.get(one.result.symbol, ""),
+            () if too_short(one.result.metrics) else studies_of(one.result),
         )
         for one in done
     ]

@@ -1,10 +1,10 @@
-"""Trades from given entries: the yardstick of random entries, with the very same risk rule and exits."""
+"""Trades from given entries: random ones, and each alert on its own, with the very same risk rule and exits."""
 
 from __future__ import annotations
 
 from aione_lab.engine.columns import gather
 from aione_lab.engine.stage1 import ready
-from aione_lab.engine.stage2 import assess
+from aione_lab.engine.stage2 import assess, judge
 from aione_lab.engine.stage3 import place_order, stage3_follow, stage3_gap
 from aione_lab.jit import njit
 
@@ -79,3 +79,52 @@ def follow_to_end(stage, t, bars, inner, offsets, rules, trade):
             return 1, t
         if stage.position.side == 0 and stage.order.side == 0:
             return 0, t
+
+
+@njit
+def trade_each(blank, stages, bars, inner, offsets, places, alerts, params, trades):
+    """The trade that each alert would make alone: nothing is held when it comes, overlaps are no matter.
+
+    ``alerts`` (n,) of ASSESSMENT at the closes of bars ``places`` (n,), whatever their recommendation; each finds
+    ``stages`` (1,) as a copy of ``blank`` (1,), both STAGE_STATE. ``trades`` (n,) of TRADE is written:
+    ``exit_reason`` 0 and ``pnl``, ``r_multiple`` NaN where no trade was closed. Of those, ``quantity`` is 0 where none
+    was entered (no bar follows, a limit lapsed, the cash is less than a lot), else it is still open after the last bar.
+    """
+    rules = params[0].rules
+    for i in range(places.size):
+        stages[0] = blank[0]
+        stage, trade, alert = stages[0], trades[i], alerts[i]
+        place_order(stage, alert, rules)
+        closed, _ = follow_to_end(stage, places[i], bars, inner, offsets, rules, trade)
+        if closed == 0:
+            position = stage.position
+            trade.signal_time = alert.timestamp
+            trade.side = alert.side
+            trade.exit_reason = 0
+            trade.stop = alert.stop
+            trade.confidence = alert.confidence
+            trade.quantity = position.quantity if position.side != 0 else 0.0
+            trade.entry_time = position.entry_time
+            trade.entry_price = position.entry_price if position.side != 0 else float("nan")
+            trade.bars = position.bars
+            trade.pnl = trade.pnl_other = trade.r_multiple = float("nan")
+
+
+@njit
+def context_each(columns, bars, params, rows, block, found, trends, volatilities, independents):
+    """Trend, volatility and independence that an alert on each bar would find; −9 in all three where none can be.
+
+    ``columns`` (F, n), the three results (n,) int64; ``rows, block`` as in ``bulk``; ``found`` (1,) of ASSESSMENT.
+    """
+    rules, context = params[0].rules, found[0]
+    size = block.shape[0]
+    for base in range(0, bars.size, size):
+        n = min(size, bars.size - base)
+        gather(columns, base, n, block)
+        for i in range(n):
+            trends[base + i] = volatilities[base + i] = independents[base + i] = -9
+            if ready(rows[i]):
+                judge(rows[i], 0, rules, context)
+                trends[base + i] = context.trend
+                volatilities[base + i] = context.volatility
+                independents[base + i] = context.independent

@@ -77,13 +77,25 @@ CONFIG = {
 
 
 @dataclass(frozen=True)
+class Study:
+    """One study of a replay for the report: what it says in words, its figures, and a table where it has one."""
+
+    title: str
+    text: str
+    figures: tuple[go.Figure, ...] = ()
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class Section:
-    """One replay of a report, its random entries, the reference in words, and a remark of the author's."""
+    """One replay of a report, its random entries, the reference in words, a remark of the author's, and studies."""
 
     result: Result
     baseline: Baseline
     reference: str = ""
     note: str = ""
+    studies: tuple[Study, ...] = ()
 
 
 def report_html(sections: Sequence[Section], title: str) -> str:
@@ -212,8 +224,15 @@ def _judgement(section: Section, charts: _Charts) -> list[str]:
         charts.html(trades_chart(result.trades)),
         "<h3>How often each reason speaks</h3>",
         charts.html(_rates(result)),
+        *(_study(study, charts) for study in section.studies),
         _one_alert(result, charts),
     ]
+
+
+def _study(study: Study, charts: _Charts) -> str:
+    table = _table(study.header, study.rows, range(1, len(study.header) - 1)) if study.rows else ""
+    figures = "".join(charts.html(figure) for figure in study.figures)
+    return f"<h3>{escape(study.title)}</h3><p>{escape(study.text)}</p>{table}{figures}"
 
 
 def _a_day(rate: float, decimals: int) -> str:

@@ -168,7 +168,11 @@ _ASSESSMENTS: tuple[Item, ...] = (
     *(("assessment", name) for name in _ALERT_FIELDS),
     *(("assessment", f"target_{i + 1}") for i in range(3)),
 )
-_TRADES: tuple[Item, ...] = tuple(("trade", name) for name in TRADE.names or ())
+_TRADES: tuple[Item, ...] = tuple(
+    ("trade", name if np.ndim(np.zeros(1, TRADE)[name]) == 1 else f"{name}_{i + 1}")
+    for name in TRADE.names or ()
+    for i in range(np.atleast_1d(np.zeros(1, TRADE)[name][0]).size)
+)
 
 
 def _expand_signals(rows: np.ndarray) -> np.ndarray:
@@ -183,7 +187,8 @@ def _expand_assessments(rows: np.ndarray) -> np.ndarray:
 
 
 def _expand_trades(rows: np.ndarray) -> np.ndarray:
-    return np.stack([rows[name].astype(np.float64) for name in TRADE.names or ()])
+    columns = [rows[name].astype(np.float64).reshape(len(rows), -1).T for name in TRADE.names or ()]
+    return np.concatenate(columns) if len(rows) else np.empty((len(_TRADES), 0))
 
 
 # --- a user's function -------------------------------------------------------------------------------------------
