@@ -224,8 +224,8 @@ def _checked(dtype: np.dtype[Any]) -> np.dtype[Any]:
             if not name.isidentifier() or name in _HIDDEN:
                 raise ValueError(f"field {name!r} needs another name: numpy has that one, or it is no Python name")
             _checked(dtype[name])
-    elif dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise ValueError(f"{dtype} cannot be used: fields must be bool, integer or float, or arrays of them")
+    elif dtype.kind not in "iuf" or dtype.itemsize > 8 or dtype == np.float16:
+        raise ValueError(f"{dtype} cannot be used: fields must be integers or floats, or arrays of them")
     return dtype
 
 

@@ -234,8 +234,10 @@ class Engine:
         return engine
 
 
-def _spec_of(written: dict[str, Any], given: FeatureSpec | None) -> FeatureSpec:
+def _spec_of(written: Any, given: FeatureSpec | None) -> FeatureSpec:
     """The spec of a snapshot: what its head says, or the given one where that says the same."""
+    if not isinstance(written, dict):
+        raise TypeError("spec is no object")
     names = [entry["name"] for kind in ("triggers", "factors") for entry in written.get(kind, ())]
     if given is None:
         if names:

@@ -67,7 +67,7 @@ def test_numbers_are_those_of_the_definition():
     np.testing.assert_allclose(found["squeeze_release"], ref_squeeze(ranges, found["atr"].tolist()), rtol=1e-12)
     pressure = ref_funding(bars["funding_rate"].tolist())
     np.testing.assert_allclose(found["funding_pressure_reversal"], pressure, rtol=1e-15)
-    assert np.nanmax(np.abs(pressure)) == 1.0 and found["squeeze_release"].max() > 1.6
+    assert np.nanmax(np.abs(pressure)) > 0.5 and found["squeeze_release"].max() > 1.6
     loud = bars["volume"] > found["volume_mean"]
     since = np.arange(len(bars)) - np.maximum.accumulate(np.where(loud, np.arange(len(bars)), -1))
     np.testing.assert_array_equal(found["loud"], since)
@@ -115,14 +115,14 @@ def test_a_step_cannot_change_what_others_see():
 @numba.njit
 def nested_step(memory, bar, row):
     """Every kind of field, at every depth."""
-    memory.inner.flags[0] = not memory.inner.flags[0]
+    memory.inner.marks[0] = 1 - memory.inner.marks[0]
     memory.tiny += 1
     memory.inner.deep.sums[1, 2] += bar.close
-    return memory.inner.deep.sums[1, 2] / memory.tiny + (1.0 if memory.inner.flags[0] else 0.0)
+    return memory.inner.deep.sums[1, 2] / memory.tiny + memory.inner.marks[0]
 
 
 def test_memory_of_any_shape():
-    inner = np.dtype([("flags", "?", (3,)), ("deep", [("sums", "f8", (2, 3))])])
+    inner = np.dtype([("marks", "i1", (3,)), ("deep", [("sums", "f8", (2, 3))])])
     own = Trigger(
         name="NESTED", step=nested_step, state=[("tiny", "u1"), ("inner", inner)], threshold=1.0, search=(0.0, 9.0, 1.0)
     )
@@ -191,8 +191,10 @@ def test_an_edited_step_is_another_one():
     assert digest("return row.rsi") != digest("return row.atr") != digest("return row.atr + 1.0")
     # So is one whose constants or helpers have changed.
     assert digest("return scale * row.rsi", scale=2.0) != digest("return scale * row.rsi", scale=3.0)
-    one, other = (numba.njit(lambda x: x + 1.0), numba.njit(lambda x: x + 2.0))
-    assert digest("return help(row.rsi)", help=one) != digest("return help(row.rsi)", help=other)
+    one, other = (step_of(f"return row.rsi + {x}") for x in (1.0, 2.0))
+    inner = "return inner(memory, bar, row)"
+    assert digest(inner, inner=one) == digest(inner, inner=step_of("return row.rsi + 1.0"))
+    assert digest(inner, inner=one) != digest(inner, inner=other)
     table = np.arange(3.0)
     assert digest("return table[0]", table=table) != digest("return table[0]", table=table + 1)
 
@@ -214,7 +216,7 @@ def test_thresholds_of_own_triggers_in_json():
 
 @pytest.mark.parametrize(
     "custom",
-    [{"LOUD": math.nan}, {"LOUD": math.inf}, {"LOUD": "1"}, {"LOUD": True}, {"loud": 1.0}, {1: 1.0}, [("LOUD", 1.0)], 3],
+    [{"LOUD": math.nan}, {"LOUD": math.inf}, {"LOUD": "1"}, {"LOUD": True}, {"loud": 1.0}, {1: 1.0}, [("LOUD", 1)], 3],
 )
 def test_bad_thresholds_of_own_triggers(custom):
     with pytest.raises(InputError, match=r"^Thresholds\.custom"):
@@ -258,8 +260,9 @@ def two_arguments(memory, bar):
         ({"state": [("mean", "f8")]}, "field 'mean' needs another name"),
         ({"state": [("inner", [("shape", "f8")])]}, "field 'shape' needs another name"),
         ({"state": [("a b", "f8")]}, "field 'a b' needs another name"),
-        ({"state": [("thing", "O")]}, "fields must be bool, integer or float"),
-        ({"state": [("text", "U5")]}, "fields must be bool, integer or float"),
+        ({"state": [("thing", "O")]}, "fields must be integers or floats"),
+        ({"state": [("text", "U5")]}, "fields must be integers or floats"),
+        ({"state": [("yes", "?", (3,))]}, "fields must be integers or floats"),
         ({"state": object()}, "must be a numpy dtype"),
         ({"threshold": math.nan}, "Trigger.threshold=nan"),
         ({"threshold": math.inf}, "Trigger.threshold=inf"),
@@ -377,7 +380,8 @@ def test_restoring_needs_the_declarations():
     engine = Engine("SOLUSDT", Thresholds(custom={"LOUD": 2.0}), spec=SPEC)
     for bar in walk(200, seed=9)[:50]:
         event = engine.push(candle(bar))
-    assert event.features["loud"] == event.feature_record["loud"][0] and list(event.features) == list(SPEC.feature_names)
+    assert event.features["loud"] == event.feature_record["loud"][0]
+    assert list(event.features) == list(SPEC.feature_names)
     blob = engine.snapshot()
     assert Engine.restore(blob, spec=SPEC).snapshot() == blob
     with pytest.raises(InputError, match=r"SQUEEZE_RELEASE.*restore\(blob, spec="):
