@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -81,6 +81,29 @@ class Config(BaseModel):
         """Sha256 of the canonical JSON: equal objects, equal digests, on every machine."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise TypeError("these values cannot be changed; dict(...) gives a copy that can")
+
+
+class ReadOnly(dict[str, Any]):
+    """A ``dict`` that stays as it was made.
+
+    A real one, because pandas and json read a ``MappingProxyType`` wrongly or not at all.
+    """
+
+    __setitem__: Any = _refuse
+    __delitem__: Any = _refuse
+    __ior__: Any = _refuse
+    clear: Any = _refuse
+    pop: Any = _refuse
+    popitem: Any = _refuse
+    setdefault: Any = _refuse
+    update: Any = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
 
 
 def _is_number(annotation: Any) -> bool:

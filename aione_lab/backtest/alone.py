@@ -101,7 +101,7 @@ def _frame(result: Result, alerts: np.ndarray, trades: np.ndarray, places: np.nd
     code = np.where(closed, trades["exit_reason"], np.where(entered, len(EXITS), len(EXITS) + 1))
     masks = result.signal_records["reasons"][places]
     reasons = np.empty(len(masks), dtype=object)
-    reasons[:] = [decode_mask(int(mask)) for mask in masks]
+    reasons[:] = [decode_mask(int(mask), result.spec.reasons) for mask in masks]
     columns: dict[str, Any] = {
         "recommendation": named(alerts["recommendation"], dict(enumerate(RECOMMENDATIONS))),
         "detail": named(alerts["detail"], dict(enumerate(DETAILS))),

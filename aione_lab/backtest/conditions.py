@@ -9,7 +9,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from aione_lab.engine.event import decode_mask
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.engine.stage1 import rsi_levels
+
+DEFAULT_SPEC = FeatureSpec()
+"""No triggers or factors of one's own."""
 
 
 class Condition(NamedTuple):
@@ -22,11 +26,13 @@ class Condition(NamedTuple):
     limit: float
 
 
-def conditions(row: Any, signal: Any, limits: Any, rules: Any) -> tuple[Condition, ...]:
+def conditions(
+    row: Any, signal: Any, limits: Any, rules: Any, spec: FeatureSpec = DEFAULT_SPEC
+) -> tuple[Condition, ...]:
     """The conditions that hold, in the order of the reasons.
 
     ``row`` (FEATURES), ``signal`` (SIGNAL, with the mask and the resolved adaptive limits), ``limits``
-    (LIMITS) and ``rules`` (RULES) are single records.
+    (LIMITS) and ``rules`` (RULES) are single records; ``spec`` names own triggers.
     """
     oversold, overbought = rsi_levels(float(row.rsi_mean), limits)
     # A burst of the range and a high ATR make the same reason; the burst is named where it holds.
@@ -52,4 +58,9 @@ def conditions(row: Any, signal: Any, limits: Any, rules: Any) -> tuple[Conditio
         "VOLATILITY_SPIKE": volatile,
         "LOW_VOLATILITY": ("atr_pct", float(row.atr_pct), "<", float(signal.low_gate)),
     }
-    return tuple(Condition(reason, *table[reason]) for reason in decode_mask(int(signal.reasons)))
+    for i, trigger in enumerate(spec.triggers):
+        value = float(row.custom[int(limits.custom_first) + i])
+        upwards = trigger.relation == ">="
+        limit = float((limits.custom_least if upwards else limits.custom_most)[i])
+        table[trigger.name] = (trigger.columns[0], value, "≥" if upwards else "≤", limit)
+    return tuple(Condition(reason, *table[reason]) for reason in decode_mask(int(signal.reasons), spec.reasons))

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from aione_lab.backtest.conditions import DEFAULT_SPEC
 from aione_lab.backtest.narrative import narrate
 from aione_lab.engine.event import decode_mask
 from aione_lab.engine.records import (
     DETAILS,
     FACTORS,
-    FEATURE_NAMES,
     FEATURES,
     FLAGS,
     READINGS,
@@ -29,6 +29,7 @@ from aione_lab.engine.records import (
     TRENDS,
     VOLATILITIES,
 )
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import iso, parse_symbol
 
@@ -39,9 +40,9 @@ STATES = {"NONE": "no_data", "NORMAL": "normal", "ALERT": "alert"}
 ADAPTIVE = ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold")
 
 
-def decode_reasons(mask: int) -> tuple[str, ...]:
+def decode_reasons(mask: int, spec: FeatureSpec = DEFAULT_SPEC) -> tuple[str, ...]:
     """Names of the reasons in a Stage1 bit mask, in the order of spec and records."""
-    return decode_mask(int(mask))
+    return decode_mask(int(mask), spec.reasons)
 
 
 def single(record: Any) -> Any:
@@ -51,7 +52,9 @@ def single(record: Any) -> Any:
 
 def features_at(columns: np.ndarray, position: int) -> Any:
     """FEATURES record of the bar at ``position`` of stored feature columns (F, bars)."""
-    return np.ascontiguousarray(columns[:, position]).view(FEATURES)[0]
+    row = np.full(FEATURES.itemsize // 8, math.nan)
+    row[: len(columns)] = columns[:, position]
+    return row.view(FEATURES)[0]
 
 
 def number(value: Any) -> float | None:
@@ -60,10 +63,11 @@ def number(value: Any) -> float | None:
     return plain if math.isfinite(plain) else None
 
 
-def stats_dict(row: Any) -> dict[str, float | None]:
-    """Every feature of ``row`` (FEATURES) by name; the close is ``current_price``."""
-    row = single(row)
-    return {PRICE if name == "close" else name: number(row[name]) for name in FEATURE_NAMES}
+def stats_dict(row: Any, spec: FeatureSpec = DEFAULT_SPEC) -> dict[str, float | None]:
+    """Every feature of ``row`` (FEATURES) by name, own numbers of ``spec`` last; the close is ``current_price``."""
+    values = np.array(single(row)).reshape(1).view(np.float64)
+    names = spec.feature_names
+    return {PRICE if name == "close" else name: number(values[i]) for i, name in enumerate(names)}
 
 
 def thresholds_dict(thresholds: Thresholds, signal: Any) -> dict[str, Any]:
@@ -73,7 +77,12 @@ def thresholds_dict(thresholds: Thresholds, signal: Any) -> dict[str, Any]:
 
 
 def stage1_dict(
-    symbol: str, row: Any, signal: Any, thresholds: Thresholds, hints: tuple[str, ...] | list[str] = ()
+    symbol: str,
+    row: Any,
+    signal: Any,
+    thresholds: Thresholds,
+    hints: tuple[str, ...] | list[str] = (),
+    spec: FeatureSpec = DEFAULT_SPEC,
 ) -> dict[str, Any]:
     """The public Stage1 dictionary of a bar.
 
@@ -87,9 +96,9 @@ def stage1_dict(
         "symbol": parse_symbol(symbol),
         "timestamp": iso(int(signal.timestamp)) if signal.timestamp else None,
         "signal": name,
-        "trigger_reasons": list(decode_reasons(signal.reasons)),
+        "trigger_reasons": list(decode_reasons(signal.reasons, spec)),
         "suppressed": SUPPRESSED[int(signal.suppressed)],
-        "stats": stats_dict(row),
+        "stats": stats_dict(row, spec),
         "confidence": 0.0,
         "hints": list(hints),
         "state": STATES[name],
@@ -99,14 +108,16 @@ def stage1_dict(
     }
 
 
-def factor_lines(found: Any, rules: Any) -> list[tuple[str, tuple[float | None, float, float]]]:
+def factor_lines(
+    found: Any, rules: Any, names: tuple[str, ...] = FACTORS
+) -> list[tuple[str, tuple[float | None, float, float]]]:
     """(factor, (strength, weight, contribution)) of an ASSESSMENT; strength None: unavailable.
 
     The contributions add up to the score to the last bit, in any order.
     """
     return [
         (name, (number(found.strengths[i]), float(rules.weights[i]), float(found.contributions[i])))
-        for i, name in enumerate(FACTORS)
+        for i, name in enumerate(names)
     ]
 
 
@@ -155,6 +166,7 @@ def stage2_dict(
     used_default_calibration: bool = False,
     default_calibration_count: int = 0,
     processing_time_ms: float = 0.0,
+    spec: FeatureSpec = DEFAULT_SPEC,
 ) -> dict[str, Any]:
     """The public Stage2 dictionary of an ALERT.
 
@@ -169,7 +181,7 @@ def stage2_dict(
     result.update(
         timestamp=iso(int(found.timestamp)),
         signal="ALERT",
-        trigger_reasons=list(decode_reasons(signal.reasons)),
+        trigger_reasons=list(decode_reasons(signal.reasons, spec)),
         market_context=context_dict(symbol, found),
         anomaly_detection=flags_dict(found),
         confidence=float(found.confidence),
@@ -180,7 +192,7 @@ def stage2_dict(
             "reading": READINGS[int(found.reading)],
             "factors": {
                 name: dict(zip(("strength", "weight", "contribution"), line, strict=True))
-                for name, line in factor_lines(found, rules)
+                for name, line in factor_lines(found, rules, spec.factor_names)
             },
             "factors_confirmed": int(found.confirmed),
             "clustered": bool(found.clustered),
@@ -190,7 +202,7 @@ def stage2_dict(
         risk_parameters=risk_dict(found),
         recommendation=RECOMMENDATIONS[int(found.recommendation)],
         recommendation_detail=detail,
-        narrative=narrate(symbol, row, signal, found, limits, rules),
+        narrative=narrate(symbol, row, signal, found, limits, rules, spec),
         quality_metrics={
             "used_default_calibration": bool(used_default_calibration),
             "default_calibration_count": int(default_calibration_count),

@@ -84,11 +84,15 @@ class Prepared:
         self.bars = prepare_bars(candles, self.interval, reference, funding)
         self._inner = inner_of(finer, self.interval, self.bars)
         if features is None:
-            features = compute_features(candles, interval=self.interval, reference=reference, spec=self.spec)
+            features = compute_features(
+                candles, interval=self.interval, reference=reference, funding=funding, spec=self.spec
+            )
         columns = stored_columns(features, self.bars, self.spec)
         n = len(self.bars)
         self._packed = np.zeros(n, np.uint16)
-        self._screen = np.zeros((7, n), np.float32)
+        first = len(self.spec.feature_names) - len(self.spec.triggers)
+        self._own = columns[first:].copy()  # what own triggers saw; nothing of the rest stays
+        self._screen = np.zeros((7 + len(self._own), n), np.float32)
         self._prepared = np.zeros(n, pruned.PREPARED)
         params = self._params(Thresholds())
         params["limits"]["high_gate"] = math.inf
@@ -134,6 +138,7 @@ class Prepared:
             self._times,
             self._packed,
             self._screen,
+            self._own,
             self._prepared,
             params,
             rows,

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
-from aione_lab.backtest.conditions import Condition, conditions
+from aione_lab.backtest.conditions import DEFAULT_SPEC, Condition, conditions
 from aione_lab.backtest.decode import context_dict, factor_lines, flags_dict, number, risk_dict, single
 from aione_lab.backtest.narrative import narrate
 from aione_lab.engine.event import trade_dict
 from aione_lab.engine.records import DETAILS, READINGS, RECOMMENDATIONS, SIDES, SIGNALS, SUPPRESSED
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.engine.stage1 import count_reasons
 from aione_lab.units import iso, parse_symbol
 
@@ -159,13 +160,14 @@ def explain(
     params_record: Any,
     trade: Any | None = None,
     no_trade: str = "",
+    spec: FeatureSpec = DEFAULT_SPEC,
 ) -> Explanation:
     """Put the records of one bar into words.
 
     ``features_row`` (FEATURES), ``signal_record`` (SIGNAL), ``assessment_record`` (ASSESSMENT, None where
     the bar is no ALERT), ``params_record`` (PARAMS in force on the bar) and ``trade`` (TRADE that the bar's
     decision opened, or None) are single records or arrays of one; ``no_trade`` says why there is none where
-    one was recommended. ``symbol`` may be "".
+    one was recommended. ``symbol`` may be ""; ``spec`` names own triggers and factors.
     """
     row, signal, params = single(features_row), single(signal_record), single(params_record)
     limits, rules = params.limits, params.rules
@@ -176,7 +178,7 @@ def explain(
         "time": iso(int(signal.timestamp)),
         "signal": name,
         "suppressed": SUPPRESSED[int(signal.suppressed)],
-        "triggers": conditions(row, signal, limits, rules),
+        "triggers": conditions(row, signal, limits, rules, spec),
     }
     if assessment_record is None:
         return Explanation(rule=_why_no_alert(name, row, signal, limits, rules), **common)
@@ -192,12 +194,12 @@ def explain(
         score=float(found.score),
         coverage=float(found.coverage),
         confidence=float(found.confidence),
-        factors=tuple(FactorLine(factor, *line) for factor, line in factor_lines(found, rules)),
+        factors=tuple(FactorLine(factor, *line) for factor, line in factor_lines(found, rules, spec.factor_names)),
         steps=confidence_steps(found),
         context=context_dict(symbol, found),
         flags=tuple(flag for flag, up in flags_dict(found).items() if up),
         risk=risk_dict(found),
-        narrative=narrate(symbol, row, signal, found, limits, rules),
+        narrative=narrate(symbol, row, signal, found, limits, rules, spec),
         trade=None if trade is None else _trade(single(trade)),
         no_trade=no_trade,
     )

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from aione_lab.backtest.conditions import Condition, conditions
-from aione_lab.backtest.phrases import EN, FACTOR_NAMES, READING_NAMES, TEXT, TRIGGERS, UK
-from aione_lab.engine.records import FACTORS, READINGS, SIDES
+from aione_lab.backtest.conditions import DEFAULT_SPEC, Condition, conditions
+from aione_lab.backtest.phrases import EN, READING_NAMES, TEXT, TRIGGERS, UK, factor_noun, trigger_phrases
+from aione_lab.engine.records import READINGS, SIDES
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.units import parse_symbol
 
 LANGUAGES = (UK, EN)
@@ -28,24 +29,28 @@ class Sentence(NamedTuple):
     en: str
 
 
-def narrate(symbol: str, row: Any, signal: Any, found: Any, limits: Any, rules: Any) -> dict[str, str]:
+def narrate(
+    symbol: str, row: Any, signal: Any, found: Any, limits: Any, rules: Any, spec: FeatureSpec = DEFAULT_SPEC
+) -> dict[str, str]:
     """``{"uk": text, "en": text}`` of the alert; deterministic.
 
     ``row`` (FEATURES), ``signal`` (SIGNAL), ``found`` (ASSESSMENT), ``limits`` (LIMITS) and ``rules``
-    (RULES) are single records. ``symbol`` may be "" where none is known; InputError for anything else
-    that is no symbol.
+    (RULES) are single records; ``spec`` has the words of own triggers and factors. ``symbol`` may be "" where none
+    is known; InputError for anything else that is no symbol.
     """
-    parts = sentences(symbol, row, signal, found, limits, rules)
+    parts = sentences(symbol, row, signal, found, limits, rules, spec)
     return {UK: " ".join(part.uk for part in parts), EN: " ".join(part.en for part in parts)}
 
 
-def sentences(symbol: str, row: Any, signal: Any, found: Any, limits: Any, rules: Any) -> tuple[Sentence, ...]:
+def sentences(
+    symbol: str, row: Any, signal: Any, found: Any, limits: Any, rules: Any, spec: FeatureSpec = DEFAULT_SPEC
+) -> tuple[Sentence, ...]:
     """The sentences one by one, each with what it rests on; arguments as in ``narrate``."""
     name = parse_symbol(symbol) if symbol else ""
     decimals = price_decimals(float(found.price), float(rules.tick_size))
     parts = (
-        _triggers(name, conditions(row, signal, limits, rules), decimals),
-        _factors(found),
+        _triggers(name, conditions(row, signal, limits, rules, spec), decimals, spec),
+        _factors(found, spec),
         _levels(found, decimals),
     )
     return tuple(part for part in parts if part is not None)
@@ -73,17 +78,21 @@ def _number(value: float, kind: str, decimals: int, language: str) -> str:
     if kind == "percent":
         text = written(100 * value, 3 if abs(value) < 0.001 else 2, language)
         return f"{text}{SPACE}%" if language == UK else f"{text}%"
-    return written(value, {"one": 1, "two": 2, "price": decimals}[kind], language)
+    if kind == "own":  # a count, or three digits of whatever it is
+        decimals = 0 if value == round(value) else min(12, max(0, 2 - math.floor(math.log10(abs(value)))))
+    return written(value, {"one": 1, "two": 2}.get(kind, decimals), language)
 
 
-def _triggers(symbol: str, held: tuple[Condition, ...], decimals: int) -> Sentence | None:
+def _triggers(symbol: str, held: tuple[Condition, ...], decimals: int, spec: FeatureSpec) -> Sentence | None:
     if not held:
         return None
+    own = {(trigger.name, trigger.columns[0]): trigger_phrases(trigger) for trigger in spec.triggers}
     texts = {}
     for i, language in enumerate(LANGUAGES):
         named = []
         for condition in held:
-            kind, *phrases = TRIGGERS[condition.reason, condition.feature]
+            key = condition.reason, condition.feature
+            kind, *phrases = TRIGGERS[key] if key in TRIGGERS else own[key]
             if math.isnan(condition.value) or math.isnan(condition.limit):
                 named.append(phrases[i].bare)
                 continue
@@ -103,11 +112,12 @@ def _joined(named: list[str], language: str) -> str:
     return ", ".join(named[:-1]) + TEXT["and"][language] + named[-1]
 
 
-def _factors(found: Any) -> Sentence | None:
+def _factors(found: Any, spec: FeatureSpec) -> Sentence | None:
     """The factors that contribute most for and most against; of equals the first. None: nothing speaks."""
-    shares = [float(share) for share in found.contributions]
-    best = max(range(len(FACTORS)), key=lambda i: (shares[i], -i))
-    worst = min(range(len(FACTORS)), key=lambda i: (shares[i], i))
+    names = spec.factor_names
+    shares = [float(share) for share in found.contributions[: len(names)]]
+    best = max(range(len(names)), key=lambda i: (shares[i], -i))
+    worst = min(range(len(names)), key=lambda i: (shares[i], i))
     if shares[best] > 0:
         pattern = "for_and_against" if shares[worst] < 0 else "for"
     elif shares[worst] < 0:
@@ -118,8 +128,8 @@ def _factors(found: Any) -> Sentence | None:
     texts = {
         language: TEXT[pattern][language].format(
             reading=reading[language],
-            best=FACTOR_NAMES[FACTORS[best]][language],
-            worst=FACTOR_NAMES[FACTORS[worst]][language],
+            best=factor_noun(names[best], spec.factors, language),
+            worst=factor_noun(names[worst], spec.factors, language),
             strength=written(float(found.strengths[best]), 2, language, signed=True),
             weakness=written(float(found.strengths[worst]), 2, language, signed=True),
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from aione_lab.engine.custom import Factor, Trigger
+
 UK, EN = "uk", "en"
 
 
@@ -90,6 +92,16 @@ TRIGGERS: dict[tuple[str, str], tuple[str, Phrase, Phrase]] = {
     ),
 }
 
+
+
+def trigger_phrases(trigger: Trigger) -> tuple[str, Phrase, Phrase]:
+    """An own trigger's entry of TRIGGERS: the words of its declaration, else its name."""
+    plain = trigger.name.replace("_", " ").lower()
+    uk = trigger.phrase.get(UK, f"{trigger.name} ({{value}} за межі {{limit}})")
+    en = trigger.phrase.get(EN, f"{plain} ({{value}}, limit {{limit}})")
+    return "own", Phrase(uk, trigger.name), Phrase(en, plain)
+
+
 # Singular nouns all of them, because the sentence's verb is.
 FACTOR_NAMES: dict[str, dict[str, str]] = {
     "volume": {UK: "обсяг", EN: "volume"},
@@ -102,6 +114,15 @@ FACTOR_NAMES: dict[str, dict[str, str]] = {
     "velocity": {UK: "швидкість ціни", EN: "price velocity"},
     "volume_profile": {UK: "профіль обсягу", EN: "the volume profile"},
 }
+
+
+def factor_noun(name: str, factors: tuple[Factor, ...], language: str) -> str:
+    """What the narrative calls a factor, built-in or one of ``factors``."""
+    if name in FACTOR_NAMES:
+        return FACTOR_NAMES[name][language]
+    names = next(factor.names for factor in factors if factor.name == name)
+    return names.get(language, name if language == UK else name.replace("_", " "))
+
 
 # (reading, side) → what is argued for, Ukrainian in the genitive
 READING_NAMES: dict[tuple[str, str], dict[str, str]] = {

@@ -44,6 +44,7 @@ class Member:
     assessments: np.ndarray
     reasons: np.ndarray  # (alerts,) bit masks
     costs: Costs
+    spec: FeatureSpec
 
     @property
     def alert_correlation(self) -> np.ndarray:
@@ -89,7 +90,7 @@ class PortfolioResult:
         for trade, owner in zip(self.trade_records, self.owners, strict=True):
             member = self.members[owner]
             place = np.searchsorted(member.assessments["timestamp"], trade["signal_time"])
-            masks.append(decode_mask(int(member.reasons[place])))
+            masks.append(decode_mask(int(member.reasons[place]), member.spec.reasons))
         return masks
 
     @cached_property
@@ -329,6 +330,7 @@ def _member(result: Result, is_reference: bool) -> Member:
         assessments=result.assessment_records,
         reasons=result.signal_records["reasons"][places],
         costs=result.costs,
+        spec=result.spec,
     )
 
 

@@ -12,13 +12,13 @@ from aione_lab.backtest.prepare import bars_of, frame_ms, infer_interval, inner_
 from aione_lab.backtest.result import Result, features_frame
 from aione_lab.engine import bulk
 from aione_lab.engine.columns import scratch
-from aione_lab.engine.params import check_kind, params_record
+from aione_lab.engine.custom_run import run_features
+from aione_lab.engine.params import check_kind, limits_record, params_record
 from aione_lab.engine.records import (
     ASSESSMENT,
     FEATURE_NAMES,
     FEATURE_STATE,
     OUT,
-    REASONS,
     SIGNAL,
     STATE,
     TRADE,
@@ -94,13 +94,19 @@ def replay(
     out = np.zeros(1, OUT)
     rows, block = scratch()
     states = np.zeros(1, STATE)
-    columns = np.empty((len(FEATURE_NAMES), n)) if features is None else stored_columns(features, bars, spec)
     params = params_record(schedule[0][1], interval, spec, settings, costs)
+    spans = [(first, last, limits_record(limits, spec)) for first, last, limits in _spans(schedule, n)]
     bulk.start_state(states, params)
+    loop, state = bulk.replay_features, states["stages"]
+    if features is not None:
+        columns = stored_columns(features, bars, spec)
+    elif spec.custom:
+        columns = _feature_columns(bars, spec, interval)
+    else:  # nothing comes between features and stages: one loop does both
+        columns, loop, state = np.empty((len(FEATURE_NAMES), n)), bulk.replay_bars, states
     n_alerts = n_trades = 0
-    for first, last, limits in _spans(schedule, n):
-        params["limits"] = limits.record()
-        loop, state = (bulk.replay_bars, states) if features is None else (bulk.replay_features, states["stages"])
+    for first, last, limits in spans:
+        params["limits"] = limits
         new_alerts, new_trades = loop(
             state,
             bars,
@@ -142,22 +148,25 @@ def compute_features(
     *,
     interval: str | None = None,
     reference: pd.DataFrame | pd.Series | None = None,
+    funding: pd.DataFrame | pd.Series | None = None,
     spec: FeatureSpec | None = None,
 ) -> pd.DataFrame:
     """The features of ``candles``, one row a bar, one float64 column a feature; NaN: not known yet.
 
-    They depend on the candles, the interval, ``spec`` and the reference, never on a threshold.
+    They depend on the candles, the interval, ``spec`` and the reference, never on a threshold; ``funding`` is there
+    for own triggers and factors that read it.
     """
     spec = FeatureSpec() if spec is None else spec
     check_kind("spec", spec, FeatureSpec)
     interval = infer_interval(candles) if interval is None else interval
-    bars = prepare_bars(candles, interval, reference)
+    bars = prepare_bars(candles, interval, reference, funding)
+    return features_frame(_feature_columns(bars, spec, interval), bars["timestamp"], spec)
+
+
+def _feature_columns(bars: np.ndarray, spec: FeatureSpec, interval: str) -> np.ndarray:
     states = np.zeros(1, FEATURE_STATE)
-    rows, block = scratch()
-    columns = np.empty((len(FEATURE_NAMES), len(bars)))
     bulk.start_features(states)
-    bulk.compute_features(states, bars, spec.record(interval), rows, block, columns)
-    return features_frame(columns, bars["timestamp"], spec)
+    return run_features(states, bars, spec, interval)
 
 
 def triggers(
@@ -165,25 +174,34 @@ def triggers(
     thresholds: Thresholds | None = None,
     *,
     settings: Settings | None = None,
+    spec: FeatureSpec | None = None,
 ) -> pd.DataFrame:
     """Which Stage1 reasons hold on each bar: one boolean column a reason, in their fixed order.
 
     ``features`` is ``result.features`` or ``compute_features(...)``. Gates and cool-down are apart: they
-    decide about alerts, not about reasons. All False while warming up.
+    decide about alerts, not about reasons. All False while warming up. ``spec`` is that of the features; it is only
+    needed where it has triggers or factors of its own.
     """
     thresholds = Thresholds() if thresholds is None else thresholds
-    columns = _checked_columns(features)
+    spec = FeatureSpec() if spec is None else spec
+    check_kind("spec", spec, FeatureSpec)
+    columns = _checked_columns(features, spec)
     # The interval steers nothing that a trigger reads; costs neither.
-    params = params_record(thresholds, "1m", FeatureSpec(), Settings() if settings is None else settings, Costs())
+    params = params_record(thresholds, "1m", spec, Settings() if settings is None else settings, Costs())
     rows, block = scratch()
     masks = np.zeros(columns.shape[1], np.int64)
     bulk.trigger_masks(columns, params, rows, block, np.zeros(1, SIGNAL), masks)
-    return pd.DataFrame({name: (masks >> i & 1).astype(bool) for i, name in enumerate(REASONS)}, index=features.index)
+    held = {name: (masks >> i & 1).astype(bool) for i, name in enumerate(spec.reasons)}
+    return pd.DataFrame(held, index=features.index)
 
 
-def _checked_columns(features: pd.DataFrame) -> np.ndarray:
-    if not isinstance(features, pd.DataFrame) or tuple(features.columns) != FEATURE_NAMES:
+def _checked_columns(features: pd.DataFrame, spec: FeatureSpec) -> np.ndarray:
+    if not isinstance(features, pd.DataFrame) or not {*FEATURE_NAMES} <= {*features.columns}:
         raise InputError.of("features", type(features).__name__, "must be the frame that compute_features returns")
+    if tuple(features.columns) != spec.feature_names:
+        own = [str(name) for name in features.columns if name not in FEATURE_NAMES]
+        expected = ", ".join(spec.feature_names[len(FEATURE_NAMES) :]) or "none"
+        raise InputError.of("features", own, f"own columns must be those of the spec: {expected}")
     columns = np.ascontiguousarray(features.to_numpy(dtype=np.float64).T).view()
     columns.flags.writeable = False
     return columns
@@ -192,7 +210,7 @@ def _checked_columns(features: pd.DataFrame) -> np.ndarray:
 def stored_columns(features: pd.DataFrame, bars: np.ndarray, spec: FeatureSpec) -> np.ndarray:
     """Feature columns (F, n) of a frame, checked against the bars and the spec they must belong to."""
     check_kind("spec", spec, FeatureSpec)
-    columns = _checked_columns(features)
+    columns = _checked_columns(features, spec)
     close = columns[FEATURE_NAMES.index("close")]
     if features.attrs.get("spec", spec.digest()) != spec.digest():
         raise InputError.of("features", "computed with another FeatureSpec", "must be those of the spec that is given")

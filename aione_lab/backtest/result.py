@@ -18,11 +18,9 @@ from aione_lab.engine.params import params_record
 from aione_lab.engine.records import (
     ASSESSMENT,
     DETAILS,
-    FACTORS,
     FEATURE_NAMES,
     FLAGS,
     READINGS,
-    REASONS,
     RECOMMENDATIONS,
     SCENARIOS,
     SIDES,
@@ -94,7 +92,7 @@ class Result:
         records = self.signal_records
         masks, place = np.unique(records["reasons"], return_inverse=True)
         reasons = np.empty(len(masks), dtype=object)
-        reasons[:] = [decode_mask(int(mask)) for mask in masks]
+        reasons[:] = [decode_mask(int(mask), self.spec.reasons) for mask in masks]
         columns: dict[str, Any] = {
             "signal": named(records["signal"], SIGNALS),
             "trigger_reasons": reasons[place],
@@ -128,7 +126,7 @@ class Result:
         for i in range(3):
             frame[f"target_{i + 1}"] = records["targets"][:, i]
         for kind in ("strengths", "contributions"):
-            for i, factor in enumerate(FACTORS):
+            for i, factor in enumerate(self.spec.factor_names):
                 frame[f"{factor}_{kind[:-1]}"] = records[kind][:, i]
         return frame
 
@@ -190,7 +188,7 @@ class Result:
         alert = records["signal"] == SIGNALS.index("ALERT")
         rows = {
             name: ((held := records["reasons"] >> i & 1 == 1).sum() / days, (held & alert).sum() / days)
-            for i, name in enumerate(REASONS)
+            for i, name in enumerate(self.spec.reasons)
         }
         return pd.DataFrame(rows, index=["bars_per_day", "alerts_per_day"]).T.rename_axis("reason")
 
@@ -217,6 +215,7 @@ class Result:
             params[0],
             trade[0] if len(trade) else None,
             "" if len(trade) else self._no_trade(at),
+            self.spec,
         )
 
     def _no_trade(self, at: int) -> str:
@@ -266,6 +265,6 @@ def features_frame(columns: np.ndarray, times: np.ndarray, spec: FeatureSpec) ->
     """Feature columns (F, n) as a read-only DataFrame on a UTC index; it remembers the spec they came from."""
     view = columns.T.view()
     view.flags.writeable = False
-    frame = pd.DataFrame(view, index=utc(times), columns=list(FEATURE_NAMES), copy=False)
+    frame = pd.DataFrame(view, index=utc(times), columns=list(spec.feature_names), copy=False)
     frame.attrs["spec"] = spec.digest()
     return frame

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aione_lab.backtest.conditions import DEFAULT_SPEC
 from aione_lab.backtest.decode import PRICE
-from aione_lab.engine.params import rules_record
-from aione_lab.engine.records import ASSESSMENT, FEATURE_NAMES, FEATURES, PARAMS, REASONS, SIGNAL, SIGNALS
+from aione_lab.engine.params import limits_record, rules_record
+from aione_lab.engine.records import ASSESSMENT, FEATURES, PARAMS, SIGNAL, SIGNALS
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.engine.stage2 import assess
 from aione_lab.errors import InputError
 from aione_lab.jit import njit
@@ -73,22 +75,28 @@ def read_head(signal: Any) -> Head:
 
 
 def read_alert(
-    signal: Mapping[str, Any], head: Head, settings: Settings, costs: Costs, interval: str, classes: AssetClasses
+    signal: Mapping[str, Any],
+    head: Head,
+    settings: Settings,
+    costs: Costs,
+    interval: str,
+    classes: AssetClasses,
+    spec: FeatureSpec = DEFAULT_SPEC,
 ) -> AlertInput:
     """Records of an ALERT; InputError names the field that is missing or wrong.
 
     A signal without a time is of now.
     """
     moment = time.time_ns() // 1_000_000 if head.time is None else head.time
-    row = _features(signal.get("stats"))
-    thresholds, limits = _thresholds(signal.get("thresholds"), head.symbol, classes)
+    row = _features(signal.get("stats"), spec)
+    thresholds, limits = _thresholds(signal.get("thresholds"), head.symbol, classes, spec)
     params = np.zeros(1, PARAMS)
     params["limits"] = limits
-    params["rules"] = rules_record(settings, costs, INTERVALS[interval])
+    params["rules"] = rules_record(settings, costs, INTERVALS[interval], spec)
     record = np.zeros(1, SIGNAL)
     record["timestamp"] = moment
     record["signal"] = SIGNALS.index("ALERT")
-    record["reasons"] = _mask(signal.get("trigger_reasons", ()))
+    record["reasons"] = _mask(signal.get("trigger_reasons", ()), spec.reasons)
     atr_7d = float(row["atr_7d"][0])
     resolve(limits[0], atr_7d, record[0])
     is_default = _is_default(thresholds, thresholds_for(head.symbol, None, classes), atr_7d)
@@ -108,17 +116,18 @@ def _assess(times: Any, rows: Any, masks: Any, params: Any, found: Any) -> None:
     assess(times[0], rows[0], masks[0], params[0].limits, params[0].rules, found[0])
 
 
-def _features(stats: Any) -> np.ndarray:
+def _features(stats: Any, spec: FeatureSpec) -> np.ndarray:
     """FEATURES (1,) of ``stats``; what is missing, None or NaN stays unknown."""
     if not isinstance(stats, Mapping):
         raise InputError.of("stats", stats, "must be a mapping of numbers by name")
-    row = np.full(1, math.nan, np.float64).repeat(len(FEATURE_NAMES)).view(FEATURES)
-    for feature in FEATURE_NAMES:
+    values = np.full(FEATURES.itemsize // 8, math.nan)
+    row = values.view(FEATURES)
+    for i, feature in enumerate(spec.feature_names):
         name = PRICE if feature == "close" else feature
         value = stats.get(name)
         if value is None:
             continue
-        row[feature] = _number(value, f"stats.{name}")
+        values[i] = _number(value, f"stats.{name}")
     for name in REQUIRED:
         if math.isnan(row["close" if name == PRICE else name][0]):
             raise InputError.of(f"stats.{name}", stats.get(name), "is required and must be a finite number")
@@ -127,6 +136,9 @@ def _features(stats: Any) -> np.ndarray:
             raise InputError.of(f"stats.{name}", stats[name], "must be greater than zero")
     if not 0 <= row["rsi"][0] <= 100:
         raise InputError.of("stats.rsi", stats["rsi"], "must lie between 0 and 100")
+    for name in (name for factor in spec.factors for name in factor.columns):
+        if stats.get(name) is not None and abs(stats[name]) > 1:
+            raise InputError.of(f"stats.{name}", stats[name], "must lie between -1 and 1")
     _check_order(row[0])
     # What follows from other numbers need not be given.
     close, atr = row["close"], row["atr"]
@@ -163,33 +175,35 @@ def _number(value: Any, name: str) -> float:
     raise InputError.of(name, value, "must be a finite number, or None where it is not known")
 
 
-def _mask(reasons: Any) -> int:
+def _mask(reasons: Any, names: tuple[str, ...]) -> int:
     if isinstance(reasons, str) or not isinstance(reasons, (list, tuple, set, frozenset)):
         raise InputError.of("trigger_reasons", reasons, "must be a list of reasons")
     mask = 0
     for reason in reasons:
-        if not isinstance(reason, str) or reason not in REASONS:
-            raise InputError.unknown("trigger_reasons", reason, REASONS)
-        mask |= 1 << REASONS.index(reason)
+        if not isinstance(reason, str) or reason not in names:
+            raise InputError.unknown("trigger_reasons", reason, names)
+        mask |= 1 << names.index(reason)
     return mask
 
 
-def _thresholds(given: Any, symbol: str, classes: AssetClasses) -> tuple[Thresholds, np.ndarray]:
+def _thresholds(
+    given: Any, symbol: str, classes: AssetClasses, spec: FeatureSpec
+) -> tuple[Thresholds, np.ndarray]:
     """Thresholds of the signal and their LIMITS (1,); those of the asset class where it brings none."""
     if given is None or (isinstance(given, Mapping) and not given):
         given = thresholds_for(symbol, None, classes)
     if isinstance(given, Thresholds):
-        return given, given.record()
+        return given, limits_record(given, spec)
     if isinstance(given, Mapping):
         low, high = given.get("low_gate"), given.get("high_gate")
         if isinstance(low, float) and isinstance(high, float) and 0 < high <= low:
             # A fixed gate and one that follows the symbol can cross on a bar: fine there, no set to start from.
             thresholds = Thresholds.from_json({**given, "high_gate": None})
-            limits = thresholds.record()
+            limits = limits_record(thresholds, spec)
             limits["high_gate"] = high
             return thresholds, limits
     thresholds = Thresholds.from_json(given)
-    return thresholds, thresholds.record()
+    return thresholds, limits_record(thresholds, spec)
 
 
 def _is_default(thresholds: Thresholds, own: Thresholds, atr_7d: float) -> bool:

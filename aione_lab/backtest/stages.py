@@ -115,7 +115,7 @@ class AssetMonitorStage1:
             spec=self.spec,
             settings=self.settings,
         )
-        return stage1_dict(symbol, last.row, last.signal, thresholds, [*hints, *last.hints])
+        return stage1_dict(symbol, last.row, last.signal, thresholds, [*hints, *last.hints], self.spec)
 
     async def _thresholds(self, symbol: str) -> tuple[Thresholds, list[str]]:
         if isinstance(self._given, Thresholds):
@@ -144,7 +144,8 @@ class AssetMonitorStage1:
 class Stage2Processor:
     """Stage2 of an ALERT that Stage1 gave: context, confidence, risk and a recommendation.
 
-    ``settings`` and ``costs`` (for the tick alone) are those of the replay it should agree with. With a
+    ``settings``, ``costs`` (for the tick alone) and ``spec`` (for own triggers and factors alone) are those of the
+    replay it should agree with. With a
     ``calib_queue``, an ALERT on default thresholds asks for a calibration of its symbol,
     ``put(symbol, tf, priority, is_urgent=True)``, at most once in ``CALIBRATION_PAUSE_MS``.
     """
@@ -157,12 +158,15 @@ class Stage2Processor:
         costs: Costs | None = None,
         interval: str = "1m",
         classes: AssetClasses = DEFAULT_CLASSES,
+        spec: FeatureSpec | None = None,
     ) -> None:
         self.calib_queue = calib_queue
         self.settings = Settings() if settings is None else settings
         self.costs = Costs() if costs is None else costs
         check_kind("settings", self.settings, Settings)
         check_kind("costs", self.costs, Costs)
+        self.spec = FeatureSpec() if spec is None else spec
+        check_kind("spec", self.spec, FeatureSpec)
         interval_ms(interval)
         self.interval = interval
         self.classes = classes
@@ -187,7 +191,7 @@ class Stage2Processor:
             head = read_head(signal)
             if head.signal != "ALERT":
                 return {**empty_stage2(symbol), "signal": head.signal, "timestamp": moment}
-            alert = read_alert(signal, head, self.settings, self.costs, self.interval, self.classes)
+            alert = read_alert(signal, head, self.settings, self.costs, self.interval, self.classes, self.spec)
             found = await asyncio.to_thread(assess_alert, alert)
             count = self._count_default(alert)
             result = stage2_dict(
@@ -199,6 +203,7 @@ class Stage2Processor:
                 alert.thresholds,
                 used_default_calibration=alert.is_default,
                 default_calibration_count=count,
+                spec=self.spec,
             )
             if alert.is_default:
                 await self._ask_calibration(alert)

@@ -13,11 +13,11 @@ from aione_lab.backtest.prepare import frame_ms, inner_of, prepare_bars
 from aione_lab.engine import bulk
 from aione_lab.engine.bulk import seed_days, start_state
 from aione_lab.engine.columns import scratch
+from aione_lab.engine.custom_run import run_features
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import (
     ASSESSMENT,
     BAR,
-    FEATURE_NAMES,
     FEATURES,
     OUT,
     SIGNAL,
@@ -70,12 +70,14 @@ def replay_last_bar(
     hints = [] if days is None else _seed_days(states, params, days, bars, spec)
     n = len(bars)
     rows, block = scratch()
-    columns, signals = np.empty((len(FEATURE_NAMES), n)), np.zeros(n, SIGNAL)
-    alerts, trades = np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
+    signals, alerts, trades = np.zeros(n, SIGNAL), np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
+    loop, state = bulk.replay_features, states["stages"]
+    if spec.custom:
+        columns = run_features(states["features"], bars, spec, interval)
+    else:
+        columns, loop, state = np.empty((len(spec.feature_names), n)), bulk.replay_bars, states
     inner = inner_of(None, interval, bars)
-    bulk.replay_bars(
-        states, bars, *inner, 0, n, params, np.zeros(1, OUT), rows, block, columns, signals, alerts, trades
-    )
+    loop(state, bars, *inner, 0, n, params, np.zeros(1, OUT), rows, block, columns, signals, alerts, trades)
     row, signal = features_at(columns, n - 1), signals[-1]
     return LastBar(row, signal, tuple(hints + _hints(row, signal, bars, spec, interval)))
 

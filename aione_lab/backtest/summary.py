@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from aione_lab.engine.records import EXITS, REASONS, RECOMMENDATIONS, SUPPRESSED
+from aione_lab.engine.records import EXITS, RECOMMENDATIONS, SUPPRESSED
 from aione_lab.units import iso
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ def counts(result: Result) -> dict[str, Any]:
         "suppressed": {
             name: int((signals["suppressed"] == code).sum()) for code, name in enumerate(SUPPRESSED) if name
         },
-        "reasons": {name: rates.loc[name].to_dict() for name in REASONS},
+        "reasons": {name: rates.loc[name].to_dict() for name in result.spec.reasons},
         "exits": {name: int((trades["exit_reason"] == code).sum()) for code, name in enumerate(EXITS) if name},
     }
 

@@ -3,7 +3,8 @@
 The few lines that store what a bar left stand in two loops: every function that takes a whole record costs
 most of a second of compiling.
 
-``columns`` are float64 of shape (len(FEATURE_NAMES), bars), see ``columns.py``.
+``columns`` are float64 of shape (F, bars), see ``columns.py``. What own triggers and factors give is in them before
+the stages run (``custom_run.py``); only without any does one loop do everything.
 """
 
 from __future__ import annotations
@@ -135,6 +136,18 @@ def start_state(states, params):
 def push_bar(states, bars, inner, params, outs):
     """One bar: ``step_bar`` on arrays of length 1."""
     step_bar(states[0], bars[0], inner, params[0], outs[0])
+
+
+@njit
+def push_features(states, bars, params, outs):
+    """The first half of a step on arrays of length 1."""
+    features_step(states[0].features, bars[0], params[0].spec, outs[0].features)
+
+
+@njit
+def push_stages(states, bars, inner, params, outs):
+    """The second half of a step on arrays of length 1, over ``outs[0].features``."""
+    stages_step(states[0].stages, bars[0], inner, outs[0].features, params[0].limits, params[0].rules, outs[0])
 
 
 @njit

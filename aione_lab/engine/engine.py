@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from aione_lab.engine import bulk
+from aione_lab.engine.custom_run import BUILT_IN, CustomRun, custom_run
 from aione_lab.engine.event import Event
-from aione_lab.engine.params import params_record
+from aione_lab.engine.params import check_kind, limits_record, params_record
 from aione_lab.engine.records import BAR, LAYOUT, OUT, STATE
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError, SequenceBreak
@@ -55,6 +56,8 @@ class Engine:
         self._state = np.zeros(1, STATE)
         self._out = np.zeros(1, OUT)
         self._out_bytes = self._out.view(np.uint8)  # copying bytes is 100 times quicker than copying fields
+        self._out["features"]["custom"] = math.nan
+        self._custom = custom_run(self.spec)
         self._bar = np.zeros(1, BAR)
         self._no_inner = np.zeros(0, BAR)
         bulk.start_state(self._state, self._params)
@@ -70,7 +73,7 @@ class Engine:
     def thresholds(self, thresholds: Thresholds) -> None:
         if not isinstance(thresholds, Thresholds):
             raise InputError.of("thresholds", thresholds, "must be a Thresholds object")
-        self._params["limits"] = thresholds.record()
+        self._params["limits"] = limits_record(thresholds, self.spec)
         self._thresholds = thresholds
 
     @property
@@ -116,10 +119,25 @@ class Engine:
                 raise InputError.of("funding", funding, "must be a rate between -1 and 1, such as 0.0001")
         self._bar[0] = (time, *prices, close, rate)
         inner = _read_finer(finer, time, self._step_ms) if len(finer) else self._no_inner
-        bulk.push_bar(self._state, self._bar, inner, self._params, self._out)
+        if self._custom is None:
+            bulk.push_bar(self._state, self._bar, inner, self._params, self._out)
+        else:
+            self._push_with(self._custom, inner)
         self._last_time = time
         self._after_gap = False
-        return Event(self.symbol, self._out_bytes.copy())
+        return Event(self.symbol, self._out_bytes.copy(), self.spec)
+
+    def _push_with(self, custom: CustomRun, inner: np.ndarray) -> None:
+        """The step in three calls: features, own steps, stages. Nothing has happened where an own step fails."""
+        before, memory = self._state.copy(), custom.memory.copy()
+        bulk.push_features(self._state, self._bar, self._params, self._out)
+        row = self._out_bytes[: self.spec.row_dtype.itemsize].view(np.float64).reshape(-1, 1)
+        try:
+            custom.fill(self._bar, row[:BUILT_IN], row[BUILT_IN:], self._step_ms)
+        except InputError:
+            self._state, custom.memory = before, memory
+            raise
+        bulk.push_stages(self._state, self._bar, inner, self._params, self._out)
 
     def _check_sequence(self, time: int) -> None:
         expected = self._last_time + self._step_ms
@@ -138,6 +156,8 @@ class Engine:
         long); what replay does at a gap.
         """
         bulk.break_state(self._state, self._params, self._out)
+        if self._custom is not None:
+            self._custom.forget()
         self._after_gap = True
         return self._out["trade"][: int(self._out["trades"][0])].copy()
 
@@ -155,7 +175,10 @@ class Engine:
         bulk.seed_days(self._state, self._params, highs, lows, to_ms(last_day, "last_day") // DAY_MS)
 
     def snapshot(self) -> bytes:
-        """Everything: configuration, position in the stream, and the state's bytes, with a checksum."""
+        """Everything: configuration, position in the stream, and the state's bytes, with a checksum.
+
+        Of own triggers and factors their memory is in it, and not their code.
+        """
         head = {
             "layout": LAYOUT,
             "state_bytes": STATE.itemsize,
@@ -169,12 +192,17 @@ class Engine:
             "costs": self.costs.model_dump(mode="json"),
         }
         text = json.dumps(head).encode()
-        body = len(text).to_bytes(4, "big") + text + self._state.tobytes()
+        memory = b"" if self._custom is None else self._custom.memory.tobytes()
+        body = len(text).to_bytes(4, "big") + text + self._state.tobytes() + memory
         return _MAGIC + hashlib.sha256(body).digest() + body
 
     @classmethod
-    def restore(cls, blob: bytes) -> Engine:
-        """The engine that ``snapshot`` saw. Raises InputError for damaged bytes or another layout."""
+    def restore(cls, blob: bytes, *, spec: FeatureSpec | None = None) -> Engine:
+        """The engine that ``snapshot`` saw. Raises InputError for damaged bytes or another layout.
+
+        ``spec`` is needed where it had triggers or factors of its own, whose code no snapshot carries; it must equal
+        the one that the snapshot was made with.
+        """
         if not isinstance(blob, (bytes, bytearray, memoryview)):
             raise InputError.of("blob", type(blob).__name__, "must be the bytes that snapshot() returned")
         blob = bytes(blob)
@@ -191,7 +219,7 @@ class Engine:
                 head["symbol"],
                 Thresholds.from_json(head["thresholds"]),
                 interval=head["interval"],
-                spec=FeatureSpec(**head["spec"]),
+                spec=_spec_of(head["spec"], spec),
                 settings=Settings(**head["settings"]),
                 costs=Costs(**head["costs"]),
             )
@@ -200,14 +228,35 @@ class Engine:
             raise
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError.of("blob", bytes(blob[:16]), f"has a head that is none ({error!r})") from None
-        if len(state) != STATE.itemsize or type(last_time) is not int or type(after_gap) is not bool:
+        memory = engine._custom.memory if engine._custom is not None else np.zeros(0, np.uint8)
+        if len(state) != STATE.itemsize + memory.nbytes or type(last_time) is not int or type(after_gap) is not bool:
             raise InputError.of("blob", bytes(blob[:16]), "does not hold what its head says")
-        engine._state = np.frombuffer(state, STATE).copy()
+        engine._state = np.frombuffer(state, STATE, 1).copy()
+        if engine._custom is not None:
+            engine._custom.memory = np.frombuffer(state, memory.dtype, 1, STATE.itemsize).copy()
         if last_time != engine._state["stages"]["last_time"][0]:
             raise InputError.of("blob", bytes(blob[:16]), f"ends at {last_time}, its state does not")
         engine._last_time = last_time
         engine._after_gap = after_gap
         return engine
+
+
+def _spec_of(written: Any, given: FeatureSpec | None) -> FeatureSpec:
+    """The spec of a snapshot: what its head says, or the given one where that says the same."""
+    if not isinstance(written, dict):
+        raise TypeError("spec is no object")
+    names = [entry["name"] for kind in ("triggers", "factors") for entry in written.get(kind, ())]
+    if given is None:
+        if names:
+            allowed = f"has code that no snapshot carries: restore(blob, spec=…) with the spec that declares {names}"
+            raise InputError.of("blob", ", ".join(names), allowed)
+        return FeatureSpec(**written)
+    check_kind("spec", given, FeatureSpec)
+    now = given.model_dump(mode="json")
+    changed = [name for name in {**written, **now} if written.get(name) != now.get(name)]
+    if changed:
+        raise InputError.of("spec", ", ".join(changed), "differs from the one that the snapshot was made with")
+    return given
 
 
 def _open_time(time: Any, step_ms: int, interval: str) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
 from aione_lab.engine.records import (
     EXITS,
-    FEATURE_NAMES,
     OUT,
     REASONS,
     RECOMMENDATIONS,
@@ -18,34 +17,33 @@ from aione_lab.engine.records import (
     SUPPRESSED,
     TRADE,
 )
+from aione_lab.engine.spec import FeatureSpec
 
 _NUMBERS = ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold", "equity")
-_MASKS: dict[int, tuple[str, ...]] = {}
+_DEFAULT = FeatureSpec()
 
 
-def decode_mask(mask: int) -> tuple[str, ...]:
-    """Names of the reasons in a Stage1 bit mask, in their fixed order."""
-    names = _MASKS.get(mask)
-    if names is None:
-        names = tuple(name for i, name in enumerate(REASONS) if mask >> i & 1)
-        _MASKS[mask] = names
-    return names
+@lru_cache(maxsize=65_536)
+def decode_mask(mask: int, names: tuple[str, ...] = REASONS) -> tuple[str, ...]:
+    """Names of the reasons in a Stage1 bit mask, in their fixed order; ``names``: ``spec.reasons``."""
+    return tuple(name for i, name in enumerate(names) if mask >> i & 1)
 
 
 class Event:
     """One bar's outcome. Numeric records behind it equal replay's byte for byte.
 
-    ``signal_record`` (SIGNAL), ``feature_record`` (FEATURES), ``assessment_record`` (ASSESSMENT, or None
+    ``signal_record`` (SIGNAL), ``feature_record`` (``spec.row_dtype``), ``assessment_record`` (ASSESSMENT, or None
     where the bar is no ALERT) and ``trade_records`` (TRADE arrays, 0 or 1 long) are the numbers; the
     other attributes are their readable forms.
     """
 
-    __slots__ = ("__dict__", "_raw", "symbol")
+    __slots__ = ("__dict__", "_raw", "_spec", "symbol")
 
-    def __init__(self, symbol: str, raw: np.ndarray) -> None:
-        """``raw``: the bytes (uint8) of one OUT record, owned by this event."""
+    def __init__(self, symbol: str, raw: np.ndarray, spec: FeatureSpec = _DEFAULT) -> None:
+        """``raw``: the bytes (uint8) of one OUT record, owned by this event; ``spec`` has the names."""
         self.symbol = symbol
         self._raw = raw
+        self._spec = spec
 
     @cached_property
     def _out(self) -> np.ndarray:
@@ -57,7 +55,8 @@ class Event:
 
     @property
     def feature_record(self) -> np.ndarray:
-        return self._out["features"]
+        dtype = self._spec.row_dtype
+        return self._raw[: dtype.itemsize].view(dtype)
 
     @property
     def assessment_record(self) -> np.ndarray | None:
@@ -78,7 +77,7 @@ class Event:
 
     @cached_property
     def trigger_reasons(self) -> tuple[str, ...]:
-        return decode_mask(int(self._out["signal"]["reasons"][0]))
+        return decode_mask(int(self._out["signal"]["reasons"][0]), self._spec.reasons)
 
     @cached_property
     def suppressed(self) -> str:
@@ -125,7 +124,7 @@ class Event:
 
     @cached_property
     def features(self) -> dict[str, float]:
-        return {name: float(self._out["features"][name][0]) for name in FEATURE_NAMES}
+        return dict(zip(self._spec.feature_names, self.feature_record[0].item(), strict=True))
 
     @cached_property
     def trades(self) -> tuple[dict[str, Any], ...]:

@@ -86,10 +86,10 @@ PROGRESS = record_dtype(
 
 @njit
 def prepare(columns, bars, params, rows, block, signals, found, packed, screen, prepared):
-    """Fill what all sets share: ``packed`` (n,) u2, ``screen`` (7, n) f4, ``prepared`` (n,) PREPARED.
+    """Fill what all sets share: ``packed`` (n,) u2, ``screen`` (7 + T, n) f4, ``prepared`` (n,) PREPARED.
 
-    ``screen`` rows: volume_z, rsi, rsi_mean, |vwap_dev|, atr_pct, atr_7d, adaptive vol_z. The limits in ``params`` must
-    carry an infinite high gate, so that VOLATILITY_SPIKE means a burst alone.
+    ``screen`` rows: volume_z, rsi, rsi_mean, |vwap_dev|, atr_pct, atr_7d, adaptive vol_z, and the numbers of the T own
+    triggers. The limits in ``params`` must carry an infinite high gate, so that VOLATILITY_SPIKE means a burst alone.
     """
     param, signal, assessment, never = params[0], signals[0], found[0], np.zeros(1, PROGRESS)[0]
     size = block.shape[0]
@@ -106,6 +106,8 @@ def prepare(columns, bars, params, rows, block, signals, found, packed, screen, 
             screen[4, t] = row.atr_pct
             screen[5, t] = row.atr_7d
             screen[6, t] = adaptive_vol_z(row.atr_7d)
+            for j in range(param.limits.custom_count):
+                screen[7 + j, t] = row.custom[param.limits.custom_first + j]
             out.timestamp = bars[t].timestamp
             out.volume_z = row.volume_z
             out.rsi = row.rsi
@@ -147,6 +149,16 @@ def _screen_slice(packed, screen, first, last, limits, lows, highs, possible):
     the loop has neither branches nor index arithmetic and the compiler makes vector code of it.
     ``lows, highs`` (SLICE,) f4 are scratch for the RSI levels.
     """
+    possible[:] = 0
+    for j in range(limits.custom_count):
+        # Rounding to float32 keeps ≥ and ≤: no margin is needed where two numbers are compared as they are.
+        values, low, high = (
+            screen[7 + j, first:last],
+            np.float32(limits.custom_least[j]),
+            np.float32(limits.custom_most[j]),
+        )
+        for i in range(values.size):
+            possible[i] += np.uint8(values[i] >= low) | np.uint8(values[i] <= high)
     down = np.float32(1.0) - MARGIN
     up = np.float32(1.0) + MARGIN
     fixed_low = limits.low_gate == limits.low_gate
@@ -170,7 +182,7 @@ def _screen_slice(packed, screen, first, last, limits, lows, highs, possible):
         mean = atr_7d[i]
         atr = atr_pct[i] * up
         bit = np.int32(bits[i])
-        held = bit & COUNT_BITS
+        held = (bit & COUNT_BITS) + np.int32(possible[i])
         held += np.int32(volume_z[i] + MARGIN >= (vol_a * adaptive[i] + vol_b) * down)
         held += np.int32(rsi[i] <= lows[i]) + np.int32(rsi[i] >= highs[i])
         held += np.int32(vwap[i] * up >= vwap_a * mean + vwap_b)
@@ -273,6 +285,7 @@ def run_sets(
     times,
     packed,
     screen,
+    own,
     prepared,
     params,
     rows,
@@ -288,6 +301,7 @@ def run_sets(
 ):
     """Trades of every set in ``params`` (k,) over prepared bars; ``inner, offsets`` as in ``bulk``.
 
+    ``own`` (T, n): the exact numbers of the own triggers, T ≥ 0.
     Written per set: ``stages`` (k,) of STAGE_STATE, which begin with their cash; ``progress`` (k,);
     ``trades`` (k, room), where room exceeds the alerts that a cool-down lets through; ``daily`` (k, days),
     equity at the last bar of each day that saw a position, NaN elsewhere. ``times`` (n,) are the bars'
@@ -308,6 +322,8 @@ def run_sets(
                 if state.last_alert > 0 and time - state.last_alert < rules.cooldown_ms:
                     continue
                 bar, bits = prepared[t], np.int64(packed[t])
+                for j in range(limits.custom_count):
+                    row.custom[limits.custom_first + j] = own[j, t]
                 if not _alerts(bar, bits, limits, rules, row, signal):
                     continue
                 state.last_alert = time

@@ -4,6 +4,8 @@ All dtypes are ``np.record`` types: kernels and plain Python (JIT off) read them
 field may have the name of a numpy attribute (mean, flags, …), which would hide it from plain Python.
 Prices are quote currency, volumes base units, times UTC milliseconds of a bar's open.
 NaN means *not known*: warm-up, or a source that does not have it.
+
+What a user adds (``custom.py``) has spare places: of FEATURES, of the factors' arrays, and bits after the reasons.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from aione_lab.thresholds.params import LIMITS
+from aione_lab.thresholds.params import CUSTOM, LIMITS
 
 LAYOUT = 2
 """Version of the state's layout: a snapshot of another version is refused."""
@@ -22,7 +24,8 @@ LONG = 1440  # longest profile, correlation and one-day window: a day of minutes
 DAYS = 7  # longest atr_mean_days
 WEEK = DAYS * 1440  # its bars, on one-minute candles
 LEVELS = 64  # daily swing levels kept
-FACTORS_COUNT = 9
+FACTORS_COUNT = 9 + CUSTOM  # the built-in ones, then a user's own; unused: weight 0, strength NaN, contribution 0
+CUSTOM_SLOTS = 3 * CUSTOM  # two numbers a factor, then one a trigger
 
 REASONS = (
     "VOLUME_SPIKE",
@@ -38,7 +41,10 @@ REASONS = (
     "VOLATILITY_SPIKE",
     "LOW_VOLATILITY",
 )
-"""Stage1 reasons: bit i of ``reasons`` is REASONS[i]. The last one vetoes and is never counted."""
+"""Stage1 reasons: bit i of ``reasons`` is REASONS[i]. The last one vetoes and is never counted.
+
+The bits after them are the triggers that a FeatureSpec adds: ``spec.reasons`` names them all.
+"""
 
 SIGNALS = ("NONE", "NORMAL", "ALERT")
 SUPPRESSED = ("", "low_volatility", "volume", "hour", "cooldown")
@@ -159,11 +165,12 @@ FEATURE_NAMES = (
 )
 """The columns of the features, in order; each is explained where it is computed (features.py)."""
 
-FEATURES = record_dtype(*((name, "f8") for name in FEATURE_NAMES))
+FEATURES = record_dtype(*((name, "f8") for name in FEATURE_NAMES), ("custom", "f8", (CUSTOM_SLOTS,)))
+"""The features of a bar, and the numbers that own factors and triggers gave, packed from the left."""
 
 SIGNAL = record_dtype(
     ("timestamp", "i8"),
-    ("reasons", "i8"),  # bit mask over REASONS
+    ("reasons", "i8"),  # bit mask over REASONS, then own triggers
     ("signal", "i1"),  # index into SIGNALS
     ("suppressed", "i1"),  # index into SUPPRESSED
     ("recommendation", "i1"),  # index into RECOMMENDATIONS

@@ -22,6 +22,8 @@ from aione_lab.units import HOUR_MS
     LOW_VOLATILITY,
 ) = (1 << i for i in range(len(REASONS)))
 
+FIRST_CUSTOM = 1 << len(REASONS)
+
 NONE, NORMAL, ALERT = range(len(SIGNALS))
 _, BY_LOW_VOLATILITY, BY_VOLUME, BY_HOUR, BY_COOLDOWN = range(len(SUPPRESSED))
 
@@ -85,6 +87,10 @@ def find_reasons(row, limits, rules, signal):
         reasons |= VOLATILITY_SPIKE
     if row.atr_pct < signal.low_gate:
         reasons |= LOW_VOLATILITY
+    for i in range(limits.custom_count):
+        value = row.custom[limits.custom_first + i]
+        if value >= limits.custom_least[i] or value <= limits.custom_most[i]:
+            reasons |= FIRST_CUSTOM << i
     return reasons
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from aione_lab.engine.factors import CONTINUATION, REVERSAL, contributions, strengths
-from aione_lab.engine.records import DETAILS, FLAGS, RECOMMENDATIONS, SCENARIOS
+from aione_lab.engine.records import DETAILS, FACTORS, FLAGS, RECOMMENDATIONS, SCENARIOS
 from aione_lab.engine.stage1 import (
     BEARISH_DIVERGENCE,
     BREAKOUT_DOWN,
@@ -38,6 +38,7 @@ _, BUY, WAIT, AVOID, AVOID_HIGH_RISK, SELL = range(len(RECOMMENDATIONS))
 _, ALL_GATES_MET, MANIPULATION, LIQUIDITY, WEAK_SCORE, RISK_REWARD, ROOM, CONFIDENCE = range(len(DETAILS))
 LOW, NORMAL, HIGH = range(3)
 TARGET_STEPS = (1.0, 1.5, 2.0)
+FIRST_CUSTOM = len(FACTORS)
 
 
 @njit
@@ -71,18 +72,25 @@ def _hypothesis(row, rules, found):
     best = -math.inf
     best_side = 1
     best_reading = CONTINUATION
-    sides = 2 if rules.allow_shorts == 1 else 1
-    for s in range(sides):
-        side = 1 - 2 * s
-        for reading in (CONTINUATION, REVERSAL):
-            strengths(row, reading, side, found.strengths)
-            score, _ = contributions(found.strengths, rules.weights, found.contributions)
-            if score > best:
-                best = score
-                best_side = side
-                best_reading = reading
-    strengths(row, best_reading, best_side, found.strengths)
-    found.score, found.coverage = contributions(found.strengths, rules.weights, found.contributions)
+    score = 0.0
+    coverage = 0.0
+    choices = 4 if rules.allow_shorts == 1 else 2
+    for i in range(choices + 1):
+        # The last round is the best one again, and leaves its numbers in ``found``.
+        side = 1 - 2 * (i // 2) if i < choices else best_side
+        reading = i % 2 if i < choices else best_reading
+        strengths(row, reading, side, found.strengths)
+        for j in range(FIRST_CUSTOM, found.strengths.size):
+            found.strengths[j] = NAN
+            if rules.weights[j] > 0.0:
+                found.strengths[j] = side * row.custom[2 * (j - FIRST_CUSTOM) + reading]
+        score, coverage = contributions(found.strengths, rules.weights, found.contributions)
+        if score > best:
+            best = score
+            best_side = side
+            best_reading = reading
+    found.score = score
+    found.coverage = coverage
     found.side = best_side
     found.reading = best_reading
 

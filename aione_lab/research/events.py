@@ -13,7 +13,7 @@ import pandas as pd
 from aione_lab.backtest.result import Result
 from aione_lab.engine.event import decode_mask
 from aione_lab.engine.params import check_kind
-from aione_lab.engine.records import FEATURE_NAMES, REASONS, SIGNALS
+from aione_lab.engine.records import FEATURE_NAMES, SIGNALS
 from aione_lab.errors import InputError
 from aione_lab.research.forward import BPS, day_sums, excursions, forward_returns, onsets, run_ends
 from aione_lab.research.wild import flip_p_values, half_widths, signs
@@ -195,6 +195,7 @@ class _Study:
         self.ends = run_ends(times, self.step)
         self.warm = result.columns[FEATURE_NAMES.index("warm")] == 1.0
         self.warm_days = float(self.warm.sum() * self.step / DAY_MS)
+        self.reasons = result.spec.reasons
         self.masks = result.signal_records["reasons"]
         self.alert = result.signal_records["signal"] == SIGNALS.index("ALERT")
         day = (times + self.step) // DAY_MS  # of the next bar, the entry's
@@ -205,7 +206,7 @@ class _Study:
     def events(self, at: str, combinations: int | None) -> dict[tuple[str, str], np.ndarray]:
         """(kind, event) → bar numbers, ascending."""
         found: dict[tuple[str, str], np.ndarray] = {}
-        for i, name in enumerate(REASONS):
+        for i, name in enumerate(self.reasons):
             holds = (self.masks >> i & 1 == 1) & self.warm
             if at == "onset":
                 holds = onsets(holds, self.warm, self.bars["timestamp"], self.step)
@@ -217,7 +218,7 @@ class _Study:
         alerts = np.flatnonzero(self.alert)
         masks, counts = np.unique(self.masks[alerts], return_counts=True)
         for mask in masks[np.argsort(-counts, kind="stable")][: int((counts >= combinations).sum())]:
-            found["combination", " + ".join(decode_mask(int(mask)))] = alerts[self.masks[alerts] == mask]
+            found["combination", " + ".join(decode_mask(int(mask), self.reasons))] = alerts[self.masks[alerts] == mask]
         return found
 
     def table(self, events: Mapping[tuple[str, str], np.ndarray], flips: np.ndarray) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,8 @@ import pandas as pd
 
 from aione_lab.backtest.prepare import frame_ms
 from aione_lab.backtest.replay import replay
-from aione_lab.engine.records import ASSESSMENT, FACTORS, FEATURE_NAMES, REASONS, SIGNAL, TRADE
+from aione_lab.engine.records import ASSESSMENT, SIGNAL, TRADE
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.lake.stamps import FINER_THAN_MS, UNREADABLE, read_stamps
 from aione_lab.research.futures import Inputs
@@ -139,14 +141,16 @@ def engine_computation(keywords: dict[str, Any]) -> Computation:
 
     def run(inputs: Inputs) -> Output:
         result = replay(inputs.candles, reference=inputs.reference, funding=inputs.funding, **keywords)
+        spec = result.spec
+        features = tuple(("feature", name) for name in spec.feature_names)
         signals, alerts, closed = result.signal_records, result.assessment_records, result.trade_records
         names = ("entry_time", "exit_time", "entry_price", "exit_price", "signal_time")
         trades = Trades(*(closed[name] for name in names))
         return Output(
             (
-                Block(_FEATURES, result.bars["timestamp"], result.columns, lambda rows: rows),
-                Block(_SIGNALS, signals["timestamp"], signals, _expand_signals),
-                Block(_ASSESSMENTS, alerts["timestamp"], alerts, _expand_assessments),
+                Block(features, result.bars["timestamp"], result.columns, lambda rows: rows),
+                Block(_signal_items(spec), signals["timestamp"], signals, partial(_expand_signals, spec=spec)),
+                Block(_assessment_items(spec), alerts["timestamp"], alerts, partial(_expand_assessments, spec=spec)),
                 Block(_TRADES, closed["exit_time"], closed, _expand_trades),
             ),
             trades,
@@ -158,16 +162,6 @@ def engine_computation(keywords: dict[str, Any]) -> Computation:
 _SIGNAL_FIELDS = tuple(name for name in SIGNAL.names or () if name not in ("timestamp", "reasons"))
 _VECTORS = {"strengths": "strength", "contributions": "contribution"}
 _ALERT_FIELDS = tuple(name for name in ASSESSMENT.names or () if name not in ("timestamp", "targets", *_VECTORS))
-_FEATURES: tuple[Item, ...] = tuple(("feature", name) for name in FEATURE_NAMES)
-_SIGNALS: tuple[Item, ...] = (
-    *(("reason", name) for name in REASONS),
-    *(("signal", name) for name in _SIGNAL_FIELDS),
-)
-_ASSESSMENTS: tuple[Item, ...] = (
-    *(("factor", f"{factor}_{short}") for short in _VECTORS.values() for factor in FACTORS),
-    *(("assessment", name) for name in _ALERT_FIELDS),
-    *(("assessment", f"target_{i + 1}") for i in range(3)),
-)
 _TRADES: tuple[Item, ...] = tuple(
     ("trade", name if np.ndim(np.zeros(1, TRADE)[name]) == 1 else f"{name}_{i + 1}")
     for name in TRADE.names or ()
@@ -175,13 +169,25 @@ _TRADES: tuple[Item, ...] = tuple(
 )
 
 
-def _expand_signals(rows: np.ndarray) -> np.ndarray:
-    bits = [(rows["reasons"] >> i & 1).astype(np.float64) for i in range(len(REASONS))]
+def _signal_items(spec: FeatureSpec) -> tuple[Item, ...]:
+    return (*(("reason", name) for name in spec.reasons), *(("signal", name) for name in _SIGNAL_FIELDS))
+
+
+def _assessment_items(spec: FeatureSpec) -> tuple[Item, ...]:
+    return (
+        *(("factor", f"{factor}_{short}") for short in _VECTORS.values() for factor in spec.factor_names),
+        *(("assessment", name) for name in _ALERT_FIELDS),
+        *(("assessment", f"target_{i + 1}") for i in range(3)),
+    )
+
+
+def _expand_signals(rows: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+    bits = [(rows["reasons"] >> i & 1).astype(np.float64) for i in range(len(spec.reasons))]
     return np.stack([*bits, *(rows[name].astype(np.float64) for name in _SIGNAL_FIELDS)])
 
 
-def _expand_assessments(rows: np.ndarray) -> np.ndarray:
-    factors = [rows[name][:, i] for name in _VECTORS for i in range(len(FACTORS))]
+def _expand_assessments(rows: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+    factors = [rows[name][:, i] for name in _VECTORS for i in range(len(spec.factor_names))]
     plain = [rows[name].astype(np.float64) for name in _ALERT_FIELDS]
     return np.stack([*factors, *plain, *(rows["targets"][:, i] for i in range(3))])
 

@@ -192,7 +192,7 @@ def _traded(result: Result, of_bars: pd.DataFrame) -> pd.DataFrame:
     for name in ("side", "pnl", "r_multiple"):
         frame[name] = trades[name].to_numpy()
     reasons = np.empty(len(places), dtype=object)
-    reasons[:] = [decode_mask(int(mask)) for mask in result.signal_records["reasons"][places]]
+    reasons[:] = [decode_mask(int(mask), result.spec.reasons) for mask in result.signal_records["reasons"][places]]
     return frame.assign(reasons=reasons, symbol=result.symbol)
 
 

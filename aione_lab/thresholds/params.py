@@ -7,16 +7,22 @@ import json
 import math
 import numbers
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Annotated, Any, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_serializer, model_validator
 
 from aione_lab.errors import InputError
-from aione_lab.settings import Config
+from aione_lab.settings import Config, ReadOnly
 from aione_lab.thresholds import adaptive
+
+CUSTOM = 4
+"""Most triggers, and most factors, that a user can add."""
+
+PREFIX = "custom."
+"""Before the name of an own trigger, in the flat JSON form and among the search ranges."""
 
 LIMITS = np.dtype(
     (
@@ -37,6 +43,11 @@ LIMITS = np.dtype(
             ("tp_mult", "f8"),
             ("sl_mult", "f8"),
             ("min_reasons_for_alert", "i8"),
+            # Own triggers, filled where the FeatureSpec that declares them is known (engine/params.py).
+            ("custom_count", "i8"),
+            ("custom_first", "i8"),  # place of the first one's value in ``row.custom``
+            ("custom_least", "f8", (CUSTOM,)),  # holds from here up; NaN: not of this kind
+            ("custom_most", "f8", (CUSTOM,)),  # holds from here down; NaN: not of this kind
         ],
     )
 )
@@ -66,6 +77,14 @@ def _positive(value: Any) -> float | None:
     return number if 0.0 < number < math.inf else None
 
 
+def _own_number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, Decimal)):
+        raise ValueError("must be a number")
+    return float(value)
+
+
+OwnName = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{1,39}$")]
+OwnNumber = Annotated[float, BeforeValidator(_own_number)]
 Gate = Annotated[float | str | None, BeforeValidator(_number_or_multiple)]
 
 
@@ -127,6 +146,9 @@ class Thresholds(Config):
     sl_mult: Annotated[float, Field(gt=0, le=100)] = Field(
         1.0, description="widest stop, in ATRs", json_schema_extra=_search(0.3, 3.0, 0.1)
     )
+    custom: Annotated[dict[OwnName, OwnNumber], AfterValidator(ReadOnly)] = Field(
+        default_factory=ReadOnly, description="own trigger → its threshold; left out: what its declaration says"
+    )
     meta: dict[str, Any] | None = Field(None, description="provenance; never part of the identity", repr=False)
 
     @field_validator("meta")
@@ -147,6 +169,17 @@ class Thresholds(Config):
         if isinstance(self.low_gate, float) and isinstance(self.high_gate, float) and self.high_gate <= self.low_gate:
             raise ValueError("high_gate must be greater than low_gate")
         return self
+
+    @model_serializer(mode="wrap")
+    def _flat(self, handler: Callable[[Any], dict[str, Any]], info: Any) -> dict[str, Any]:
+        """JSON is flat, ``"custom.NAME"`` a key; nowhere is there a word of own triggers where there are none."""
+        values = handler(self)
+        if not self.custom:
+            values.pop("custom", None)
+        elif info.mode == "json" and "custom" in values:
+            own = values.pop("custom")
+            values |= {PREFIX + name: own[name] for name in sorted(own)}
+        return values
 
     def __hash__(self) -> int:
         return hash(self.digest())
@@ -178,6 +211,7 @@ class Thresholds(Config):
     def record(self) -> np.ndarray:
         """Array (1,) of LIMITS: what the kernels read."""
         limits = np.zeros(1, LIMITS)
+        limits["custom_least"] = limits["custom_most"] = math.nan
         for name in LIMITS.names or ():
             if name in type(self).model_fields:
                 value = getattr(self, name)
@@ -214,4 +248,8 @@ class Thresholds(Config):
                 raise InputError.of("thresholds", values, f"is no JSON ({error})") from None
         if not isinstance(values, Mapping) or not all(isinstance(name, str) for name in values):
             raise InputError.of("thresholds", values, "must be one flat JSON object")
+        own = {name.removeprefix(PREFIX): value for name, value in values.items() if name.startswith(PREFIX)}
+        if own:
+            values = {name: value for name, value in values.items() if not name.startswith(PREFIX)}
+            values["custom"] = {**values.get("custom", {}), **own}
         return cls(**values)

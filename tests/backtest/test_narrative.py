@@ -167,7 +167,8 @@ def test_the_ukrainian_text_word_for_word(replayed):
     row["volume_z"], signal["vol_z_threshold"], row["close"], row["breakout_up"] = 4.12, 2.9, 172.5, 172.35
     found["price"], found["atr"], found["support"], found["resistance"] = 172.5, 0.5, 171.2, math.nan
     found["stop"], found["targets"][0], found["side"], found["reading"] = 172.0, 174.1, 1, 0
-    found["contributions"][:] = [0.1, -0.04, 0, 0, 0, 0, 0, 0, 0]
+    found["contributions"][:] = 0.0
+    found["contributions"][:2] = [0.1, -0.04]
     found["strengths"][:2] = [0.85, -0.4]
     assert narrate("SOLUSDT", row, signal, found, params.limits, params.rules) == {
         "uk": "SOLUSDT: спрацювали тригери — сплеск обсягу (z-оцінка 4,1 за порога 2,9) "

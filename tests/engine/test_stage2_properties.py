@@ -25,6 +25,7 @@ from aione_lab.engine.records import (
 from aione_lab.engine.stage2 import assess
 from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds import Thresholds
+from aione_lab.thresholds.params import CUSTOM
 from aione_lab.units import MINUTE_MS
 
 NAN = math.nan
@@ -121,9 +122,9 @@ def confidence_of(values: list[float], flags: int, volatility: int, independent:
     """Confidence of given strengths, through the engine's own scoring and lifting."""
     rules = rules_record(config, Costs(), MINUTE_MS)
     found = np.zeros(1, ASSESSMENT)
-    found["strengths"][0] = values
-    parts = np.zeros(9)
-    found["score"], found["coverage"] = contributions(np.array(values), rules[0]["weights"], parts)
+    found["strengths"][0] = [*values, *[NAN] * CUSTOM]
+    parts = np.zeros(9 + CUSTOM)
+    found["score"], found["coverage"] = contributions(found["strengths"][0], rules[0]["weights"], parts)
     found["anomalies"], found["volatility"], found["independent"] = flags, volatility, independent
     stage2._confidence(rules[0], found[0])
     return float(found["confidence"][0])
@@ -415,7 +416,8 @@ def test_only_the_required_known():
     row = row_of(**dict.fromkeys(OPTIONAL, NAN))
     found = found_for(row)
     check_sound(found, row)
-    assert [name for name, s in zip(FACTORS, found["strengths"][0], strict=True) if not math.isnan(s)] == ["rsi"]
+    assert [name for name, s in zip(FACTORS, found["strengths"][0], strict=False) if not math.isnan(s)] == ["rsi"]
+    assert np.isnan(found["strengths"][0, 9:]).all() and not found["contributions"][0, 9:].any()
     assert found["coverage"][0] == pytest.approx(0.18 / 1.83)
     assert found["room"][0] == math.inf and found["independent"][0] == -1
 

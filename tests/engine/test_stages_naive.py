@@ -113,7 +113,7 @@ def check_stage2(result: Run, thresholds: Thresholds, settings: Settings, costs:
         assert names == {name: ref[name] for name in names}, place
         for name in ("strengths", "contributions"):
             # Contributions are rounded to 2⁻⁴⁰.
-            close(found[name], [ref[name][factor] for factor in FACTORS], name, atol=1e-12)
+            close(found[name][: len(FACTORS)], [ref[name][factor] for factor in FACTORS], name, atol=1e-12)
         for name in ("score", "coverage", "confidence"):
             close(found[name], ref[name], name, atol=1e-11)
         for name in ("stop", "risk_reward", "room"):
