@@ -93,7 +93,6 @@ TRIGGERS: dict[tuple[str, str], tuple[str, Phrase, Phrase]] = {
 }
 
 
-
 def trigger_phrases(trigger: Trigger) -> tuple[str, Phrase, Phrase]:
     """An own trigger's entry of TRIGGERS: the words of its declaration, else its name."""
     plain = trigger.name.replace("_", " ").lower()

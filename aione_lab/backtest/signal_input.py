@@ -186,9 +186,7 @@ def _mask(reasons: Any, names: tuple[str, ...]) -> int:
     return mask
 
 
-def _thresholds(
-    given: Any, symbol: str, classes: AssetClasses, spec: FeatureSpec
-) -> tuple[Thresholds, np.ndarray]:
+def _thresholds(given: Any, symbol: str, classes: AssetClasses, spec: FeatureSpec) -> tuple[Thresholds, np.ndarray]:
     """Thresholds of the signal and their LIMITS (1,); those of the asset class where it brings none."""
     if given is None or (isinstance(given, Mapping) and not given):
         given = thresholds_for(symbol, None, classes)

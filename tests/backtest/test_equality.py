@@ -12,7 +12,7 @@ from aione_lab.backtest.prepare import prepare_bars
 from aione_lab.backtest.replay import compute_features, replay
 from aione_lab.backtest.result import Result
 from aione_lab.engine import Engine
-from aione_lab.engine.records import ASSESSMENT, FEATURES, SIGNAL, TRADE
+from aione_lab.engine.records import ASSESSMENT, SIGNAL, TRADE
 from aione_lab.errors import SequenceBreak
 from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds import Thresholds
@@ -51,7 +51,7 @@ def push_all(result: Result, chunk_ends: set[int]) -> dict[str, bytes]:
         if event.assessment_record is not None:
             records["assessments"].append(event.assessment_record.tobytes())
         if i in chunk_ends:
-            engine = Engine.restore(engine.snapshot())
+            engine = Engine.restore(engine.snapshot(), spec=result.spec)
     return {name: b"".join(parts) for name, parts in records.items()}
 
 
@@ -62,7 +62,8 @@ def assert_same_bytes(result: Result, pushed: dict[str, bytes]) -> None:
         "assessments": result.assessment_records.tobytes(),
         "trades": result.trade_records.tobytes(),
     }
-    for name, dtype in (("features", FEATURES), ("signals", SIGNAL), ("assessments", ASSESSMENT), ("trades", TRADE)):
+    dtypes = {"signals": SIGNAL, "assessments": ASSESSMENT, "trades": TRADE}
+    for name, dtype in {"features": result.spec.row_dtype, **dtypes}.items():
         assert len(bulk[name]) == len(pushed[name]), f"{name}: {len(bulk[name])} against {len(pushed[name])} bytes"
         if bulk[name] != pushed[name]:
             one, other = np.frombuffer(bulk[name], dtype), np.frombuffer(pushed[name], dtype)

@@ -42,7 +42,7 @@ def random_thresholds(count: int, seed: int) -> list[Thresholds]:
 
 
 def check(keywords: dict, sets: list[Thresholds], settings: Settings, costs: Costs) -> int:
-    inputs = {name: keywords.get(name) for name in ("interval", "reference", "funding")}
+    inputs = {name: keywords.get(name) for name in ("interval", "reference", "funding", "spec")}
     whole = replay(**keywords, settings=settings, costs=costs)
     prepared = Prepared(keywords["candles"], **inputs, settings=settings, costs=costs, features=whole.features)
     trades = 0
