@@ -11,7 +11,7 @@ import numpy as np
 from aione_lab import Costs, Engine, FeatureSpec, Settings, Thresholds
 from aione_lab.backtest.prepare import prepare_bars
 from aione_lab.engine.params import params_record
-from aione_lab.engine.records import OUT, STATE
+from aione_lab.engine.records import BAR, OUT, STATE
 from aione_lab.engine.step import start, step_bar
 from benchmarks.market import SYMBOL, Market
 from benchmarks.timing import Row, measure, row, yardstick_seconds
@@ -26,10 +26,10 @@ def _start_all(states, params):  # type: ignore[no-untyped-def]
         start(states[k], params[0])
 
 
-def _close_bar(states, bars, params, outs):  # type: ignore[no-untyped-def]
-    """One bar of every symbol: states, bars (symbols,), the decisions in outs (symbols,)."""
+def _close_bar(states, bars, no_inner, params, outs):  # type: ignore[no-untyped-def]
+    """One bar of every symbol: states, bars (symbols,), no finer bars, the decisions in outs (symbols,)."""
     for k in range(states.size):
-        step_bar(states[k], bars[k], params[0], outs[k])
+        step_bar(states[k], bars[k], no_inner, params[0], outs[k])
 
 
 def bench_live(market: Market) -> list[Row]:
@@ -75,19 +75,20 @@ def _many_symbols(bars: np.ndarray, market: Market) -> list[Row]:
     params = params_record(Thresholds(), "1m", FeatureSpec(), Settings(), Costs())
     states, outs = np.zeros(size.symbols, STATE), np.zeros(size.symbols, OUT)
     numba.njit(_start_all, error_model="numpy")(states, params)
+    no_inner = np.zeros(0, BAR)
     kernel = numba.njit(_close_bar, error_model="numpy")  # not cached on disk, see indicators.py
     for bar in table[:WARM_UP]:
-        kernel(states, bar, params, outs)
+        kernel(states, bar, no_inner, params, outs)
     pushes = _pushes(states, table[WARM_UP - 1 :], f"{size.symbols} symbols, decisions out", size.repeats)
     half = WARM_UP + size.closes // 2
     back_to_back, after_others = [], []
     yard = yardstick_seconds()
     for bar in table[WARM_UP:half]:
-        back_to_back.append(_timed(kernel, states, bar, params, outs))
+        back_to_back.append(_timed(kernel, states, bar, no_inner, params, outs))
     other_work = np.zeros(8_000_000)
     for bar in table[half:]:
         other_work += 1.0  # 64 MB: what a minute of other programs leaves of the caches
-        after_others.append(_timed(kernel, states, bar, params, outs))
+        after_others.append(_timed(kernel, states, bar, no_inner, params, outs))
     name = f"{size.symbols} symbols, decisions out"
     per = f"; {states.nbytes / 1e6:.0f} MB of state"
     return [

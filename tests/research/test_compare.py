@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import dataclasses
 import math
 
@@ -67,7 +68,7 @@ def test_repeatable_and_memory_is_bounded(result: Result, monkeypatch) -> None:
     sets = {name: with_returns(result, rng.normal(0, 0.01, 40)) for name in "abc"}
     one, again = compare(sets, seed=3), compare(sets, seed=3)
     assert one.differences.equals(again.differences) and not one.differences.equals(compare(sets, seed=4).differences)
-    monkeypatch.setattr("aione_lab.research.compare._CHUNK", 400)  # ten draws at once
+    monkeypatch.setattr(sys.modules[compare.__module__], "_CHUNK", 400)  # ten draws at once
     np.testing.assert_allclose(compare(sets, seed=3).differences["high"], one.differences["high"], atol=1e-3)
 
 
