@@ -13,6 +13,7 @@ from aione_lab.backtest.replay import Schedule
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.lake.schema import PRICES, check_candles, check_funding
+from aione_lab.research import arguments
 from aione_lab.research.cuts import Plan, aimed_cuts, early_plan, random_cuts, screened_plan
 from aione_lab.research.fills import ENTRIES, Count, check_decisions, check_fills, entries_differ
 from aione_lab.research.futures import BLANK, CUT_OFF, FUTURES, Inputs
@@ -155,8 +156,8 @@ def bias_report(
 
     Raises InputError, one line, for what cannot be used, and where the function raises on the candles as they are.
     """
-    _check_whole("n_cuts", n_cuts, 1, MOST_CUTS)
-    _check_whole("seed", seed, 0, None)
+    arguments.whole("n_cuts", n_cuts, 1, MOST_CUTS)
+    arguments.whole("seed", seed, 0)
     costs = Costs() if costs is None else costs
     interval = infer_interval(candles) if interval is None else interval
     everything = _inputs(candles, interval, reference, funding)
@@ -341,10 +342,3 @@ def _items(n: int) -> str:
 
 def _minute(time: int) -> str:
     return iso(time)[:16].replace("T", " ")
-
-
-def _check_whole(argument: str, value: Any, least: int, most: int | None) -> None:
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        limits = f"≥ {least}" if most is None else f"from {least} to {most}"
-        raise InputError.of(argument, value, f"must be an integer {limits}")

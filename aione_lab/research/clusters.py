@@ -17,18 +17,8 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
-from aione_lab.errors import InputError
-
 LEVEL = 0.95
 MOST_DRAWS = 100_000
-
-
-def check_whole(argument: str, value: Any, least: int, most: int) -> int:
-    """``value`` as an int from ``least`` to ``most``; InputError otherwise."""
-    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if not whole or not least <= value <= most:
-        raise InputError.of(argument, value, f"must be an integer from {least} to {most}")
-    return int(value)
 
 
 def day_codes(index: pd.DatetimeIndex) -> tuple[np.ndarray, int]:

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from aione_lab.errors import InputError
-from aione_lab.research.clusters import association_p, band, check_whole, day_sums, drawn_days, joint_p, signs
+from aione_lab.research import arguments
+from aione_lab.research.clusters import association_p, band, day_sums, drawn_days, joint_p, signs
 
 CHANCE = 0.05
 """A p-value up to here is called unlikely to be chance."""
@@ -83,9 +84,9 @@ def score_forecast(
     Squares and absolute values of noise are positive: ``reliability, resolution, calibration_error`` lie too high in
     small samples, and so do their bands. What is not defined is NaN. Raises InputError for arrays that do not fit.
     """
-    bins = check_whole("bins", bins, 2, 1000)
-    n_boot = check_whole("n_boot", n_boot, 1, 100_000)
-    random = np.random.default_rng(check_whole("seed", seed, 0, 2**63))
+    bins = arguments.whole("bins", bins, 2, 1000)
+    n_boot = arguments.whole("n_boot", n_boot, 1, 100_000)
+    random = np.random.default_rng(arguments.whole("seed", seed, 0, 2**63))
     stated, won, r = np.asarray(stated, np.float64), np.asarray(won, bool), np.asarray(r, np.float64)
     days = np.asarray(days, np.int64)
     if not stated.ndim == won.ndim == r.ndim == days.ndim == 1 or not len(stated) == len(won) == len(r) == len(days):

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from aione_lab.research.alerts import Results, alone_frame, several
+from aione_lab.research.arguments import whole
 from aione_lab.research.clusters import (
     association_p,
     band,
-    check_whole,
     day_codes,
     day_sums,
     drawn_days,
@@ -86,9 +86,9 @@ def reliability(result: Results, *, bins: int = 10, n_boot: int = 2000, seed: in
     the next day and overlap: days are taken as independent all the same. Raises InputError for what cannot be used.
     """
     results = several(result)
-    bins = check_whole("bins", bins, 2, 1000)
-    n_boot = check_whole("n_boot", n_boot, 1, 100_000)
-    seed = check_whole("seed", seed, 0, 2**63)
+    bins = whole("bins", bins, 2, 1000)
+    n_boot = whole("n_boot", n_boot, 1, 100_000)
+    seed = whole("seed", seed, 0, 2**63)
     trades, left_out = alone_frame(results)
     days, n_days = day_codes(pd.DatetimeIndex(trades.index))
     won, r = trades["pnl"].to_numpy() > 0, trades["r_multiple"].to_numpy()

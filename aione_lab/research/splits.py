@@ -16,8 +16,8 @@ from aione_lab.engine.event import decode_mask
 from aione_lab.engine.records import REASONS, SIDES, TRENDS, VOLATILITIES
 from aione_lab.errors import InputError
 from aione_lab.research.alerts import Results, alone_frame, several
+from aione_lab.research.arguments import whole
 from aione_lab.research.clusters import (
-    check_whole,
     day_codes,
     false_discovery,
     groups_p,
@@ -118,8 +118,8 @@ def splits(
     names = _names(by)
     if not isinstance(of, str) or of not in ("trades", "alerts"):
         raise InputError.of("of", of, "must be 'trades' or 'alerts'")
-    n_draws = check_whole("n_draws", n_draws, 1, 100_000)
-    random = np.random.default_rng(check_whole("seed", seed, 0, 2**63))
+    n_draws = whole("n_draws", n_draws, 1, 100_000)
+    random = np.random.default_rng(whole("seed", seed, 0, 2**63))
     of_bars = [contexts(one) for one in results]
     if of == "alerts":
         frame = alone_frame(results)[0]
