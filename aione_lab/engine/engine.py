@@ -129,13 +129,13 @@ class Engine:
 
     def _push_with(self, custom: CustomRun, inner: np.ndarray) -> None:
         """The step in three calls: features, own steps, stages. Nothing has happened where an own step fails."""
-        before, memory = self._state.copy(), custom.memory.copy()
+        before, memory = self._state.view(np.uint8).copy(), custom.memory.copy()
         bulk.push_features(self._state, self._bar, self._params, self._out)
         row = self._out_bytes[: self.spec.row_dtype.itemsize].view(np.float64).reshape(-1, 1)
         try:
             custom.fill(self._bar, row[:BUILT_IN], row[BUILT_IN:], self._step_ms)
         except InputError:
-            self._state, custom.memory = before, memory
+            self._state, custom.memory = before.view(STATE), memory
             raise
         bulk.push_stages(self._state, self._bar, inner, self._params, self._out)
 

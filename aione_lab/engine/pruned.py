@@ -45,12 +45,12 @@ MARGIN = np.float32(1e-5)  # relative; float32 itself rounds to 6e-8
 FREE = BULLISH_DIVERGENCE | BEARISH_DIVERGENCE | BREAKOUT_UP | BREAKOUT_DOWN | NEAR_SUPPORT | NEAR_RESISTANCE
 """Reasons that no threshold has a part in."""
 
-# The packed byte pair of a bar: how many FREE reasons hold (0-6) and what else is settled.
-COUNT_BITS = 7
-GATES_BIT = 8  # the gates of Settings are open
-BURST_BIT = 16  # VOLATILITY_SPIKE holds whatever the high gate
-SHORT_BIT = 32
-FLAGS_SHIFT = 6
+# The packed byte pair of a bar: how many FREE reasons hold (0-6, room for own ones) and what else is settled.
+COUNT_BITS = 15
+GATES_BIT = 16  # the gates of Settings are open
+BURST_BIT = 32  # VOLATILITY_SPIKE holds whatever the high gate
+SHORT_BIT = 64
+FLAGS_SHIFT = 7
 _FLAGS_MASK = (1 << len(FLAGS)) - 1
 
 PREPARED = record_dtype(
@@ -149,16 +149,15 @@ def _screen_slice(packed, screen, first, last, limits, lows, highs, possible):
     the loop has neither branches nor index arithmetic and the compiler makes vector code of it.
     ``lows, highs`` (SLICE,) f4 are scratch for the RSI levels.
     """
-    possible[:] = 0
-    for j in range(limits.custom_count):
-        # Rounding to float32 keeps ≥ and ≤: no margin is needed where two numbers are compared as they are.
-        values, low, high = (
-            screen[7 + j, first:last],
-            np.float32(limits.custom_least[j]),
-            np.float32(limits.custom_most[j]),
-        )
-        for i in range(values.size):
-            possible[i] += np.uint8(values[i] >= low) | np.uint8(values[i] <= high)
+    bits = packed[first:last]
+    if limits.custom_count > 0:
+        bits = bits.copy()
+        for j in range(limits.custom_count):
+            # Rounding to float32 keeps ≥ and ≤: no margin is needed where two numbers are compared as they are.
+            values = screen[7 + j, first:last]
+            least, most = np.float32(limits.custom_least[j]), np.float32(limits.custom_most[j])
+            for i in range(bits.size):
+                bits[i] += np.uint16(values[i] >= least) | np.uint16(values[i] <= most)
     down = np.float32(1.0) - MARGIN
     up = np.float32(1.0) + MARGIN
     fixed_low = limits.low_gate == limits.low_gate
@@ -173,22 +172,22 @@ def _screen_slice(packed, screen, first, last, limits, lows, highs, possible):
     fixed_vol = limits.vol_z_threshold == limits.vol_z_threshold
     vol_a = np.float32(0.0 if fixed_vol else 1.0)
     vol_b = np.float32(limits.vol_z_threshold if fixed_vol else 0.0)
-    least = np.int32(limits.min_reasons_for_alert)
+    needed = np.int32(limits.min_reasons_for_alert)
     n = last - first
     _rsi_levels32(screen[2, first:last], limits, lows, highs)
-    bits, volume_z, rsi, vwap = packed[first:last], screen[0, first:last], screen[1, first:last], screen[3, first:last]
+    volume_z, rsi, vwap = screen[0, first:last], screen[1, first:last], screen[3, first:last]
     atr_pct, atr_7d, adaptive = screen[4, first:last], screen[5, first:last], screen[6, first:last]
     for i in range(n):
         mean = atr_7d[i]
         atr = atr_pct[i] * up
         bit = np.int32(bits[i])
-        held = (bit & COUNT_BITS) + np.int32(possible[i])
+        held = bit & COUNT_BITS
         held += np.int32(volume_z[i] + MARGIN >= (vol_a * adaptive[i] + vol_b) * down)
         held += np.int32(rsi[i] <= lows[i]) + np.int32(rsi[i] >= highs[i])
         held += np.int32(vwap[i] * up >= vwap_a * mean + vwap_b)
         held += np.int32(bit & BURST_BIT != 0) | np.int32(atr >= high_a * mean + high_b)
         gates = np.int32(bit & GATES_BIT != 0) & np.int32(atr >= low_a * mean + low_b)
-        possible[i] = gates & np.int32(held >= least)
+        possible[i] = gates & np.int32(held >= needed)
 
 
 @njit

@@ -98,16 +98,27 @@ def test_the_fast_path_computes_the_features_itself(inputs, whole):
 
 
 def test_a_threshold_exactly_met_holds(inputs, whole):
-    """The screen in float32 must not lose the bar whose number *is* the threshold."""
-    values = whole.features["squeeze_release"].to_numpy()
-    for value in values[np.flatnonzero(whole.signal_records["reasons"] & SQUEEZE_BIT)[:5]]:
-        thresholds = Thresholds(min_reasons_for_alert=1, custom={"SQUEEZE_RELEASE": float(value)})
-        held = triggers(whole.features, thresholds, spec=SPEC)["SQUEEZE_RELEASE"].to_numpy()
-        warm = whole.features["warm"].to_numpy() == 1.0
-        assert held[warm & (values >= value)].all() and held.sum() == (values[warm] >= value).sum()
-        keywords = {**inputs, "features": whole.features}
-        fast = Prepared(**{name: keywords[name] for name in keywords if name != "symbol"}).evaluate([thresholds])[0]
-        assert fast.n_alerts == replay(**keywords, thresholds=thresholds).metrics["n_alerts"]
+    """The screen in float32 must not lose the bar whose number *is* the threshold, nor one just above it."""
+    settings = Settings(cooldown_period=0)
+    keywords = {**inputs, "settings": settings, "features": whole.features}
+    busy = replay(**keywords)
+    values, warm = whole.features["squeeze_release"].to_numpy(), whole.features["warm"].to_numpy() == 1.0
+    decided = [
+        i
+        for i in alert_places(busy)
+        if (held := busy.signals["trigger_reasons"].iloc[i]) and len(held) == 2 and "SQUEEZE_RELEASE" in held
+    ]
+    assert len(decided) >= 10
+    del keywords["symbol"]
+    prepared = Prepared(**keywords)
+    for at in decided[:10]:
+        for limit in (values[at], values[at] * (1 - 1e-9), values[at] * (1 + 1e-9)):
+            thresholds = Thresholds(custom={"SQUEEZE_RELEASE": float(limit)})
+            held = triggers(whole.features, thresholds, spec=SPEC)["SQUEEZE_RELEASE"].to_numpy()
+            np.testing.assert_array_equal(held, warm & (values >= limit))
+            slow = replay(**keywords, thresholds=thresholds)
+            assert (at in alert_places(slow)) == (limit <= values[at])
+            assert prepared.evaluate([thresholds])[0].n_alerts == slow.metrics["n_alerts"]
 
 
 def test_a_schedule_of_own_thresholds(inputs, whole):
