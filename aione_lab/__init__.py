@@ -21,6 +21,7 @@ _HOME = {
     "Settings": "aione_lab.settings",
     "Stage2Processor": "aione_lab.backtest",
     "Thresholds": "aione_lab.thresholds",
+    "calibrate": "aione_lab.calibration",
     "event_study": "aione_lab.research",
     "replay": "aione_lab.backtest",
     "replay_portfolio": "aione_lab.backtest",
@@ -37,6 +38,7 @@ __all__ = [
     "Stage2Processor",
     "Thresholds",
     "__version__",
+    "calibrate",
     "event_study",
     "replay",
     "replay_portfolio",
@@ -45,6 +47,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from aione_lab.backtest import AssetMonitorStage1, Stage2Processor, replay, replay_portfolio, triggers
+    from aione_lab.calibration import calibrate
     from aione_lab.engine import Engine, FeatureSpec
     from aione_lab.lake import Lake
     from aione_lab.research import event_study

@@ -40,7 +40,8 @@ class Evaluation:
     trade_records: np.ndarray
     n_alerts: int
     max_drawdown: float
-    daily_equity: np.ndarray  # at the last bar of each UTC day of the data; the last one is final
+    days: np.ndarray  # UTC days of the data, since 1970-01-01
+    daily_equity: np.ndarray  # at the last bar of each of these days; the last one is final
     capital: float
     both_touched: str
 
@@ -103,7 +104,7 @@ class Prepared:
         )
         self._times = np.ascontiguousarray(self.bars["timestamp"])
         days = self._times // DAY_MS
-        self._days = np.unique(days) - days[0]
+        self._days = np.unique(days)
 
     def _params(self, thresholds: Thresholds) -> np.ndarray:
         return params_record(thresholds, self.interval, self.spec, self.settings, self.costs)
@@ -128,7 +129,8 @@ class Prepared:
         trades = np.zeros((k, n // apart + 2), TRADE)
         stages, progress = np.zeros(k, STAGE_STATE), np.zeros(k, pruned.PROGRESS)
         stages["cash"] = self.settings.initial_capital
-        daily = np.full((k, int(self._days[-1]) + 1), np.nan)
+        after = self._days - self._days[0]
+        daily = np.full((k, int(after[-1]) + 1), np.nan)
         rows = np.zeros(1, FEATURES)
         rows.view(np.float64)[:] = np.nan
         signals, found = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT)
@@ -158,7 +160,8 @@ class Prepared:
                 trade_records=trades[i, : int(progress["trades"][i])].copy(),
                 n_alerts=int(progress["alerts"][i]),
                 max_drawdown=float(progress["drawdown"][i]),
-                daily_equity=_carried_on(daily[i], self.settings.initial_capital)[self._days],
+                days=self._days,
+                daily_equity=_carried_on(daily[i], self.settings.initial_capital)[after],
                 capital=self.settings.initial_capital,
                 both_touched=self.settings.both_touched,
             )

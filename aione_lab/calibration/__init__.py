@@ -1,1 +1,37 @@
-"""Choosing thresholds: the search over them, and the choice that does not fall for the luckiest trial."""
+"""Calibration of thresholds: the search, the folds, the plateau, the ledger of all trials and the verdict.
+
+Needs Optuna (the extra ``lab``).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "Calibration": "study",
+    "Experiment": "experiment",
+    "FoldPlan": "experiment",
+    "calibrate": "run",
+    "choose_plateau": "plateau",
+    "repeat": "run",
+}
+
+__all__ = ["Calibration", "Experiment", "FoldPlan", "calibrate", "choose_plateau", "repeat"]
+
+if TYPE_CHECKING:
+    from aione_lab.calibration.experiment import Experiment, FoldPlan
+    from aione_lab.calibration.plateau import choose_plateau
+    from aione_lab.calibration.run import calibrate, repeat
+    from aione_lab.calibration.study import Calibration
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(f"aione_lab.calibration.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name != "optuna":
+            raise
+        raise ModuleNotFoundError("calibration needs Optuna: pip install 'aione-lab[lab]'", name="optuna") from None

@@ -1,0 +1,161 @@
+"""`Experiment`: the one readable file that says what a study was, so that it can be run again and compared."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field
+
+import aione_lab
+from aione_lab.calibration.objective import objectives
+from aione_lab.calibration.search import SAMPLERS
+from aione_lab.calibration.verdict import MIN_TRADES
+from aione_lab.engine.spec import FeatureSpec
+from aione_lab.errors import InputError
+from aione_lab.settings import Config, Costs, Settings
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import INTERVALS, parse_symbol, to_ms
+
+FILE = "experiment.json"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+MOST_TRIALS = 100_000
+_PACKAGES = ("numba", "numpy", "optuna", "pandas", "pyarrow", "scipy")
+
+
+def _metric(names: tuple[str, ...]) -> tuple[str, ...]:
+    objectives(names)
+    return names
+
+
+def _interval(name: str) -> str:
+    if name not in INTERVALS:
+        raise ValueError(f"must be one of {', '.join(INTERVALS)}")
+    return name
+
+
+def _time(text: str) -> str:
+    to_ms(text, "time")
+    return text
+
+
+class FoldPlan(Config):
+    """How the span is shared out: what is hidden, and how the rest is folded (see ``calibration/folds.py``)."""
+
+    scheme: Literal["anchored", "rolling", "combinatorial"] = "anchored"
+    n_folds: Annotated[int, Field(ge=2, le=50)] = 5
+    n_test: Annotated[int, Field(ge=1, le=49)] = Field(2, description="combinatorial: groups tested at a time")
+    embargo_days: Annotated[int, Field(ge=0, le=365)] = 1
+    hidden: Annotated[float, Field(ge=0.0, le=0.8)] = Field(0.2, description="share of the days, the last ones")
+
+
+class Experiment(Config):
+    """What determines a study of one symbol, and what it was made with.
+
+    Everything up to ``costs`` is the design: the same design on the same data with the same code gives the same
+    study, bit for bit. ``data``, ``code`` and ``versions`` say what it was run on and with.
+    """
+
+    symbol: Annotated[str, AfterValidator(parse_symbol)]
+    interval: Annotated[str, AfterValidator(_interval)] = "1m"
+    start: Annotated[str, AfterValidator(_time)] = Field(description="first candle")
+    end: Annotated[str, AfterValidator(_time)] = Field(description="end, exclusive; the hidden span ends here too")
+    hidden_from: Annotated[str, AfterValidator(_time)] = Field(description="where the hidden span begins; end: none")
+    reference: Annotated[str, AfterValidator(parse_symbol)] | None = None
+    space: dict[str, tuple[float, float, float]] = Field(description="field → low, high, step")
+    base: dict[str, Any] = Field(description="the default set: what is not searched, and what is compared with")
+    metric: Annotated[tuple[str, ...], AfterValidator(_metric)] = ("profit_factor",)
+    n_trials: Annotated[int, Field(ge=20, le=MOST_TRIALS)] = 200
+    sampler: Literal[SAMPLERS] = "tpe"  # type: ignore[valid-type]
+    folds: FoldPlan = Field(default_factory=FoldPlan)
+    min_trades: Annotated[int, Field(ge=1, le=100_000)] = MIN_TRADES
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    spec: FeatureSpec = Field(default_factory=FeatureSpec)
+    settings: Settings = Field(default_factory=Settings)
+    costs: Costs = Field(default_factory=Costs)
+    own: tuple[str, ...] = Field((), description="own triggers and factors: they are code and not in this file")
+    data: str = Field("", description="sha256 of the candles, funding and reference that were searched")
+    code: str = Field("", description="sha256 of the package's sources")
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def design(self) -> dict[str, Any]:
+        """What determines the study, as JSON holds it; without the number of trials, which may grow."""
+        return self.model_dump(mode="json", exclude={"n_trials", "data", "code", "versions"})
+
+    @property
+    def default(self) -> Thresholds:
+        """The set that is kept where nothing better is found."""
+        return Thresholds.from_json(self.base)
+
+    @property
+    def rules(self) -> str:
+        """Sha256 of what a trial ran under beside its thresholds: spec, settings and costs."""
+        text = json.dumps([self.spec.digest(), self.own, self.settings.digest(), self.costs.digest()])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write ``experiment.json``, whole or not at all."""
+        write_json(folder / FILE, self.model_dump(mode="json", exclude_defaults=False))
+
+    def differences(self, other: Experiment) -> list[str]:
+        """What distinguishes ``other``, in words: fields of the design, data, code, versions."""
+        mine, theirs = self.design, other.design
+        found = [f"{name}: {mine[name]} became {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        if self.n_trials != other.n_trials:
+            found.append(f"n_trials: {self.n_trials} became {other.n_trials}")
+        if self.data != other.data:
+            found.append("data: the candles, funding or reference are others")
+        if self.code != other.code:
+            found.append("code: aione_lab is another")
+        names = sorted({*self.versions, *other.versions})
+        for name in names:
+            if (a := self.versions.get(name)) != (b := other.versions.get(name)):
+                found.append(f"{name}: {a} became {b}")
+        return found
+
+
+def check_name(name: Any) -> str:
+    """A name that is safe as a folder's."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InputError.of(
+            "name", name, "must be up to 100 of letters, digits, '.', '_' and '-', a letter or digit first"
+        )
+    return name
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace ``path`` by the JSON of ``value``: a reader sees the old file or the new one."""
+    new = path.with_name(f"{path.name}.{os.getpid()}.new")
+    with open(new, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(new, path)
+
+
+@functools.cache
+def code_fingerprint() -> str:
+    """Sha256 of the package's sources that a study's numbers depend on."""
+    root = Path(aione_lab.__file__).parent
+    digest = hashlib.sha256()
+    for room in ("backtest", "calibration", "engine", "research", "thresholds"):
+        for path in sorted((root / room).glob("*.py")):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for name in ("settings.py", "units.py"):
+        digest.update((root / name).read_bytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a study's numbers depend on."""
+    own = {"aione_lab": aione_lab.__version__, "python": platform.python_version()}
+    return own | {name: importlib.metadata.version(name) for name in _PACKAGES}

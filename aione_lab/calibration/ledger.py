@@ -1,0 +1,138 @@
+"""`Ledger`: every trial ever run on a symbol, because the best of many is judged by how many they were.
+
+One SQLite file for a folder of experiments. A trial is known by its symbol and interval, the fingerprint of its data,
+the rules it ran under and its thresholds: the same again is no new trial. Rows are only ever added, so that a number
+of the last row names a state for good, and an experiment that remembers it can be judged again against the same past.
+The hidden spans that have been looked at are kept here too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aione_lab.units import parse_symbol
+
+FILE = "ledger.sqlite3"
+_WAIT = 60.0  # seconds for another writer: a batch of rows takes milliseconds
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS trials (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, symbol TEXT NOT NULL, interval TEXT NOT NULL, data TEXT NOT NULL,
+    rules TEXT NOT NULL, thresholds TEXT NOT NULL, sharpe REAL NOT NULL, experiment TEXT NOT NULL,
+    UNIQUE (symbol, interval, data, rules, thresholds)
+);
+CREATE TABLE IF NOT EXISTS spent (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, symbol TEXT NOT NULL, interval TEXT NOT NULL, start_ms INTEGER NOT NULL,
+    end_ms INTEGER NOT NULL, experiment TEXT NOT NULL, at TEXT NOT NULL, UNIQUE (symbol, interval, experiment)
+);
+"""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What the ledger holds of one symbol: Sharpe ratios per day, in the order the trials were first run."""
+
+    last: int  # number of the last row taken in; 0: none
+    thresholds: tuple[str, ...]
+    sharpes: np.ndarray  # (n,) per day of the trial's own data
+
+    @property
+    def n_trials(self) -> int:
+        """Distinct trials: thresholds on data, repeats not counted."""
+        return len(self.sharpes)
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of all of it: what an experiment pins."""
+        text = "\n".join(self.thresholds).encode() + np.ascontiguousarray(self.sharpes).tobytes()
+        return hashlib.sha256(text).hexdigest()
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A hidden span that was looked at."""
+
+    start_ms: int
+    end_ms: int
+    experiment: str
+    at: str
+
+
+class Ledger:
+    """The ledger in ``folder``; the file is made with the first trial."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = Path(folder) / FILE
+
+    def add(
+        self,
+        symbol: str,
+        interval: str,
+        data: str,
+        rules: str,
+        trials: Sequence[tuple[str, float]],
+        experiment: str,
+    ) -> int:
+        """Enter (digest of the thresholds, Sharpe ratio per day) of each trial; how many of them were new."""
+        name = parse_symbol(symbol)
+        rows = [(name, interval, data, rules, digest, float(sharpe), experiment) for digest, sharpe in trials]
+        with self._open() as connection:
+            before = connection.total_changes
+            connection.executemany(
+                "INSERT OR IGNORE INTO trials (symbol, interval, data, rules, thresholds, sharpe, experiment) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
+            )
+            return connection.total_changes - before
+
+    def entries(self, symbol: str, interval: str, last: int | None = None) -> Entries:
+        """Trials of a symbol up to row ``last`` (None: all)."""
+        if not self.path.exists():
+            return Entries(0, (), np.zeros(0))
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT id, data || ':' || rules || ':' || thresholds, sharpe FROM trials "
+                "WHERE symbol = ? AND interval = ? AND id <= ? ORDER BY id",
+                (parse_symbol(symbol), interval, 2**62 if last is None else last),
+            ).fetchall()
+        return Entries(rows[-1][0] if rows else 0, tuple(row[1] for row in rows), np.array([row[2] for row in rows]))
+
+    def spend(self, symbol: str, interval: str, start_ms: int, end_ms: int, experiment: str, at: str) -> None:
+        """Mark a hidden span as looked at by ``experiment``; the first mark stays."""
+        with self._open() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO spent (symbol, interval, start_ms, end_ms, experiment, at) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (parse_symbol(symbol), interval, start_ms, end_ms, experiment, at),
+            )
+
+    def spent(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> list[Spent]:
+        """The marks that overlap a span, oldest first."""
+        if not self.path.exists():
+            return []
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT start_ms, end_ms, experiment, at FROM spent WHERE symbol = ? AND interval = ? "
+                "AND start_ms < ? AND end_ms > ? ORDER BY id",
+                (parse_symbol(symbol), interval, end_ms, start_ms),
+            ).fetchall()
+        return [Spent(*row) for row in rows]
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """One transaction; SQLite keeps several writers apart and rolls back what a killed one left."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level="IMMEDIATE")
+        try:
+            connection.executescript(_SCHEMA)
+            with connection:
+                yield connection
+        finally:
+            connection.close()

@@ -1,0 +1,95 @@
+"""The search: Optuna asked for trials a batch at a time, the engine answering a batch in one call.
+
+Each batch has a sampler of its own, seeded by the study's seed and the number of the batch's first trial, and sees
+nothing but the finished trials before it. A study that was cut anywhere and goes on is therefore the study that was
+never cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import optuna
+
+from aione_lab.calibration.objective import Objective
+from aione_lab.calibration.space import Space
+from aione_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from aione_lab.calibration.scoring import Scored
+    from aione_lab.calibration.trial_store import TrialStore
+
+BATCH = 20
+"""Trials asked for at once: enough for the engine to share its work, few enough for TPE to learn from."""
+
+STARTUP = 40
+"""Random trials before TPE begins."""
+
+SAMPLERS = ("tpe", "random", "nsga2")
+
+Score = Callable[[Sequence[dict[str, float]]], "list[Scored]"]
+Report = Callable[[int, int], None]
+
+
+def sampler_of(name: str, seed: int, first: int) -> optuna.samplers.BaseSampler:
+    """The sampler of the batch that begins with trial ``first``."""
+    number = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=number)
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(seed=number, population_size=BATCH)
+    if name != "tpe":
+        raise InputError.unknown("sampler", name, SAMPLERS)
+    # constant_liar: the trials of a batch know of each other, so that they do not all ask the same question.
+    return optuna.samplers.TPESampler(seed=number, multivariate=True, n_startup_trials=STARTUP, constant_liar=True)
+
+
+def run_search(
+    score: Score,
+    space: Space,
+    objectives: Sequence[Objective],
+    n_trials: int,
+    *,
+    sampler: str = "tpe",
+    seed: int = 0,
+    store: TrialStore | None = None,
+    report: Report | None = None,
+) -> optuna.Study:
+    """Run until there are ``n_trials`` trials and return them as an Optuna study in memory.
+
+    Trials already in ``store`` are taken as they are and only scored again, for what the caller keeps of them; a
+    score that differs from the stored one means other data or other code and raises InputError.
+    """
+    study = optuna.create_study(directions=[one.direction for one in objectives])
+    if store is not None and (done := store.trials()[:n_trials]):
+        _check_same(done, score([trial.params for trial in done]))
+        study.add_trials(done)
+    distributions = space.distributions
+    while (first := len(study.get_trials(deepcopy=False))) < n_trials:
+        if report is not None:
+            report(first, n_trials)
+        study.sampler = sampler_of(sampler, seed, first)
+        # A batch ends where batches end, also after a study that was shorter: its sampler is that of the long one.
+        size = min(BATCH - first % BATCH, n_trials - first)
+        trials = [study.ask(distributions) for _ in range(size)]
+        for trial, scored in zip(trials, score([trial.params for trial in trials]), strict=True):
+            for key, value in scored.attributes.items():
+                trial.set_user_attr(key, value)
+            study.tell(trial, scored.values)
+        if store is not None:
+            store.append(study.get_trials(deepcopy=False)[first:])
+    if report is not None:
+        report(n_trials, n_trials)
+    return study
+
+
+def _check_same(trials: Sequence[optuna.trial.FrozenTrial], again: Sequence[Scored]) -> None:
+    for trial, scored in zip(trials, again, strict=True):
+        if tuple(trial.values) != scored.values:
+            raise InputError.of(
+                "experiment",
+                f"trial {trial.number}: {list(trial.values)}",
+                f"is {list(scored.values)} now: data or code have changed, it cannot go on; take another name",
+            )

@@ -1,0 +1,110 @@
+"""The verdict: what a study's choice must show before it may replace the defaults, and the sentence that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Decision = Literal["accept", "keep defaults", "not enough trades"]
+
+MIN_TRADES = 30
+"""Fewest out-of-sample trades that a verdict rests on."""
+
+DSR = 0.95
+RANDOM_P = 0.05
+LEVEL_TEXT = "90 % band"
+LOSS = 0.25
+"""Most splits in which what was best on one half of the days may lose on the other half."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition: what was asked, what was found, whether it held."""
+
+    name: str
+    passed: bool
+    found: str
+    wanted: str
+    failing: str  # the clause of the sentence where it does not hold
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision, its checks and its sentence."""
+
+    decision: Decision
+    checks: tuple[Check, ...]
+    sentence: str
+
+
+def judge(
+    metrics: Mapping[str, Any], *, deflated: float, loss: float, pbo: float, n_trials: int, min_trades: int = MIN_TRADES
+) -> Verdict:
+    """Judge out-of-sample ``metrics`` (``OutOfSample.metrics``), the deflated Sharpe ratio and the overfitting.
+
+    PBO itself is shown and not asked for: among many near-equal good sets the best of one half is any of them on the
+    other, and PBO is about one half although none of them loses. What is asked is how often the best of one half
+    loses on the other. NaN fails a check.
+    """
+    n, mean = metrics["n_trades"], metrics["expectancy"]
+    low, high = metrics["expectancy_low"], metrics["expectancy_high"]
+    checks = (
+        Check(
+            "trades",
+            n >= min_trades,
+            f"{n:.0f} out of sample",
+            f"at least {min_trades}",
+            f"only {n:.0f} trades out of sample, {min_trades} are needed",
+        ),
+        Check(
+            "net of costs",
+            low > 0,
+            f"{mean:+.3%} a trade [{low:+.3%}, {high:+.3%}]",
+            "lower end above 0",
+            f"what it earned out of sample, {mean:+.3%} a trade net of costs, is not clearly above nothing "
+            f"({LEVEL_TEXT} {low:+.3%} to {high:+.3%})",
+        ),
+        Check(
+            "better than the default",
+            metrics["excess_low"] > 0,
+            f"{metrics['excess']:+.3%} a day [{metrics['excess_low']:+.3%}, {metrics['excess_high']:+.3%}]",
+            "lower end above 0",
+            f"it is not clearly better than the default ({metrics['excess']:+.3%} a day, {LEVEL_TEXT} "
+            f"{metrics['excess_low']:+.3%} to {metrics['excess_high']:+.3%})",
+        ),
+        Check(
+            "random entries",
+            metrics["random_p"] <= RANDOM_P,
+            f"p = {metrics['random_p']:.3f}",
+            f"at most {RANDOM_P}",
+            f"random entries do as well in {metrics['random_p']:.0%} of the draws",
+        ),
+        Check(
+            "deflated Sharpe",
+            deflated >= DSR,
+            f"{deflated:.3f} over {n_trials:,} trials",
+            f"at least {DSR}",
+            f"the best of {n_trials:,} trials would look as good by luck (deflated Sharpe {deflated:.2f})",
+        ),
+        Check(
+            "holds on the other half",
+            loss <= LOSS,
+            f"loses in {loss:.0%} of the splits (PBO {pbo:.2f})",
+            f"at most {LOSS:.0%}",
+            f"what is best on one half of the days loses on the other in {loss:.0%} of the splits",
+        ),
+    )
+    if not checks[0].passed:
+        return Verdict("not enough trades", checks, f"Not enough trades: {checks[0].failing}; the defaults stay.")
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        why = "; ".join(check.failing for check in failed)
+        return Verdict("keep defaults", checks, f"Keep the defaults: {why}.")
+    return Verdict(
+        "accept",
+        checks,
+        f"Accept: {mean:+.3%} a trade net of costs over {n:.0f} trades out of sample ({LEVEL_TEXT} {low:+.3%} to "
+        f"{high:+.3%}), better than the default and random entries, and more than the luck of {n_trials:,} trials. "
+        "It says what was, and promises nothing.",
+    )
