@@ -6,12 +6,15 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import AfterValidator, Field
 
 import aione_lab
@@ -57,13 +60,13 @@ class FoldPlan(Config):
 
 
 class Experiment(Config):
-    """What determines a study of one symbol, and what it was made with.
+    """What determines a study, of one symbol or of several pooled, and what it was made with.
 
     Everything up to ``costs`` is the design: the same design on the same data with the same code gives the same
     study, bit for bit. ``data``, ``code`` and ``versions`` say what it was run on and with.
     """
 
-    symbol: Annotated[str, AfterValidator(parse_symbol)]
+    symbols: Annotated[tuple[Annotated[str, AfterValidator(parse_symbol)], ...], Field(min_length=1)]
     interval: Annotated[str, AfterValidator(_interval)] = "1m"
     start: Annotated[str, AfterValidator(_time)] = Field(description="first candle")
     end: Annotated[str, AfterValidator(_time)] = Field(description="end, exclusive; the hidden span ends here too")
@@ -81,9 +84,18 @@ class Experiment(Config):
     settings: Settings = Field(default_factory=Settings)
     costs: Costs = Field(default_factory=Costs)
     own: tuple[str, ...] = Field((), description="own triggers and factors: they are code and not in this file")
-    data: str = Field("", description="sha256 of the candles, funding and reference that were searched")
+    data: dict[str, str] = Field(
+        default_factory=dict, description="symbol → sha256 of the candles, funding and reference that were searched"
+    )
     code: str = Field("", description="sha256 of the package's sources")
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """The symbol, or what stands for several: a name of the form of a symbol that says which they are."""
+        if len(self.symbols) == 1:
+            return self.symbols[0]
+        return f"POOL{hashlib.sha256(' '.join(self.symbols).encode()).hexdigest()[:8].upper()}"
 
     @property
     def design(self) -> dict[str, Any]:
@@ -129,6 +141,19 @@ def check_name(name: Any) -> str:
             "name", name, "must be up to 100 of letters, digits, '.', '_' and '-', a letter or digit first"
         )
     return name
+
+
+def plain_json(value: Any) -> Any:
+    """``value`` as JSON holds it: numpy's numbers as Python's, NaN and infinities as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain_json(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)) or (isinstance(value, Sequence) and not isinstance(value, str)):
+        return [plain_json(one) for one in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def write_json(path: Path, value: Any) -> None:

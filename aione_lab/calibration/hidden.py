@@ -13,11 +13,11 @@ import numpy as np
 
 from aione_lab.backtest.baseline import random_entries
 from aione_lab.backtest.metrics import mean_interval
-from aione_lab.calibration.data import Frames, fingerprint_bars
-from aione_lab.calibration.experiment import write_json
+from aione_lab.calibration.experiment import plain_json, write_json
 from aione_lab.calibration.ledger import Ledger
+from aione_lab.calibration.markets import N_RANDOM, Market
 from aione_lab.calibration.objective import trade_returns
-from aione_lab.calibration.out_of_sample import LEVEL, N_RANDOM
+from aione_lab.calibration.out_of_sample import LEVEL
 from aione_lab.calibration.verdict import LEVEL_TEXT
 from aione_lab.errors import InputError
 from aione_lab.settings import ReadOnly
@@ -33,111 +33,91 @@ FILE = "hidden.json"
 
 @dataclass(frozen=True)
 class Hidden:
-    """What the study's choice earned on the hidden span, and what is left of the verdict."""
+    """What a study's choice for one symbol earned on the hidden span, and what is left of the verdict."""
 
+    symbol: str
     metrics: Mapping[str, Any]  # of the chosen set, those of the default as default_*; returns are of the equity
     fresh: bool  # nobody had looked at any day of the span before
     spent_by: tuple[str, ...]  # the studies that had
     verdict: str
     sentence: str
-    data: str  # sha256 of the candles, funding and reference of the span
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Hidden:
-        """Read what ``hidden.json`` holds."""
+        """Read what ``hidden.json`` holds of a symbol."""
         metrics = {name: math.nan if value is None else value for name, value in values["metrics"].items()}
         rest = {name: value for name, value in values.items() if name not in ("metrics", "spent_by")}
         return cls(metrics=ReadOnly(metrics), spent_by=tuple(values["spent_by"]), **rest)
 
     def to_json(self) -> dict[str, Any]:
-        """What ``hidden.json`` holds."""
-        from aione_lab.calibration.study import plain_json
-
-        return plain_json(
-            {
-                "verdict": self.verdict,
-                "sentence": self.sentence,
-                "fresh": self.fresh,
-                "spent_by": list(self.spent_by),
-                "data": self.data,
-                "metrics": dict(self.metrics),
-            }
-        )
+        """What ``hidden.json`` holds of a symbol."""
+        values = {"symbol": self.symbol, "verdict": self.verdict, "sentence": self.sentence, "fresh": self.fresh}
+        return values | {"spent_by": list(self.spent_by), "metrics": dict(self.metrics)}
 
 
-def reveal(study: Calibration, spec: FeatureSpec | None = None) -> Hidden:
-    """Score the study's choice on its hidden span, once; see ``Calibration.reveal``."""
+def reveal(study: Calibration, spec: FeatureSpec | None = None) -> dict[str, Hidden]:
+    """Score the study's choices on their hidden spans, once; see ``Calibration.reveal``."""
     made, place = study.experiment, study.folder
     start, end = to_ms(made.hidden_from, "hidden_from"), to_ms(made.end, "end")
     if start >= end:
-        raise InputError.of("study", made.symbol, "has no hidden span: it was run with hidden=0")
+        raise InputError.of("study", study.symbol, "has no hidden span: it was run with hidden=0")
     if place is not None and (place / FILE).exists():
-        return Hidden.from_json(json.loads((place / FILE).read_text(encoding="utf-8")))
+        kept = json.loads((place / FILE).read_text(encoding="utf-8"))
+        return {symbol: Hidden.from_json(values) for symbol, values in kept.items()}
     if study.lake is None:
-        raise InputError.of("study", made.symbol, "was not made from a lake")
-    spent_by: tuple[str, ...] = ()
+        raise InputError.of("study", study.symbol, "was not made from a lake")
+    seen: dict[str, tuple[str, ...]] = {}
     if place is not None:
         # Marked before it is looked at: who is killed between the two has still looked.
         ledger = Ledger(place.parent)
-        marks = ledger.spent(made.symbol, made.interval, start, end)
-        spent_by = tuple(dict.fromkeys(mark.experiment for mark in marks if mark.experiment != place.name))
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        ledger.spend(made.symbol, made.interval, start, end, place.name, now)
-    hidden = score_hidden(study, start, end, spent_by, made.spec if spec is None else spec)
+        for symbol in made.symbols:
+            marks = ledger.spent(symbol, made.interval, start, end)
+            seen[symbol] = tuple(dict.fromkeys(mark.experiment for mark in marks if mark.experiment != place.name))
+            ledger.spend(symbol, made.interval, start, end, place.name, now)
+    found = {}
+    for symbol in made.symbols:
+        market = Market.load(study.lake, symbol, made, made.spec if spec is None else spec, hidden=True)
+        found[symbol] = _score(study, market, (start // DAY_MS, (end - 1) // DAY_MS), seen.get(symbol, ()))
     if place is not None:
-        write_json(place / FILE, hidden.to_json())
-    return hidden
+        write_json(place / FILE, plain_json({symbol: one.to_json() for symbol, one in found.items()}))
+    return found
 
 
-def score_hidden(study: Calibration, start: int, end: int, spent_by: tuple[str, ...], spec: FeatureSpec) -> Hidden:
+def _score(study: Calibration, market: Market, days: tuple[int, int], spent_by: tuple[str, ...]) -> Hidden:
     """Replay choice and default over the hidden days, the features warm from the days before."""
-    made = study.experiment
-    assert study.lake is not None
-    frames = Frames.load(
-        study.lake,
-        made.symbol,
-        made.interval,
-        made.start,
-        made.end,
-        made.reference,
-        spec,
-        made.settings,
-        made.costs,
-    )
-    days = (start // DAY_MS, (end - 1) // DAY_MS)
-    mine, data = _metrics(frames, study.thresholds, days, made.seed)
-    theirs, _ = _metrics(frames, study.default, days, made.seed)
+    seed = study.experiment.seed
+    mine = _metrics(market, study.thresholds_for(market.symbol), days, seed)
+    theirs = _metrics(market, study.default, days, seed)
     metrics = {"n_days": days[1] - days[0] + 1, **mine, **{f"default_{name}": value for name, value in theirs.items()}}
-    verdict, sentence = _verdict(study, metrics, spent_by)
-    return Hidden(ReadOnly(metrics), not spent_by, spent_by, verdict, sentence, data)
+    verdict, sentence = _verdict(study.verdict_for(market.symbol), metrics, spent_by)
+    return Hidden(market.symbol, ReadOnly(metrics), not spent_by, spent_by, verdict, sentence)
 
 
-def _metrics(frames: Frames, thresholds: Thresholds, days: tuple[int, int], seed: int) -> tuple[dict[str, Any], str]:
-    result = frames.replay_days(thresholds, *days)
+def _metrics(market: Market, thresholds: Thresholds, days: tuple[int, int], seed: int) -> dict[str, Any]:
+    result = market.replay_days(thresholds, *days)
     if result is None:
-        raise InputError.of("lake", frames.symbol, "holds no candles of the hidden span any more")
-    returns = trade_returns(result.trade_records, frames.settings.initial_capital)
+        raise InputError.of("lake", market.symbol, "holds no candles of the hidden span any more")
+    returns = trade_returns(result.trade_records, market.settings.initial_capital)
     low, high = mean_interval(returns, LEVEL)
-    baseline = random_entries(result, N_RANDOM, seed)
-    values = {
+    return {
         "n_trades": len(returns),
         "expectancy": float(returns.mean()) if len(returns) else math.nan,
         "expectancy_low": low,
         "expectancy_high": high,
         "win_rate": float((returns > 0).mean()) if len(returns) else math.nan,
         "total_return": float(np.prod(1 + returns) - 1),
-        "random_p": baseline.p_value,
+        "random_p": random_entries(result, N_RANDOM, seed).p_value,
     }
-    return values, fingerprint_bars(result.bars)
 
 
-def _verdict(study: Calibration, metrics: Mapping[str, Any], spent_by: tuple[str, ...]) -> tuple[str, str]:
+def _verdict(before: str, metrics: Mapping[str, Any], spent_by: tuple[str, ...]) -> tuple[str, str]:
     n = metrics["n_trades"]
     seen = (
         f" It was no fresh look: {', '.join(spent_by)} had seen these days, so it confirms little." if spent_by else ""
     )
-    if study.verdict != "accept":
-        return study.verdict, f"The study itself said {study.verdict}; the hidden span does not change that.{seen}"
+    if before != "accept":
+        return before, f"The study itself said {before}; the hidden span does not change that.{seen}"
     if not n:
         return "not enough trades", f"Not enough trades: none at all on the {metrics['n_days']} hidden days.{seen}"
     found = (
@@ -145,6 +125,6 @@ def _verdict(study: Calibration, metrics: Mapping[str, Any], spent_by: tuple[str
         f"({LEVEL_TEXT} {metrics['expectancy_low']:+.3%} to {metrics['expectancy_high']:+.3%})"
     )
     if not metrics["expectancy"] > 0:
-        return "keep defaults", f"Keep the defaults: {found} does not hold up.{seen}"
+        return "keep defaults", f"Keep the default: {found} does not hold up.{seen}"
     sure = "" if metrics["expectancy_low"] > 0 else ", too few or too uneven to be sure on its own"
     return "accept", f"Accept holds: {found}{sure}.{seen}"

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,20 @@ class Entries:
         """Sha256 of all of it: what an experiment pins."""
         text = "\n".join(self.thresholds).encode() + np.ascontiguousarray(self.sharpes).tobytes()
         return hashlib.sha256(text).hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """What a study's ``ledger.json`` holds."""
+        trials = [list(pair) for pair in zip(self.thresholds, self.sharpes.tolist(), strict=True)]
+        return {"last": self.last, "trials": trials}
+
+    @classmethod
+    def from_json(cls, kept: Mapping[str, Any]) -> Entries:
+        """The same back."""
+        return cls(
+            kept["last"],
+            tuple(name for name, _ in kept["trials"]),
+            np.array([x for _, x in kept["trials"]], np.float64),
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ what is chosen. The hidden span has neither of both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,21 +16,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aione_lab.backtest.baseline import random_entries
 from aione_lab.backtest.metrics import DAYS_PER_YEAR
-from aione_lab.backtest.result import Result
+from aione_lab.calibration.markets import RandomEntries
 from aione_lab.calibration.objective import DayTables, Objective
-from aione_lab.calibration.plateau import choose_plateau
-from aione_lab.calibration.scoring import Scorer
+from aione_lab.calibration.scoring import ScoredSets
 from aione_lab.research.clusters import drawn_days
 from aione_lab.settings import ReadOnly
-from aione_lab.thresholds.params import Thresholds
 
 LEVEL = 0.90
 """Of every band here: its lower end is exceeded by the truth with 95 %."""
 
 N_BOOT = 5_000
-N_RANDOM = 200
 
 
 @dataclass(frozen=True)
@@ -131,69 +127,55 @@ def summary_of(days: Days) -> dict[str, float]:
     }
 
 
+def choose_by_fold(scored: ScoredSets, objective: Objective) -> tuple[int, ...]:
+    """The plateau of each fold's training days, by the scores on each group among them: rows of ``scored``."""
+    folds = scored.folds
+    rows = []
+    for train in folds.train:
+        parts = np.array([(folds.groups == group) & train for group in np.unique(folds.groups[train])])
+        rows.append(scored.choose(objective, parts).centre)
+    return tuple(rows)
+
+
 def walk(
-    scorer: Scorer,
+    scored: ScoredSets,
     objective: Objective,
+    rows: Sequence[int],
     default: DayTables,
-    replayed: Callable[[Thresholds, np.ndarray], Result | None],
+    default_rows: Sequence[int],
+    entries: RandomEntries,
     seed: int,
 ) -> OutOfSample:
-    """Choose on each fold's training days, judge on its test days.
-
-    ``default``: day tables of the one default set. ``replayed(thresholds, days)`` replays a contiguous run of days
-    (bool over the span) for the random entries; None where they hold no candles.
-    """
-    folds, frame = scorer.folds, scorer.frame
-    rows: list[int] = []
-    listed: list[dict[str, Any]] = []
-    observed = 0.0
-    drawn = np.zeros(N_RANDOM)
-    for number, (train, test) in enumerate(zip(folds.train, folds.test, strict=True)):
-        parts = np.array([(folds.groups == group) & train for group in np.unique(folds.groups[train])])
-        scores = objective.better(objective.scores(scorer.tables, parts))
-        row = choose_plateau(frame, scores, scorer.ranges).centre
-        rows.append(row)
-        for run in _runs(test):
-            result = replayed(scorer.sets[row], run)
-            if result is not None and len(result.trade_records):
-                baseline = random_entries(result, N_RANDOM, seed + number)
-                observed += baseline.observed * baseline.n_entries if baseline.n_entries else 0.0
-                drawn += baseline.net_pnl
-        listed.append(
-            {
-                "fold": number,
-                "set": row,
-                "train_score": float(objective.score(scorer.tables.rows([row]), train)[0]),
-                "test_score": float(objective.score(scorer.tables.rows([row]), test)[0]),
-                "default_score": float(objective.score(default, test)[0]),
-                **{name: value for name, value in summary_of(_days(scorer.tables, [row], test[None])).items()},
-            }
+    """The test days of the sets ``rows`` (``choose_by_fold``), beside those of ``default_rows`` of ``default``."""
+    folds = scored.folds
+    listed = [
+        {
+            "fold": number,
+            "set": row,
+            "train_score": float(objective.score(scored.tables.rows([row]), train)[0]),
+            "test_score": float(objective.score(scored.tables.rows([row]), test)[0]),
+            "default_score": float(objective.score(default.rows([theirs]), test)[0]),
+            **summary_of(_days(scored.tables, [row], test[None])),
+        }
+        for number, (row, theirs, train, test) in enumerate(
+            zip(rows, default_rows, folds.train, folds.test, strict=True)
         )
-    tested = folds.test.any(axis=0)
-    chosen = _days(scorer.tables, rows, folds.test)
+    ]
     return OutOfSample(
-        days=folds.first_day + np.flatnonzero(tested),
-        chosen=chosen,
-        default=_days(default, [0] * len(rows), folds.test),
+        days=folds.first_day + np.flatnonzero(folds.test.any(axis=0)),
+        chosen=_days(scored.tables, rows, folds.test),
+        default=_days(default, default_rows, folds.test),
         rows=tuple(rows),
         folds=pd.DataFrame(listed).set_index("fold"),
-        random_p=(1 + int((drawn >= observed).sum())) / (1 + N_RANDOM) if chosen.trades.sum() else math.nan,
+        random_p=entries.p_value,
         seed=seed,
     )
 
 
-def _days(tables: DayTables, rows: list[int], test: np.ndarray) -> Days:
+def _days(tables: DayTables, rows: Sequence[int], test: np.ndarray) -> Days:
     """The tested days of the sets in ``rows``, one a fold; a day tested by several folds has their mean."""
     times = test.sum(axis=0)
     tested = times > 0
-    of = tables.rows(rows)
+    of = tables.rows(list(rows))
     parts = (of.trades, of.wins, of.gains, of.losses, of.returns)
     return Days(*((table * test).sum(axis=0)[tested] / times[tested] for table in parts))
-
-
-def _runs(days: np.ndarray) -> list[np.ndarray]:
-    """The contiguous runs of ``days`` (n,) of bool, one mask a run."""
-    starts = np.flatnonzero(days & ~np.concatenate([[False], days[:-1]]))
-    ends = np.flatnonzero(days & ~np.concatenate([days[1:], [False]]))
-    place = np.arange(len(days))
-    return [(place >= start) & (place <= end) for start, end in zip(starts, ends, strict=True)]

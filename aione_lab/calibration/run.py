@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import optuna
 from filelock import FileLock, Timeout
 
-from aione_lab.calibration.data import REFERENCE
 from aione_lab.calibration.experiment import (
     FILE,
     Experiment,
@@ -24,9 +22,10 @@ from aione_lab.calibration.experiment import (
     write_json,
 )
 from aione_lab.calibration.ledger import Entries, Ledger
+from aione_lab.calibration.markets import REFERENCE
 from aione_lab.calibration.objective import objectives
 from aione_lab.calibration.space import Fields, Space
-from aione_lab.calibration.study import Calibration, daily_sharpes, judged_by, study_symbol
+from aione_lab.calibration.study import Calibration, judged_by, own_entries, run_study
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import MIN_TRADES
 from aione_lab.engine.params import check_kind
@@ -49,7 +48,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line a trial is no pro
 
 def calibrate(
     lake: Lake,
-    symbol: str,
+    symbol: str | Sequence[str],
     *,
     interval: str = "1m",
     start: Any = None,
@@ -75,8 +74,10 @@ def calibrate(
     Parameters
     ----------
     lake, symbol, interval, start, end
-        Candles to study: ``start`` ≤ time < ``end``, as far as the lake has them. The last days stay hidden
-        (``folds.hidden``); they are not read until ``study.reveal()``.
+        Several symbols are studied together: a shared set first, for a portfolio of equal shares, and a symbol deviates
+        from it only where its own choice passes the same gate against the shared one (``study.by_symbol``,
+        ``study.thresholds_for``). Candles to study: ``start`` ≤ time < ``end``, as far as the lake has them. The last
+        days stay hidden (``folds.hidden``); they are not read until ``study.reveal()``.
     reference
         Symbol that stands for the market, used where the lake holds it; None: none.
     n_trials, sampler, seed
@@ -125,7 +126,7 @@ def calibrate(
 
 def plan(
     lake: Lake,
-    symbol: str,
+    symbol: str | Sequence[str],
     *,
     interval: str = "1m",
     start: Any = None,
@@ -141,31 +142,23 @@ def plan(
     **rest: Any,
 ) -> Experiment:
     """The experiment that ``calibrate`` runs, every open end resolved; see there."""
-    symbol = parse_symbol(symbol)
+    symbols = _symbols(symbol)
     spec = FeatureSpec() if spec is None else spec
     check_kind("spec", spec, FeatureSpec)
-    base = thresholds_for(symbol) if base is None else base
+    if base is None:
+        base = thresholds_for(symbols[0]) if len(symbols) == 1 else Thresholds()
     folds = FoldPlan() if folds is None else FoldPlan(scheme=folds) if isinstance(folds, str) else folds
     check_kind("folds", folds, FoldPlan)
-    step = interval_ms(interval)
-    there = lake.span(symbol, interval)
-    if there is None:
-        raise LakeError(f"the lake {lake.root} holds no {interval} candles of {symbol}")
-    first = there[0] if start is None else max(there[0], to_ms(start, "start"))
-    last = there[1] + step if end is None else min(there[1] + step, to_ms(end, "end"))
-    if first >= last:
-        raise InputError.of(
-            "start", start, f"the lake's {interval} candles of {symbol} go from {iso(there[0])} to {iso(there[1])}"
-        )
+    first, last = _span(lake, symbols, interval, start, end)
     if reference is not None:
         reference = parse_symbol(reference, "reference")
-        if reference == symbol or lake.span(reference, interval) is None:
+        if symbols == (reference,) or lake.span(reference, interval) is None:
             reference = None
     days = last // DAY_MS - first // DAY_MS
     hidden = min(last, (last // DAY_MS - int(round(days * folds.hidden))) * DAY_MS) if folds.hidden else last
     own = (*(one.name for one in spec.triggers), *(one.name for one in spec.factors))
     return Experiment(
-        symbol=symbol,
+        symbols=symbols,
         interval=interval,
         start=iso(first),
         end=iso(last),
@@ -185,6 +178,35 @@ def plan(
     )
 
 
+def _symbols(symbol: str | Sequence[str]) -> tuple[str, ...]:
+    given = [symbol] if isinstance(symbol, str) else list(symbol) if isinstance(symbol, Sequence) else [symbol]
+    names = tuple(parse_symbol(one) for one in given)
+    if not names or len(set(names)) < len(names):
+        raise InputError.of("symbol", given, "must be a symbol, or several different ones")
+    return names
+
+
+def _span(lake: Lake, symbols: tuple[str, ...], interval: str, start: Any, end: Any) -> tuple[int, int]:
+    """(first, last) of what is asked for and there, UTC ms, the last exclusive; of several symbols the widest."""
+    step = interval_ms(interval)
+    spans = []
+    for symbol in symbols:
+        there = lake.span(symbol, interval)
+        if there is None:
+            raise LakeError(f"the lake {lake.root} holds no {interval} candles of {symbol}")
+        spans.append(there)
+    begins, ends = min(span[0] for span in spans), max(span[1] for span in spans) + step
+    first = begins if start is None else max(begins, to_ms(start, "start"))
+    last = ends if end is None else min(ends, to_ms(end, "end"))
+    if first >= last:
+        raise InputError.of(
+            "start",
+            start,
+            f"the lake's {interval} candles of {', '.join(symbols)} go from {iso(begins)} to {iso(ends)}",
+        )
+    return first, last
+
+
 def run_experiment(
     experiment: Experiment,
     lake: Lake,
@@ -201,14 +223,13 @@ def run_experiment(
     """
     if experiment.own and spec is None:
         raise InputError.of("experiment", list(experiment.own), "has own triggers or factors: give the spec= with them")
-    with progress_reporter(progress, f"calibrating {experiment.symbol}") as tell:
+    with progress_reporter(progress, f"calibrating {experiment.title}") as tell:
 
         def report(done: int, total: int) -> None:
             tell("trials", done, total)
 
         if folder is None:
-            study, _ = study_symbol(experiment, lake, spec=spec, report=report)
-            return study
+            return run_study(experiment, lake, spec=spec, report=report)
         root = Path(folder)
         place = root / (default_name(experiment) if name is None else check_name(name))
         place.mkdir(parents=True, exist_ok=True)
@@ -223,44 +244,42 @@ def run_experiment(
 def default_name(experiment: Experiment) -> str:
     """A folder's name that says what was studied; another design has another name."""
     text = json.dumps(experiment.design, sort_keys=True)
-    return f"{experiment.symbol}-{experiment.interval}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{experiment.title}-{experiment.interval}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _run_in(
     place: Path, experiment: Experiment, lake: Lake, ledger: Ledger, spec: FeatureSpec | None, report: Any
 ) -> Calibration:
     before = _settle(place, experiment)
-    store = TrialStore(place / STUDY_FILE, experiment.symbol, [one.direction for one in objectives(experiment.metric)])
+    store = TrialStore(place / STUDY_FILE, experiment.title, [one.direction for one in objectives(experiment.metric)])
     try:
-        study, _ = study_symbol(experiment, lake, spec=spec, store=store, report=report)
+        known = {} if before is None else before.data
+        study = run_study(experiment, lake, spec=spec, store=store, report=report, known=known)
     finally:
         store.close()
-    if before is not None and before.data and before.data != study.experiment.data:
-        raise InputError.of(
-            "name",
-            place.name,
-            "was made with other candles, funding or reference than the lake holds now; take another",
-        )
     pinned = place / LEDGER_FILE
     if before is not None and before.n_trials == experiment.n_trials and pinned.exists():
         entries = _read_entries(pinned)
     else:
         entries = entered(ledger, study, place.name)
-        trials = [list(pair) for pair in zip(entries.thresholds, entries.sharpes.tolist(), strict=True)]
-        write_json(pinned, {"last": entries.last, "trials": trials})
+        write_json(pinned, {title: one.to_json() for title, one in entries.items()})
     study = replace(judged_by(study, entries), folder=place)
     study.experiment.save(place)
     write_json(place / RESULTS_FILE, {"digest": study.digest, **study.results})
     return study
 
 
-def entered(ledger: Ledger, study: Calibration, name: str) -> Entries:
-    """Enter the study's trials and return the state of the ledger that it is judged by."""
+def entered(ledger: Ledger, study: Calibration, name: str) -> dict[str, Entries]:
+    """Enter the study's trials, by title and by symbol, and return the state of the ledger that it is judged by."""
     made = study.experiment
-    sharpes = daily_sharpes(study.tables.returns)
-    trials = [(one.digest(), float(sharpe)) for one, sharpe in zip(study.sets, sharpes, strict=True)]
-    ledger.add(study.symbol, made.interval, made.data, made.rules, trials, name)
-    return ledger.entries(study.symbol, made.interval)
+    whole = hashlib.sha256("".join(made.data[symbol] for symbol in made.symbols).encode()).hexdigest()
+    rows = [(made.title, made.data.get(made.title, whole), study.tables)]
+    rows += [(member.symbol, made.data[member.symbol], member.tables) for member in study.members]
+    for title, data, tables in rows:
+        own = own_entries(study.sets, tables)
+        trials = list(zip(own.thresholds, own.sharpes.tolist(), strict=True))
+        ledger.add(title, made.interval, data, made.rules, trials, name)
+    return {title: ledger.entries(title, made.interval) for title, _, _ in rows}
 
 
 def _settle(place: Path, experiment: Experiment) -> Experiment | None:
@@ -277,10 +296,8 @@ def _settle(place: Path, experiment: Experiment) -> Experiment | None:
     return before
 
 
-def _read_entries(path: Path) -> Entries:
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    names, sharpes = zip(*kept["trials"], strict=True) if kept["trials"] else ((), ())
-    return Entries(kept["last"], tuple(names), np.array(sharpes, np.float64))
+def _read_entries(path: Path) -> dict[str, Entries]:
+    return {title: Entries.from_json(one) for title, one in json.loads(path.read_text(encoding="utf-8")).items()}
 
 
 @dataclass(frozen=True)
@@ -315,7 +332,7 @@ def repeat(
     if not results.exists():
         raise InputError.of("path", str(path), f"has no {RESULTS_FILE} beside it to compare with")
     digest = json.loads(results.read_text(encoding="utf-8"))["digest"]
-    made = before.replace(code=code_fingerprint(), versions=versions(), data="")
+    made = before.replace(code=code_fingerprint(), versions=versions(), data={})
     study = run_experiment(made, lake, folder=None, spec=spec, progress=progress)
     study = judged_by(study, _read_entries(path.with_name(LEDGER_FILE)))
     return Repeated(study, study.digest == digest, tuple(before.differences(study.experiment)))

@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from aione_lab.backtest.evaluate import Prepared
 from aione_lab.calibration.folds import Folds
-from aione_lab.calibration.objective import DayTables, Objective, round_trip
+from aione_lab.calibration.objective import DayTables, Objective
+from aione_lab.calibration.plateau import Plateau, choose_plateau
 from aione_lab.calibration.space import Space
 from aione_lab.thresholds.params import Thresholds
+
+Measure = Callable[[Sequence[Thresholds]], DayTables]
+"""Day tables of any sets, one row a set."""
+
+
+@dataclass(frozen=True)
+class ScoredSets:
+    """The distinct sets of a search, their searched numbers and their day tables: one row a set."""
+
+    folds: Folds
+    sets: tuple[Thresholds, ...]
+    frame: pd.DataFrame  # the searched numbers, by field
+    ranges: Mapping[str, tuple[float, float]]  # (low, high) by field
+    tables: DayTables
+
+    def choose(self, objective: Objective, parts: np.ndarray) -> Plateau:
+        """The plateau by the scores on each of ``parts`` (parts, days) of bool."""
+        return choose_plateau(self.frame, objective.better(objective.scores(self.tables, parts)), self.ranges)
 
 
 class Scored(NamedTuple):
@@ -29,20 +48,15 @@ class Scorer:
     belongs to the fold in which it was entered.
     """
 
-    def __init__(self, prepared: Prepared, space: Space, folds: Folds, objectives: Sequence[Objective]) -> None:
-        self.prepared = prepared
+    def __init__(self, measure: Measure, space: Space, folds: Folds, objectives: Sequence[Objective]) -> None:
+        self.measure = measure
         self.space = space
         self.folds = folds
         self.objectives = tuple(objectives)
         self.sets: list[Thresholds] = []
-        self.tables = self.tables_of([])
+        self.tables = measure([])
         self._params: list[dict[str, float]] = []
         self._place: dict[str, int] = {}
-
-    def tables_of(self, sets: Sequence[Thresholds]) -> DayTables:
-        """Day tables of any sets, without keeping them."""
-        cost = round_trip(self.prepared.settings, self.prepared.costs)
-        return DayTables.of(self.prepared.evaluate(sets), self.folds.first_day, self.folds.n_days, cost)
 
     def score(self, params: Sequence[Mapping[str, float]]) -> list[Scored]:
         """One ``Scored`` a trial, in order."""
@@ -58,7 +72,7 @@ class Scorer:
         if new:
             self._place |= {digest: len(self.sets) + i for i, digest in enumerate(new)}
             self.sets += new.values()
-            self.tables = self.tables.joined(self.tables_of(list(new.values())))
+            self.tables = self.tables.joined(self.measure(list(new.values())))
         rows = [self._place[digest] for digest in digests]
         tables = self.tables.rows(rows)
         by_fold = {one.name: one.scores(tables, self.folds.test) for one in self.objectives}
@@ -79,15 +93,12 @@ class Scorer:
         return scored
 
     @property
-    def frame(self) -> pd.DataFrame:
-        """The searched numbers of the distinct sets, one row a set."""
-        return pd.DataFrame(self._params, columns=list(self.space.ranges)).astype(np.float64)
-
-    @property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """(low, high) by searched field."""
-        return {name: (search.low, search.high) for name, search in self.space.ranges.items()}
-
-    def place(self, params: Mapping[str, float]) -> int:
-        """Row of a trial's set."""
-        return self._place[self.space.thresholds(params).digest()]
+    def scored(self) -> ScoredSets:
+        """What was tried, for who chooses among it."""
+        return ScoredSets(
+            self.folds,
+            tuple(self.sets),
+            pd.DataFrame(self._params, columns=list(self.space.ranges)).astype(np.float64),
+            {name: (search.low, search.high) for name, search in self.space.ranges.items()},
+            self.tables,
+        )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,21 +18,21 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from aione_lab.backtest.evaluate import Prepared
-from aione_lab.calibration.data import Frames, fingerprint_bars
-from aione_lab.calibration.experiment import Experiment
+from aione_lab.calibration.experiment import Experiment, plain_json
 from aione_lab.calibration.folds import Folds, make_folds
 from aione_lab.calibration.hidden import Hidden, reveal
 from aione_lab.calibration.ledger import Entries
-from aione_lab.calibration.objective import DayTables, objectives
-from aione_lab.calibration.out_of_sample import Days, OutOfSample, summary_of, walk
-from aione_lab.calibration.plateau import Plateau, choose_plateau
-from aione_lab.calibration.scoring import Scorer
+from aione_lab.calibration.markets import Markets, RandomEntries, pooled
+from aione_lab.calibration.objective import DayTables, Objective, objectives
+from aione_lab.calibration.out_of_sample import Days, OutOfSample, choose_by_fold, summary_of, walk
+from aione_lab.calibration.plateau import Plateau
+from aione_lab.calibration.scoring import ScoredSets, Scorer
 from aione_lab.calibration.search import Report, run_search
 from aione_lab.calibration.space import Space
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import Verdict, judge
 from aione_lab.engine.spec import FeatureSpec
+from aione_lab.errors import InputError
 from aione_lab.lake.store import Lake
 from aione_lab.research.overfitting import BacktestOverfitting, DeflatedSharpe, deflated_sharpe, effective_trials, pbo
 from aione_lab.settings import ReadOnly
@@ -39,6 +41,41 @@ from aione_lab.units import DAY_MS, to_ms
 
 MOST_SPLITS = 12
 """Blocks of the overfitting test: 924 ways to halve them, and a tenth of the time of the 12,870 of 16 blocks."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A symbol of a pooled study: what it would have chosen for itself among the study's sets.
+
+    It is judged against the shared choice, or against the default where the shared choice was not accepted.
+    """
+
+    symbol: str
+    sets: tuple[Thresholds, ...]
+    tables: DayTables  # of the study's sets, on this symbol
+    plateau: Plateau
+    against_shared: OutOfSample  # its own choice; what is called default there is the shared choice
+    against_default: OutOfSample
+    overfitting: BacktestOverfitting | None
+    deflated: DeflatedSharpe | None = None
+    n_trials: int = 0
+    rival: str = "default"  # what it was judged against
+    judged: Verdict = Verdict("not enough trades", (), "")
+
+    @property
+    def deviates(self) -> bool:
+        """Whether its own set passes the gate."""
+        return self.judged.decision == "accept"
+
+    @property
+    def walk_forward(self) -> OutOfSample:
+        """Its own choice out of sample, beside what it was judged against."""
+        return self.against_default if self.rival == "default" else self.against_shared
+
+    @property
+    def own(self) -> Thresholds:
+        """Its own plateau's set, whether it passes or not."""
+        return self.sets[self.plateau.centre]
 
 
 @dataclass(frozen=True)
@@ -58,18 +95,49 @@ class Calibration:
     overfitting: BacktestOverfitting | None  # None: fewer than two sets ever traded
     ledger: Entries
     judged: Verdict
+    members: tuple[Member, ...] = ()  # of a pooled study: what each symbol would have for itself
     folder: Path | None = None
     lake: Lake | None = field(default=None, repr=False)
 
     @property
     def symbol(self) -> str:
-        """The symbol."""
-        return self.experiment.symbol
+        """The symbol, or the name of the pool."""
+        return self.experiment.title
 
     @property
     def thresholds(self) -> Thresholds:
         """The plateau's set, accepted or not; ``verdict`` says which."""
         return self.sets[self.plateau.centre]
+
+    def thresholds_for(self, symbol: str) -> Thresholds:
+        """What the study has for ``symbol``: its own set where it deviates from the shared one."""
+        if symbol not in self.experiment.symbols:
+            raise InputError.unknown("symbol", symbol, self.experiment.symbols)
+        own = next((member for member in self.members if member.symbol == symbol and member.deviates), None)
+        return self.thresholds if own is None else own.own
+
+    @property
+    def by_symbol(self) -> pd.DataFrame:
+        """One row a symbol of a pool: whether it deviates, and what it earned out of sample either way."""
+        rows = []
+        for member in self.members:
+            m = member.walk_forward.metrics
+            rows.append(
+                {
+                    "symbol": member.symbol,
+                    "deviates": member.deviates,
+                    "own_trades": m["n_trades"],
+                    "own_expectancy": m["expectancy"],
+                    "against": member.rival,
+                    "its_trades": m["default_n_trades"],
+                    "its_expectancy": m["default_expectancy"],
+                    "gain_a_day": m["excess"],
+                    "gain_low": m["excess_low"],
+                    "gain_high": m["excess_high"],
+                    "why": member.judged.sentence,
+                }
+            )
+        return pd.DataFrame(rows).set_index("symbol") if rows else pd.DataFrame()
 
     @property
     def peak(self) -> Thresholds:
@@ -112,8 +180,12 @@ class Calibration:
         """Deflated Sharpe ratio of the choice over every distinct trial of the ledger; NaN where it never moved."""
         return math.nan if self.deflated is None else self.deflated.probability
 
-    def reveal(self, spec: FeatureSpec | None = None) -> Hidden:
-        """Score the choice on the hidden span, once: asked again, it tells the same.
+    def verdict_for(self, symbol: str) -> str:
+        """The verdict that holds for ``symbol``: a member that deviates was accepted on its own."""
+        return "accept" if self.thresholds_for(symbol) is not self.thresholds else self.verdict
+
+    def reveal(self, spec: FeatureSpec | None = None) -> dict[str, Hidden]:
+        """Score the choice for each symbol on the hidden span, once: asked again, it tells the same.
 
         The span is marked as spent in the ledger, before it is looked at; a study that comes after and hides a part of
         the same days is told so. ``Hidden.verdict`` is what is left of the verdict: acceptance does not survive a
@@ -152,7 +224,7 @@ class Calibration:
         """What ``results.json`` holds, as JSON knows it (NaN is null)."""
         chosen, peak = self.plateau.centre, self.plateau.peak
         values: dict[str, Any] = {
-            "symbol": self.symbol,
+            "symbols": list(self.experiment.symbols),
             "verdict": self.verdict,
             "sentence": self.sentence,
             "thresholds": self.thresholds.every_field(),
@@ -174,6 +246,16 @@ class Calibration:
             "deflated_sharpe": self.deflated_sharpe,
             "ledger": {"last": self.ledger.last, "n_trials": self.ledger.n_trials, "digest": self.ledger.digest},
             "n_effective": self.n_effective,
+            "members": [
+                {
+                    "symbol": one.symbol,
+                    "deviates": one.deviates,
+                    "sentence": one.judged.sentence,
+                    "own": one.own.every_field(),
+                    "out_of_sample": dict(one.walk_forward.metrics),
+                }
+                for one in self.members
+            ],
         }
         return ReadOnly(plain_json(values))
 
@@ -183,94 +265,140 @@ def days_of(tables: DayTables, row: int) -> Days:
     return Days(tables.trades[row], tables.wins[row], tables.gains[row], tables.losses[row], tables.returns[row])
 
 
-def study_symbol(
+def run_study(
     experiment: Experiment,
     lake: Lake,
     *,
     spec: FeatureSpec | None = None,
     store: TrialStore | None = None,
     report: Report | None = None,
-) -> tuple[Calibration, Frames]:
-    """Search, choose and prepare the judgement of one experiment; nothing is written but trials to ``store``.
+    known: Mapping[str, str] | None = None,
+) -> Calibration:
+    """Search, choose and judge one experiment, by the study's own trials; nothing is written but trials to ``store``.
 
-    The verdict is over the study's own trials; ``judged_by`` takes in a ledger.
+    ``judged_by`` takes in a ledger. ``known``: fingerprints that the data must have. Several symbols are one portfolio
+    of equal shares, and each of them a ``Member``.
     """
     spec = experiment.spec if spec is None else spec
-    frames = Frames.load(
-        lake,
-        experiment.symbol,
-        experiment.interval,
-        experiment.start,
-        experiment.hidden_from,
-        experiment.reference,
-        spec,
-        experiment.settings,
-        experiment.costs,
-    )
-    prepared = Prepared(
-        frames.candles,
-        interval=frames.interval,
-        reference=frames.reference,
-        funding=frames.funding,
-        spec=spec,
-        settings=frames.settings,
-        costs=frames.costs,
-        features=frames.features,
-    )
     folds = experiment_folds(experiment)
     aims = objectives(experiment.metric)
     space = Space.of(experiment.space, base=experiment.default, spec=spec)
-    scorer = Scorer(prepared, space, folds, aims)
-    study = run_search(
-        scorer.score,
-        space,
-        aims,
-        experiment.n_trials,
-        sampler=experiment.sampler,
-        seed=experiment.seed,
-        store=store,
-        report=report,
-    )
-    default = scorer.tables_of([experiment.default])
-    plateau = choose_plateau(scorer.frame, aims[0].better(aims[0].scores(scorer.tables, folds.test)), scorer.ranges)
-
-    def replayed(thresholds: Thresholds, days: np.ndarray) -> Any:
-        inside = folds.first_day + np.flatnonzero(days)
-        return frames.replay_days(thresholds, int(inside[0]), int(inside[-1]))
-
+    with Markets(experiment, lake, spec, folds) as markets:
+        for symbol, fingerprint in (known or {}).items():
+            if markets.fingerprints[symbol] != fingerprint:
+                raise InputError.of("experiment", symbol, "the lake's candles, funding or reference are others by now")
+        scorer = Scorer(markets.measure, space, folds, aims)
+        study = run_search(
+            scorer.score,
+            space,
+            aims,
+            experiment.n_trials,
+            sampler=experiment.sampler,
+            seed=experiment.seed,
+            store=store,
+            report=report,
+        )
+        scored = scorer.scored
+        default = markets.measure_apart([experiment.default])
+        rows = choose_by_fold(scored, aims[0])
+        entries, members = _members(experiment, markets, scored, rows, default, aims[0])
+        fingerprints = markets.fingerprints
+    together = pooled(list(default.values()))
     found = Calibration(
-        experiment=experiment.replace(data=fingerprint_bars(prepared.bars)),
+        experiment=experiment.replace(data=fingerprints),
         folds=folds,
         optuna_study=study,
-        sets=tuple(scorer.sets),
-        tables=scorer.tables,
-        default_tables=default,
-        plateau=plateau,
-        walk_forward=walk(scorer, aims[0], default, replayed, experiment.seed),
+        sets=scored.sets,
+        tables=scored.tables,
+        default_tables=together,
+        plateau=scored.choose(aims[0], folds.test),
+        walk_forward=walk(scored, aims[0], rows, together, [0] * len(rows), entries, experiment.seed),
         deflated=None,
-        n_effective=_effective(scorer.tables.returns),
-        overfitting=_overfitting(scorer.tables),
-        ledger=Entries(0, tuple(one.digest() for one in scorer.sets), daily_sharpes(scorer.tables.returns)),
+        n_effective=_effective(scored.tables.returns),
+        overfitting=_overfitting(scored.tables),
+        ledger=own_entries(scored.sets, scored.tables),
         judged=Verdict("not enough trades", (), ""),
+        members=members,
         lake=lake,
     )
-    return judged_by(found, found.ledger), frames
+    return judged_by(found, {})
 
 
-def judged_by(study: Calibration, ledger: Entries) -> Calibration:
-    """The study with its verdict over the trials of ``ledger``, its own among them."""
-    returns = study.tables.returns[study.plateau.centre]
+def _members(
+    experiment: Experiment,
+    markets: Markets,
+    scored: ScoredSets,
+    shared: tuple[int, ...],
+    default: Mapping[str, DayTables],
+    objective: Objective,
+) -> tuple[RandomEntries, tuple[Member, ...]]:
+    """Random entries of the shared choice over all symbols, and what each symbol would have chosen for itself.
+
+    One symbol is no member of a pool. Symbols are read one after the other, so that memory holds one of them.
+    """
+    alone = len(experiment.symbols) == 1
+    entries, members = [], []
+    for symbol in experiment.symbols:
+        market = markets.market(symbol)
+        entries.append(market.random_entries([scored.sets[row] for row in shared], scored.folds, experiment.seed))
+        if alone:
+            break
+        own = dataclasses.replace(scored, tables=markets.by_symbol[symbol])
+        rows = choose_by_fold(own, objective)
+        mine = market.random_entries([scored.sets[row] for row in rows], scored.folds, experiment.seed)
+        members.append(
+            Member(
+                symbol=symbol,
+                sets=scored.sets,
+                tables=own.tables,
+                plateau=own.choose(objective, scored.folds.test),
+                against_shared=walk(own, objective, rows, own.tables, shared, mine, experiment.seed),
+                against_default=walk(own, objective, rows, default[symbol], [0] * len(rows), mine, experiment.seed),
+                overfitting=_overfitting(own.tables),
+            )
+        )
+    return functools.reduce(operator.add, entries), tuple(members)
+
+
+def judged_by(study: Calibration, ledger: Mapping[str, Entries]) -> Calibration:
+    """The study with its verdict over the trials of ``ledger`` by title or symbol, its own among them.
+
+    What the ledger does not name is judged by the study's own trials. A member of a pool that is accepted deviates.
+    """
+    made = study.experiment
+    entries = ledger.get(made.title, study.ledger)
+    deflated, judged = _judge(study, entries, made.min_trades, "default")
+    rival = "shared set" if judged.decision == "accept" else "default"
+    members = []
+    for member in study.members:
+        theirs = ledger.get(member.symbol, own_entries(study.sets, member.tables))
+        member = dataclasses.replace(member, rival=rival)
+        found, verdict = _judge(member, theirs, made.min_trades, rival)
+        members.append(dataclasses.replace(member, deflated=found, judged=verdict, n_trials=theirs.n_trials))
+    return dataclasses.replace(study, deflated=deflated, ledger=entries, judged=judged, members=tuple(members))
+
+
+def _judge(
+    one: Calibration | Member, ledger: Entries, min_trades: int, rival: str
+) -> tuple[DeflatedSharpe | None, Verdict]:
+    returns = one.tables.returns[one.plateau.centre]
     deflated = deflated_sharpe(returns, trial_sharpes=ledger.sharpes) if np.ptp(returns) > 0 else None
-    found = dataclasses.replace(study, deflated=deflated, ledger=ledger)
+    overfitting = one.overfitting
     verdict = judge(
-        study.out_of_sample,
-        deflated=found.deflated_sharpe,
-        loss=math.nan if study.overfitting is None else study.overfitting.probability_of_loss,
-        pbo=found.pbo,
+        one.walk_forward.metrics,
+        deflated=math.nan if deflated is None else deflated.probability,
+        loss=math.nan if overfitting is None else overfitting.probability_of_loss,
+        pbo=math.nan if overfitting is None else overfitting.pbo,
         n_trials=ledger.n_trials,
-        min_trades=study.experiment.min_trades,
+        min_trades=min_trades,
+        against=rival,
     )
-    return dataclasses.replace(found, judged=verdict)
+    return deflated, verdict
+
+
+def own_entries(sets: Sequence[Thresholds], tables: DayTables) -> Entries:
+    """A study's own trials, as a ledger would hold them."""
+    return Entries(0, tuple(one.digest() for one in sets), daily_sharpes(tables.returns))
 
 
 def experiment_folds(experiment: Experiment) -> Folds:
@@ -293,19 +421,6 @@ def daily_sharpes(returns: np.ndarray) -> np.ndarray:
     """Sharpe ratio per day of each row of ``returns`` (trials, days); 0 for what never moved."""
     spread = returns.std(axis=1, ddof=1)
     return np.divide(returns.mean(axis=1), spread, out=np.zeros(len(returns)), where=spread > 0)
-
-
-def plain_json(value: Any) -> Any:
-    """``value`` as JSON holds it: numpy's numbers as Python's, NaN and infinities as null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain_json(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)) or (isinstance(value, Sequence) and not isinstance(value, str)):
-        return [plain_json(one) for one in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _effective(returns: np.ndarray) -> float:

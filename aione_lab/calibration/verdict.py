@@ -39,7 +39,14 @@ class Verdict:
 
 
 def judge(
-    metrics: Mapping[str, Any], *, deflated: float, loss: float, pbo: float, n_trials: int, min_trades: int = MIN_TRADES
+    metrics: Mapping[str, Any],
+    *,
+    deflated: float,
+    loss: float,
+    pbo: float,
+    n_trials: int,
+    min_trades: int = MIN_TRADES,
+    against: str = "default",
 ) -> Verdict:
     """Judge out-of-sample ``metrics`` (``OutOfSample.metrics``), the deflated Sharpe ratio and the overfitting.
 
@@ -66,11 +73,11 @@ def judge(
             f"({LEVEL_TEXT} {low:+.3%} to {high:+.3%})",
         ),
         Check(
-            "better than the default",
+            f"better than the {against}",
             metrics["excess_low"] > 0,
             f"{metrics['excess']:+.3%} a day [{metrics['excess_low']:+.3%}, {metrics['excess_high']:+.3%}]",
             "lower end above 0",
-            f"it is not clearly better than the default ({metrics['excess']:+.3%} a day, {LEVEL_TEXT} "
+            f"it is not clearly better than the {against} ({metrics['excess']:+.3%} a day, {LEVEL_TEXT} "
             f"{metrics['excess_low']:+.3%} to {metrics['excess_high']:+.3%})",
         ),
         Check(
@@ -96,15 +103,15 @@ def judge(
         ),
     )
     if not checks[0].passed:
-        return Verdict("not enough trades", checks, f"Not enough trades: {checks[0].failing}; the defaults stay.")
+        return Verdict("not enough trades", checks, f"Not enough trades: {checks[0].failing}; the {against} stays.")
     failed = [check for check in checks if not check.passed]
     if failed:
         why = "; ".join(check.failing for check in failed)
-        return Verdict("keep defaults", checks, f"Keep the defaults: {why}.")
+        return Verdict("keep defaults", checks, f"Keep the {against}: {why}.")
     return Verdict(
         "accept",
         checks,
         f"Accept: {mean:+.3%} a trade net of costs over {n:.0f} trades out of sample ({LEVEL_TEXT} {low:+.3%} to "
-        f"{high:+.3%}), better than the default and random entries, and more than the luck of {n_trials:,} trials. "
+        f"{high:+.3%}), better than the {against} and random entries, and more than the luck of {n_trials:,} trials. "
         "It says what was, and promises nothing.",
     )
