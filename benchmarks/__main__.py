@@ -22,7 +22,9 @@ PARTS = {
     "lake": ("benchmarks.storage", "bench_lake"),
     "live": ("benchmarks.live", "bench_live"),
     "startup": ("benchmarks.startup", "bench_startup"),
+    "study": ("benchmarks.study", "bench_study"),
     "vectorbt-startup": ("benchmarks.startup", "bench_vectorbt_startup"),
+    "universe": ("benchmarks.study", "bench_universe"),
 }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
+from aione_lab.calibration import FoldPlan
 from aione_lab.lake.simulated import SimulatedExchange
 
 SYMBOL, REFERENCE = "SUIUSDT", "BTCUSDT"
@@ -13,17 +14,33 @@ SYMBOL, REFERENCE = "SUIUSDT", "BTCUSDT"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: days of one-minute bars, repeats of a measurement, symbols at a bar close."""
+    """How much is measured: days of one-minute bars, repeats of a measurement, symbols at a bar close, and of studies."""
 
     days: int = 365
     repeats: int = 9
     symbols: int = 300
     closes: int = 600
     sets: int = 100
+    trials: int = 300
+    universe: int = 50
+    universe_days: int = 90
+    universe_trials: int = 200
+    folds: FoldPlan = field(default_factory=FoldPlan)
 
 
 FULL = Size()
-QUICK = Size(days=4, repeats=2, symbols=10, closes=20, sets=4)
+QUICK = Size(
+    days=12,
+    repeats=2,
+    symbols=10,
+    closes=20,
+    sets=4,
+    trials=20,
+    universe=2,
+    universe_days=12,
+    universe_trials=20,
+    folds=FoldPlan(n_folds=2, hidden=0.0),
+)
 
 
 @dataclass(frozen=True)

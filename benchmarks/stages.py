@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from aione_lab import Thresholds, replay
 from aione_lab.backtest.evaluate import Prepared
 from aione_lab.backtest.replay import compute_features
+from aione_lab.backtest.result import Result
 from benchmarks.market import SYMBOL, Market
 from benchmarks.timing import Row, measure, peak_extra_megabytes
 
@@ -101,39 +103,7 @@ def bench_vectorbt(market: Market) -> list[Row]:
     result = replay(
         market.candles, symbol=SYMBOL, interval="1m", reference=market.reference, funding=market.funding
     )
-    found = result.assessment_records
-    found = found[found["recommendation"] == 1]
-    at = np.searchsorted(result.bars["timestamp"], found["timestamp"]) + 1  # the next open
-    found, at = found[at < market.bars], at[at < market.bars]
-    # Without a zone: vectorbt turns every stamp of a zoned index into an object whenever it wraps an array, which
-    # costs it a second a time on a symbol-year and is none of its arithmetic.
-    frame = result.candles.tz_localize(None)
-    entries = np.zeros(market.bars, bool)
-    stops, targets = np.full(market.bars, np.nan), np.full(market.bars, np.nan)
-    opens = result.bars["open"][at]
-    entries[at] = True
-    stops[at], targets[at] = 1.0 - found["stop"] / opens, found["targets"][:, 0] / opens - 1.0
-
-    def simulate() -> Any:
-        return vbt.Portfolio.from_signals(
-            close=frame["close"],
-            open=frame["open"],
-            high=frame["high"],
-            low=frame["low"],
-            entries=entries,
-            exits=False,
-            price=frame["open"],
-            size=1.0,
-            size_type="percent",
-            fees=result.costs.fee,
-            init_cash=result.settings.initial_capital,
-            sl_stop=stops,
-            tp_stop=targets,
-            stop_entry_price="fillprice",
-            stop_exit_price="stoplimit",
-            freq="1min",
-            engine="numba",
-        )
+    simulate = vectorbt_portfolio(vbt, [result])
 
     def judged() -> tuple[Any, ...]:
         portfolio = simulate()
@@ -146,10 +116,50 @@ def bench_vectorbt(market: Market) -> list[Row]:
             portfolio.sharpe_ratio(),
         )
 
-    count = int(judged()[0])
+    count = int(judged()[0].sum())
     repeats = min(market.size.repeats, 5)
     note = f"{count} trades: no time-out, and no stop or target on the entry bar"
     return [
         measure(GROUP, "vectorbt from_signals (numba), orders only", simulate, repeats=repeats, unit="ms", note=note),
         measure(GROUP, "vectorbt from_signals (numba), trades and six metrics", judged, repeats=repeats, unit="ms"),
     ]
+
+
+def vectorbt_portfolio(vbt: Any, results: list[Result]) -> Callable[[], Any]:
+    """A call of ``Portfolio.from_signals`` on the BUYs of ``results``, a column each, with their stops and targets."""
+    bars, k = len(results[0].bars), len(results)
+    # Without a zone: vectorbt turns every stamp of a zoned index into an object whenever it wraps an array, which
+    # costs it a second a time on a symbol-year and is none of its arithmetic.
+    frame = results[0].candles.tz_localize(None)
+    entries = np.zeros((bars, k), bool)
+    stops, targets = np.full((bars, k), np.nan), np.full((bars, k), np.nan)
+    for column, result in enumerate(results):
+        found = result.assessment_records
+        found = found[found["recommendation"] == 1]
+        at = np.searchsorted(result.bars["timestamp"], found["timestamp"]) + 1  # the next open
+        found, at = found[at < bars], at[at < bars]
+        opens = result.bars["open"][at]
+        entries[at, column] = True
+        stops[at, column] = 1.0 - found["stop"] / opens
+        targets[at, column] = found["targets"][:, 0] / opens - 1.0
+    if k == 1:
+        entries, stops, targets = entries[:, 0], stops[:, 0], targets[:, 0]
+    return lambda: vbt.Portfolio.from_signals(
+        close=frame["close"],
+        open=frame["open"],
+        high=frame["high"],
+        low=frame["low"],
+        entries=entries,
+        exits=False,
+        price=frame["open"],
+        size=1.0,
+        size_type="percent",
+        fees=results[0].costs.fee,
+        init_cash=results[0].settings.initial_capital,
+        sl_stop=stops,
+        tp_stop=targets,
+        stop_entry_price="fillprice",
+        stop_exit_price="stoplimit",
+        freq="1min",
+        engine="numba",
+    )

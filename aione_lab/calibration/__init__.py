@@ -13,14 +13,16 @@ _HOME = {
     "Experiment": "experiment",
     "FoldPlan": "experiment",
     "calibrate": "run",
+    "calibrate_many": "many",
     "choose_plateau": "plateau",
     "repeat": "run",
 }
 
-__all__ = ["Calibration", "Experiment", "FoldPlan", "calibrate", "choose_plateau", "repeat"]
+__all__ = ["Calibration", "Experiment", "FoldPlan", "calibrate", "calibrate_many", "choose_plateau", "repeat"]
 
 if TYPE_CHECKING:
     from aione_lab.calibration.experiment import Experiment, FoldPlan
+    from aione_lab.calibration.many import calibrate_many
     from aione_lab.calibration.plateau import choose_plateau
     from aione_lab.calibration.run import calibrate, repeat
     from aione_lab.calibration.study import Calibration

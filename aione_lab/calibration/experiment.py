@@ -83,6 +83,7 @@ class Experiment(Config):
     spec: FeatureSpec = Field(default_factory=FeatureSpec)
     settings: Settings = Field(default_factory=Settings)
     costs: Costs = Field(default_factory=Costs)
+    cluster: bool = Field(False, description="several workers proposed the trials at once: that is not repeatable")
     own: tuple[str, ...] = Field((), description="own triggers and factors: they are code and not in this file")
     data: dict[str, str] = Field(
         default_factory=dict, description="symbol → sha256 of the candles, funding and reference that were searched"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import optuna
 from filelock import FileLock, Timeout
@@ -24,6 +24,7 @@ from aione_lab.calibration.experiment import (
 from aione_lab.calibration.ledger import Entries, Ledger
 from aione_lab.calibration.markets import REFERENCE
 from aione_lab.calibration.objective import objectives
+from aione_lab.calibration.search import Report
 from aione_lab.calibration.space import Fields, Space
 from aione_lab.calibration.study import Calibration, judged_by, own_entries, run_study
 from aione_lab.calibration.trial_store import TrialStore
@@ -68,6 +69,8 @@ def calibrate(
     folder: str | Path | None = EXPERIMENTS,
     name: str | None = None,
     progress: ProgressCallback | bool | None = None,
+    cluster: Any = None,
+    storage: str | None = None,
 ) -> Calibration:
     """Search the thresholds of ``symbol``, choose a plateau, and judge it on days that had no part in the choice.
 
@@ -97,6 +100,10 @@ def calibrate(
         counts the study's own trials only.
     progress
         A callback ``(what, done, total)``, False for none; None: a bar on a terminal.
+    cluster, storage
+        A Dask ``Client`` or a scheduler's address: its workers run the trials, and must see the lake and, unless
+        ``storage`` is the URL of a database for Optuna, ``folder``. What they propose depends on who is done when, so
+        that such a study can be judged again but not searched again bit for bit.
 
     Raises InputError for arguments that cannot be used and for a ``name`` that holds another study, LakeError where
     the lake lacks the candles.
@@ -120,8 +127,11 @@ def calibrate(
         spec=spec,
         settings=settings,
         costs=costs,
+        cluster=cluster is not None,
     )
-    return run_experiment(experiment, lake, folder=folder, name=name, spec=spec, progress=progress)
+    return run_experiment(
+        experiment, lake, folder=folder, name=name, spec=spec, progress=progress, cluster=cluster, storage=storage
+    )
 
 
 def plan(
@@ -215,6 +225,8 @@ def run_experiment(
     name: str | None = None,
     spec: FeatureSpec | None = None,
     progress: ProgressCallback | bool | None = None,
+    cluster: Any = None,
+    storage: str | None = None,
 ) -> Calibration:
     """Run an experiment, or go on with it, in ``folder/name``; see ``calibrate``.
 
@@ -229,6 +241,8 @@ def run_experiment(
             tell("trials", done, total)
 
         if folder is None:
+            if cluster is not None:
+                raise InputError.of("folder", folder, "a study on a cluster needs a folder")
             return run_study(experiment, lake, spec=spec, report=report)
         root = Path(folder)
         place = root / (default_name(experiment) if name is None else check_name(name))
@@ -236,7 +250,8 @@ def run_experiment(
         lock = FileLock(place / ".lock", timeout=0)
         try:
             with lock:
-                return _run_in(place, experiment, lake, Ledger(root), spec, report)
+                share = None if cluster is None else Share(cluster, storage)
+                return _run_in(place, experiment, lake, Ledger(root), spec, report, share)
         except Timeout:
             raise InputError.of("name", place.name, f"is being calibrated by another process ({place})") from None
 
@@ -247,13 +262,30 @@ def default_name(experiment: Experiment) -> str:
     return f"{experiment.title}-{experiment.interval}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+class Share(NamedTuple):
+    """The cluster that runs a study's trials, and the database they share (None: a journal in the folder)."""
+
+    cluster: Any
+    storage: str | None
+
+
 def _run_in(
-    place: Path, experiment: Experiment, lake: Lake, ledger: Ledger, spec: FeatureSpec | None, report: Any
+    place: Path,
+    experiment: Experiment,
+    lake: Lake,
+    ledger: Ledger,
+    spec: FeatureSpec | None,
+    report: Report,
+    share: Share | None,
 ) -> Calibration:
     before = _settle(place, experiment)
     store = TrialStore(place / STUDY_FILE, experiment.title, [one.direction for one in objectives(experiment.metric)])
     try:
         known = {} if before is None else before.data
+        if share is not None:
+            from aione_lab.calibration.cluster import run_trials
+
+            run_trials(share.cluster, experiment, lake, place, store, storage=share.storage, spec=spec, report=report)
         study = run_study(experiment, lake, spec=spec, store=store, report=report, known=known)
     finally:
         store.close()
@@ -333,6 +365,13 @@ def repeat(
         raise InputError.of("path", str(path), f"has no {RESULTS_FILE} beside it to compare with")
     digest = json.loads(results.read_text(encoding="utf-8"))["digest"]
     made = before.replace(code=code_fingerprint(), versions=versions(), data={})
-    study = run_experiment(made, lake, folder=None, spec=spec, progress=progress)
+    if made.cluster:  # what its workers proposed is kept, scored and judged again
+        store = TrialStore(path.with_name(STUDY_FILE), made.title, [one.direction for one in objectives(made.metric)])
+        try:
+            study = run_study(made, lake, spec=spec, store=store)
+        finally:
+            store.close()
+    else:
+        study = run_experiment(made, lake, folder=None, spec=spec, progress=progress)
     study = judged_by(study, _read_entries(path.with_name(LEDGER_FILE)))
     return Repeated(study, study.digest == digest, tuple(before.differences(study.experiment)))

@@ -184,6 +184,12 @@ class Calibration:
         """The verdict that holds for ``symbol``: a member that deviates was accepted on its own."""
         return "accept" if self.thresholds_for(symbol) is not self.thresholds else self.verdict
 
+    def sentence_for(self, symbol: str) -> str:
+        """The sentence of the verdict that holds for ``symbol``."""
+        if self.thresholds_for(symbol) is self.thresholds:
+            return self.sentence
+        return next(one.judged.sentence for one in self.members if one.symbol == symbol)
+
     def reveal(self, spec: FeatureSpec | None = None) -> dict[str, Hidden]:
         """Score the choice for each symbol on the hidden span, once: asked again, it tells the same.
 

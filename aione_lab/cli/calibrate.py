@@ -1,0 +1,287 @@
+"""``calibrate``: search thresholds of symbols in the lake, and judge what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aione_lab.cli.options import (
+    DEFAULT_LAKE,
+    End,
+    Json,
+    LakeFolder,
+    Start,
+    known_symbol,
+    number,
+    open_lake,
+    whole_number,
+)
+from aione_lab.cli.output import add_row, console, emit_json, say, table
+from aione_lab.cli.replays import costs_of, loaded_config
+from aione_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from aione_lab.calibration import Calibration
+    from aione_lab.calibration.many import Studied
+    from aione_lab.lake import Lake
+
+EXPERIMENTS = Path("experiments")
+
+
+def calibrate(
+    symbols: Annotated[
+        list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="BTCUSDT or BTC/USDT:USDT, one or several.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every symbol of the lake with these candles.")] = False,
+    pool: Annotated[
+        bool, typer.Option("--pool", help="Study the symbols together: a shared set, and who deviates from it.")
+    ] = False,
+    experiment: Annotated[
+        Path | None,
+        typer.Option("--experiment", metavar="FILE", help="Repeat the study of an experiment.json, and compare."),
+    ] = None,
+    interval: Annotated[str, typer.Option("--interval", help="Candles to use: 1m, 5m, …")] = "1m",
+    start: Start = None,
+    end: End = None,
+    reference: Annotated[
+        str, typer.Option("--reference", metavar="SYMBOL", help="Stands for the market; 'none': none.")
+    ] = "BTCUSDT",
+    trials: Annotated[
+        int, typer.Option("--trials", metavar="N", parser=whole_number, help="Trials a study, at least 20.")
+    ] = 200,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            metavar="NAME",
+            help="profit_factor (default), win_rate, max_drawdown, sharpe, expectancy; several: Pareto.",
+        ),
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option("--search", metavar="FIELD[=LOW:HIGH]", help="Threshold to search; repeat; left out: all."),
+    ] = None,
+    folds: Annotated[str, typer.Option("--folds", help="anchored, rolling or combinatorial.")] = "anchored",
+    n_folds: Annotated[int, typer.Option("--n-folds", parser=whole_number, help="Folds, or groups to combine.")] = 5,
+    hidden: Annotated[
+        float, typer.Option("--hidden", metavar="SHARE", parser=number, help="Share of the days kept hidden.")
+    ] = 0.2,
+    min_trades: Annotated[
+        int, typer.Option("--min-trades", parser=whole_number, help="Fewest out-of-sample trades to judge.")
+    ] = 30,
+    sampler: Annotated[str, typer.Option("--sampler", help="tpe, random or nsga2.")] = "tpe",
+    seed: Annotated[int, typer.Option("--seed", parser=whole_number, help="Seed of everything random.")] = 0,
+    settings: Annotated[
+        Path | None, typer.Option("--settings", metavar="FILE", help="JSON or TOML of Settings.")
+    ] = None,
+    fee: Annotated[
+        float | None, typer.Option("--fee", metavar="SHARE", parser=number, help="Taker fee a side as a share.")
+    ] = None,
+    slippage_bps: Annotated[
+        float | None, typer.Option("--slippage-bps", metavar="BPS", parser=number, help="Lost on market fills.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Folder of the study in --experiments; left out: from the design.")
+    ] = None,
+    reveal: Annotated[
+        bool, typer.Option("--reveal", help="Score the hidden days, once; they are spent by that.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option("--workers", parser=whole_number, help="Processes for several symbols.")
+    ] = None,
+    experiments: Annotated[
+        Path, typer.Option("--experiments", metavar="DIR", help="Where studies and the ledger lie.")
+    ] = EXPERIMENTS,
+    folder: LakeFolder = DEFAULT_LAKE,
+    as_json: Json = False,
+) -> None:
+    """Search thresholds, choose a plateau, and judge it on days that had no part in the choice.
+
+    Each study goes to a folder of --experiments, is on disk batch by batch, and
+    goes on where it stopped when the same command is given again. The verdict is
+    accept, keep defaults or not enough trades, with the reason. Nothing is used
+    anywhere by that: it has to be promoted.
+
+    Examples:
+
+      aione-lab calibrate SOLUSDT --trials 300
+      aione-lab calibrate SOLUSDT ETHUSDT --metric sharpe --metric max_drawdown
+      aione-lab calibrate --all --workers 2
+      aione-lab calibrate SOLUSDT AVAXUSDT LINKUSDT --pool
+      aione-lab calibrate SOLUSDT --search tp_mult=1:6 --search sl_mult --reveal
+      aione-lab calibrate --experiment experiments/SOLUSDT-1m-1a2b3c4d/experiment.json
+    """
+    from aione_lab.settings import Settings
+
+    lake = open_lake(folder)
+    if experiment is not None:
+        if symbols or every:
+            raise InputError.of("--experiment", str(experiment), "names its symbols itself; give none beside it")
+        _repeat(experiment, lake, as_json)
+        return
+    names = _names(lake, symbols or [], every, interval)
+    options: dict[str, Any] = {
+        "start": start,
+        "end": end,
+        "reference": None if reference.lower() == "none" else reference,
+        "n_trials": trials,
+        "metric": metric or ["profit_factor"],
+        "space": _space(search),
+        "folds": _folds(folds, n_folds, hidden),
+        "min_trades": min_trades,
+        "sampler": sampler,
+        "seed": seed,
+        "settings": Settings() if settings is None else loaded_config(Settings, settings, "--settings"),
+        "costs": costs_of(fee, slippage_bps),
+    }
+    if pool or len(names) == 1:
+        from aione_lab.calibration import calibrate as run
+
+        study = run(
+            lake, names if pool else names[0], interval=interval, folder=experiments, name=name, **options
+        )
+        revealed = study.reveal() if reveal else {}
+        if as_json:
+            emit_json(_described(study, {symbol: one.to_json() for symbol, one in revealed.items()}))
+            return
+        show(study)
+        for one in revealed.values():
+            say(f"hidden days, {one.symbol}: {one.sentence}")
+        say(f"study: {study.folder}")
+        return
+    if name is not None:
+        raise InputError.of("--name", name, "names one study; with several symbols each has a name of its own")
+    if reveal:
+        raise InputError.of("--reveal", True, "is for one study at a time; look at the verdicts first")
+    from aione_lab.calibration import calibrate_many
+
+    progress = False if as_json else None
+    found = calibrate_many(
+        lake, names, workers=workers, folder=experiments, progress=progress, interval=interval, **options
+    )
+    done = sorted(found, key=lambda one: names.index(one.symbol))
+    failed = {one.symbol: one.error for one in done if one.error}
+    if as_json:
+        emit_json({"studies": [{"folder": one.folder, **one.results} for one in done if not one.error], "failed": failed})
+    else:
+        _overview(done)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _names(lake: Lake, symbols: list[str], every: bool, interval: str) -> list[str]:
+    if every == bool(symbols):
+        raise InputError.of("SYMBOL", symbols, "name one or several symbols, or give --all")
+    if every:
+        names = lake.symbols(interval)
+        if not names:
+            raise InputError.of("--all", True, f"the lake {lake.root} holds no {interval} candles")
+        return names
+    return list(dict.fromkeys(known_symbol(lake, name, interval) for name in symbols))
+
+
+def _space(search: list[str] | None) -> Any:
+    """None, names, or names with ranges, as ``calibrate`` takes them."""
+    if not search:
+        return None
+    from aione_lab.thresholds.search import search_space
+
+    declared = search_space()
+    space: dict[str, tuple[float, ...]] = {}
+    for text in search:
+        name, _, ends = text.partition("=")
+        if name not in declared:
+            raise InputError.unknown("--search", name, declared)
+        try:
+            parts = tuple(float(end) for end in ends.split(":")) if ends else ()
+        except ValueError:
+            raise InputError.of("--search", text, "must be FIELD, FIELD=LOW:HIGH or FIELD=LOW:HIGH:STEP") from None
+        given = declared[name]
+        space[name] = parts or (given.low, given.high, given.step)
+    return space
+
+
+def _folds(scheme: str, n_folds: int, hidden: float) -> Any:
+    from aione_lab.calibration import FoldPlan
+
+    return FoldPlan(scheme=scheme, n_folds=n_folds, hidden=hidden)
+
+
+def _repeat(path: Path, lake: Lake, as_json: bool) -> None:
+    """Run an experiment's file again; 1 where it is not the same."""
+    from aione_lab.calibration import repeat
+
+    done = repeat(path, lake)
+    if as_json:
+        emit_json({"same": done.same, "differences": done.differences, **_described(done.study, {})})
+    else:
+        show(done.study)
+        say(done.sentence)
+    if not done.same:
+        raise typer.Exit(1)
+
+
+def _described(study: Calibration, hidden: dict[str, Any]) -> dict[str, Any]:
+    return {"folder": study.folder, "digest": study.digest, **study.results, "hidden": hidden}
+
+
+def show(study: Calibration) -> None:
+    """One study for people: the verdict first."""
+    made, out = study.experiment, console()
+    out.print(f"\n{', '.join(made.symbols)} {made.interval}: {study.sentence}", style="bold")
+    searched = len(study.optuna_study.get_trials(deepcopy=False))
+    out.print(
+        f"{made.start[:10]} to {made.hidden_from[:10]}, {searched:,} trials, {len(study.sets):,} distinct sets, "
+        f"{study.ledger.n_trials:,} in the ledger; by {', '.join(made.metric)} over {len(study.folds.test)} "
+        f"{study.folds.scheme} folds; hidden: {made.hidden_from[:10]} to {made.end[:10]}"
+    )
+    checks = table("check", "", "found", "wanted", numbers_from=4)
+    for one in study.judged.checks:
+        add_row(checks, one.name, "yes" if one.passed else "NO", one.found, one.wanted)
+    out.print(checks)
+    sets = table("threshold", "chosen", "best trial", "default")
+    chosen, peak, default = (one.every_field() for one in (study.thresholds, study.peak, study.default))
+    for field in made.space:
+        add_row(sets, field, *(_shown(one.get(field)) for one in (chosen, peak, default)))
+    out.print(sets)
+    out.print(study.plateau.sentence)
+    if study.members:
+        rows = table("symbol", "deviates", "own a trade", "against", "gain a day", "90 % band")
+        for name, row in study.by_symbol.iterrows():
+            add_row(
+                rows,
+                str(name),
+                "yes" if row["deviates"] else "no",
+                f"{row['own_expectancy']:+.3%}",
+                row["against"],
+                f"{row['gain_a_day']:+.3%}",
+                f"{row['gain_low']:+.3%} to {row['gain_high']:+.3%}",
+            )
+        out.print(rows)
+
+
+def _shown(value: Any) -> str:
+    return "adaptive" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _overview(done: list[Studied]) -> None:
+    rows = table("symbol", "verdict", "trades", "a trade, net", "90 % band", "DSR", "PBO", numbers_from=2)
+    for one in done:
+        if one.error:
+            add_row(rows, one.symbol, "failed", *["-"] * 5)
+            continue
+        m = one.results["out_of_sample"]
+        earned = ("-", "-")
+        if m["expectancy"] is not None:
+            earned = (f"{m['expectancy']:+.3%}", f"{m['expectancy_low']:+.3%} to {m['expectancy_high']:+.3%}")
+        odds = ["-" if one.results[key] is None else f"{one.results[key]:.2f}" for key in ("deflated_sharpe", "pbo")]
+        add_row(rows, one.symbol, one.results["verdict"], f"{m['n_trades']:.0f}", *earned, *odds)
+    out = console()
+    out.print(rows)
+    for one in done:
+        if one.error:
+            say(f"{one.symbol}: failed: {one.error}", err=True)
+        else:
+            out.print(f"{one.symbol}: {one.results['sentence']}  ({one.folder})")
