@@ -119,11 +119,15 @@ class EventStudy:
         title = f"{symbol}: mean return after each event, bps (band {self.level:.0%})"
         return profile_chart(profile, table, self.costs[symbol], title=title, theme=theme)
 
-    def heatmap(self, theme: Theme = "light") -> go.Figure:
-        """Excess return by event and horizon, discoveries marked, a panel a symbol."""
+    def heatmap(self, theme: Theme = "light", symbol: str | None = None) -> go.Figure:
+        """Excess return by event and horizon, discoveries marked, of ``symbol`` (None: a panel a symbol)."""
         from aione_lab.figures.events import heatmap_chart
 
-        return heatmap_chart(self.table, title="Excess return after each event, bps", theme=theme)
+        if symbol is not None and symbol not in self.days:
+            raise InputError.unknown("symbol", symbol, self.days)
+        table = self.table if symbol is None else self.table[self.table["symbol"] == symbol]
+        title = f"{symbol or 'Excess return'}{': excess return' if symbol else ''} after each event, bps over all bars"
+        return heatmap_chart(table, title=title, theme=theme)
 
 
 def event_study(
