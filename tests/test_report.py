@@ -184,6 +184,7 @@ def test_a_portfolio_comes_before_its_symbols(section: Section, result: Result) 
     refused = pooled.metrics["refused_confidence"]
     told = portfolio_verdict(pooled)
     assert len(pooled.trades) and refused and f"{refused} of {pooled.metrics['n_entry_signals']}" in told
+    assert ("rather too narrow" in told) == (len(pooled.trades) >= FEW_TRADES)
     assert told.endswith("It was not compared with random entries.")
     text = report_html([section, section], "Pooled", PortfolioSection(pooled, "none <b>"))
     words = " ".join(Page(text).texts)
@@ -205,7 +206,7 @@ def test_a_study_has_its_note_and_all_its_cells_escaped(section: Section, result
 def test_equity_is_drawn_once_a_symbol_and_the_random_band_at_its_end(section: Section) -> None:
     page = Page(report_html([section], "Once"))
     charts = [script for script in page.scripts if "Plotly.newPlot" in script]
-    assert sum('"Equity"' in chart or "adding up" in chart for chart in charts) == 1
+    assert sum('"Equity (USDT)"' in chart or "adding up" in chart for chart in charts) == 1
     (shape,) = [shape for shape in equity_figure(section.result, section.baseline).layout.shapes]
     assert pd.Timestamp(shape.x0) == section.result.index[-1].tz_localize(None)
 

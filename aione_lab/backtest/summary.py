@@ -103,6 +103,8 @@ def portfolio_verdict(result: PortfolioResult) -> str:
     alerts = sum(len(member.assessments) for member in result.members)
     numbers = {**m, "n_alerts": alerts, "n_buys": m["n_entry_signals"], "n_sells": 0, "warm_days": math.inf}
     text = verdict(numbers, None, quote_currency(result.symbols[0]))
+    if m["n_trades"] >= FEW_TRADES:
+        text += " Symbols that move together are not independent, so the interval is rather too narrow."
     refused = {name: m[f"refused_{name}"] for name in ("capacity", "correlation", "confidence")}
     if total := sum(refused.values()):
         why = ", ".join(f"{name} {count:,}" for name, count in refused.items() if count)

@@ -196,7 +196,7 @@ def _judgement(section: Section, charts: Charts) -> list[str]:
         table(("metric", "value", "what it means"), metric_rows(result.metrics, result), (1,)),
         "<h3>Would random entries have done as well?</h3>",
         f"<p>{escape(_random_text(result, baseline))}</p>",
-        charts.html(random_entries_chart(baseline.expectancy, baseline.observed)),
+        charts.html(_random_figure(result, baseline)),
         "<h3>Price, alerts and trades</h3>",
         charts.html(result_chart(result, equity=False)),
         "<h3>The trades</h3>",
@@ -222,6 +222,7 @@ def _a_day(rate: float, decimals: int) -> str:
 def equity_figure(result: Result, baseline: Baseline) -> go.Figure:
     """Equity and drawdown, with the span in which 90 % of the random draws ended."""
     figure = equity_chart(result.equity)
+    figure.update_yaxes(title_text=f"Equity ({quote_currency(result.symbol)})", row=1, col=1)
     if baseline.n_entries:
         colours = palette("light")
         ends = result.settings.initial_capital + np.quantile(baseline.net_pnl, [0.05, 0.95])
@@ -254,6 +255,11 @@ def equity_figure(result: Result, baseline: Baseline) -> go.Figure:
         high = max(float(result.equity.max()), float(ends[1]))
         figure.update_yaxes(range=[low - 0.06 * (high - low), high + 0.06 * (high - low)], row=1, col=1)
     return figure
+
+
+def _random_figure(result: Result, baseline: Baseline) -> go.Figure:
+    figure = random_entries_chart(baseline.expectancy, baseline.observed)
+    return figure.update_xaxes(title_text=f"Mean net P&amp;L of a trade, {quote_currency(result.symbol)}")
 
 
 def _random_text(result: Result, baseline: Baseline) -> str:
