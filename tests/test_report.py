@@ -170,7 +170,7 @@ def test_the_overview_says_how_many_are_shown_to_earn_their_costs() -> None:
     gain, loss, undecided = of("AUSDT", 100, 1.0, 9.0), of("BUSDT", 100, -9.0, -1.0), of("CUSDT", 100, -1.0, 3.0)
     few = of("DUSDT", FEW_TRADES - 1, 1.0, 9.0)
     assert overview_text([loss, undecided, few]) == (
-        "None of the 3 symbols is shown to earn its costs; 1 is a clear loss, 1 have too few trades to judge."
+        "None of the 3 symbols is shown to earn its costs; 1 is a clear loss, 1 with too few trades to judge."
     )
     mixed = overview_text([gain, loss, loss])
     assert mixed.startswith("1 of the 3 symbols (AUSDT) earns more than the scatter of the trades explains; 2 are")

@@ -143,7 +143,7 @@ def overview_text(results: Sequence[Result]) -> str:
         return f"None of the {n} symbols has the {FEW_TRADES} trades that a judgement wants."
     gains = [name for name, m in judged if m["expectancy_low"] > 0]
     losses = sum(m["expectancy_high"] < 0 for _, m in judged)
-    few = f", {n - len(judged)} have too few trades to judge" if len(judged) < n else ""
+    few = f", {n - len(judged)} with too few trades to judge" if len(judged) < n else ""
     rest = f"{losses} {'is a clear loss' if losses == 1 else 'are clear losses'}{few}."
     if not gains:
         return f"None of the {n} symbols is shown to earn its costs; {rest}"

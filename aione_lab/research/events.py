@@ -96,7 +96,7 @@ class EventStudy:
             plain = rows[rows["tested"] & (rows["net_bps"] > 0)]
             more = f" ({len(plain)} means exceed {cost}, none beyond chance)" if len(plain) else ""
             return f"{head}: nothing can be told from chance at a false-discovery rate of {self.fdr:.0%}{more}."
-        text = f"{head}: {found:,} pass a false-discovery rate of {self.fdr:.0%}"
+        text = f"{head}: {found:,} {'passes' if found == 1 else 'pass'} a false-discovery rate of {self.fdr:.0%}"
         if not kept:
             best = rows[rows["discovery"]].sort_values("net_bps").iloc[-1]
             return f"{text}, but nothing survives costs ({cost}); the nearest is {_told(best)}."
