@@ -20,10 +20,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aione_lab import Costs, Lake, Thresholds, __version__, replay
+from aione_lab import Costs, Lake, Settings, Thresholds, __version__, event_study, replay, replay_portfolio
 from aione_lab.cli import lab, main
 from aione_lab.cli.output import PIPE_WIDTH, plain, safe_cell, write_csv
+from aione_lab.cli.studies import in_words
 from aione_lab.lake.simulated import SimulatedExchange
+from aione_lab.research import reliability
 from tests.fake_exchange import FakeExchange
 
 DAYS = 3
@@ -527,6 +529,126 @@ def test_replay_writes_trades_and_report(run: Run, filled: Path, tmp_path: Path)
     assert total == pytest.approx(sum(one["metrics"]["net_pnl"] for one in told), abs=1e-9)
     assert report.stat().st_size < 15e6
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "trades.csv"]
+
+
+# --- replay --studies, --portfolio -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def fortnight(tmp_path_factory: pytest.TempPathFactory, exchange: SimulatedExchange) -> Path:
+    """Days enough for the studies to judge: SUIUSDT has a planted effect, LINKUSDT none."""
+    lake = Lake(tmp_path_factory.mktemp("fortnight") / "lake")
+    for name in ("SUIUSDT", "LINKUSDT"):
+        lake.append(name, "1m", exchange.candles(name, days=16))
+    return Path(lake.root)
+
+
+def test_studies_are_those_of_the_library_on_the_terminal_and_as_json(run: Run, fortnight: Path) -> None:
+    ask = ("replay", "SUIUSDT", "LINKUSDT", "--lake", fortnight, "--studies")
+    told = json.loads(run(*ask, "--json").out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    lake = Lake(fortnight)
+    results = {name: replay(lake.candles(name, "1m"), symbol=name) for name in ("SUIUSDT", "LINKUSDT")}
+    family = event_study(results, combinations=None)
+    ran = run(*ask)
+    assert ran.code == 0 and "nan" not in ran.out
+    for one in told:
+        name, found = one["symbol"], one["studies"]
+        table = family.table[family.table["symbol"] == name]
+        assert found["events"]["sentence"] == family.sentences[name] and family.sentences[name] in ran.out
+        assert found["events"]["tests_in_family"] == int(family.table["tested"].sum())
+        for trigger in found["events"]["triggers"]:
+            rows = table[table["event"] == trigger["trigger"]]
+            assert trigger["discovery"] == rows["discovery"].any()
+            assert trigger["survives_costs"] == rows["survives"].any() == ("survives" in trigger["in_words"])
+            assert [row["net_bps"] for row in trigger["horizons"]] == plain(rows["net_bps"].tolist())
+            assert [row["net_low"] for row in trigger["horizons"]] == plain(rows["net_low"].tolist())
+        alone = reliability(results[name])
+        assert found["reliability"]["sentence"] == alone.sentence and alone.sentence in ran.out
+        assert len(found["reliability"]["gates"]) == len(alone.gates)
+        assert found["episodes"]["summary"]["ALERT"]["n_alerts"] == one["signals"]["alerts"]
+        assert found["splits"]["sentence"] in ran.out and found["order"]["sentence"] in ran.out
+    for word in ("What follows each trigger?", "net, bps", "as traded, R", "all_gates_met", "so net flatters"):
+        assert ran.out.count(word) == 2, word
+    assert "--studies" not in ran.out
+    plainly = run("replay", "SUIUSDT", "--lake", fortnight)
+    assert "--studies" in plainly.out and "What follows each trigger?" not in plainly.out
+    assert "studies" not in json.loads(run("replay", "SUIUSDT", "--lake", fortnight, "--json").out)
+
+
+@pytest.mark.parametrize(
+    ("net", "low", "discovery", "words"),
+    [
+        ((-3.0, -1.0), (-9.0, -9.0), (False, False), "less than costs"),
+        ((-3.0, 4.0), (-9.0, -2.0), (False, False), "not told from chance"),
+        ((-3.0, 4.0), (-9.0, 1.0), (False, False), "not told from chance"),
+        ((-3.0, 4.0), (-5.0, -2.0), (True, False), "more than chance (5 min), less than costs"),
+        ((-3.0, 4.0), (-5.0, -2.0), (False, True), "more than chance (15 min), costs not covered"),
+        ((-3.0, 4.0), (-5.0, 2.0), (True, True), "survives costs in this span (15 min)"),
+        ((), (), (), "too few to test"),
+    ],
+)
+def test_a_trigger_is_said_to_be_what_its_tests_show(
+    net: tuple[float, ...], low: tuple[float, ...], discovery: tuple[bool, ...], words: str
+) -> None:
+    rows = [
+        {"horizon": minutes, "net_bps": n, "discovery": found, "survives": found and least > 0}
+        for minutes, n, least, found in zip((5, 15), net, low, discovery, strict=False)
+    ]
+    assert in_words(rows) == words
+
+
+def test_studies_of_coarse_candles_and_of_too_few_of_them(run: Run, fortnight: Path, tmp_path: Path) -> None:
+    lake = Lake(shutil.copytree(fortnight, tmp_path / "lake"))
+    lake.resample("SUIUSDT", "1m", "15m")
+    ask = ("replay", "SUIUSDT", "--lake", lake.root, "--studies", "--json")
+    found = json.loads(run(*ask, "--interval", "15m").out)["studies"]
+    minutes = [row["horizon"] for row in found["events"]["triggers"][0]["horizons"]]
+    assert minutes == [15, 30, 60, 120, 240]
+    short = ("--end", "2025-01-01T12:00")
+    assert json.loads(run(*ask, *short).out)["studies"] == {"not_judged": "too few candles after warm-up"}
+    assert "nothing to study" in run(*ask[:-1], *short).out
+
+
+def test_a_portfolio_is_the_library_s(run: Run, filled: Path, tmp_path: Path) -> None:
+    rules, trades, report = tmp_path / "rules.toml", tmp_path / "trades.csv", tmp_path / "report.html"
+    rules.write_text("max_open_trades = 1\nmax_correlation_threshold = 0.1\n")
+    ask = ("replay", *SYMBOLS, "--portfolio", "--settings", rules, "--lake", filled)
+    told = json.loads(run(*ask, "--json", "--trades-csv", trades).out)
+    lake = Lake(filled)
+    result = replay_portfolio(
+        {name: lake.candles(name, "1m") for name in SYMBOLS},
+        reference="BTCUSDT",
+        funding={name: lake.funding(name) for name in SYMBOLS if name != "LINKUSDT"},
+        settings=Settings(max_open_trades=1, max_correlation_threshold=0.1),
+    )
+    assert told["metrics"] == plain(dict(result.metrics)) and told["portfolio"] == list(SYMBOLS)
+    assert len(told["refused"]) == len(result.refused) > 0 and len(result.trades) > 0
+    for by in ("symbol", "trigger", "hour", "exit"):
+        assert [row["pnl"] for row in told["attribution"][by]] == result.attribution(by)["pnl"].tolist()
+    assert len(told["equity"]) == DAYS and told["equity"][-1]["equity"] == result.equity.iloc[-1]
+    with trades.open() as stream:
+        assert [row["trigger_reasons"].split(" + ") for row in csv.DictReader(stream)] == [
+            list(reasons) for reasons in result.trades["trigger_reasons"]
+        ]
+    ran = run(*ask, "--report", report)
+    assert ran.code == 0 and told["verdict"] in ran.out and "nan" not in ran.out
+    for word in ("refused: correlation", "Net P&L by trigger", "Net P&L by hour", "slots", "equity  ", str(report)):
+        assert word in ran.out, word
+    page = report.read_text()
+    assert "Portfolio of 3 symbols" in page and page.count("<h2 id=") == 3
+
+
+def test_portfolios_and_studies_refuse_what_does_not_go_together(run: Run, lake_copy: Path, tmp_path: Path) -> None:
+    ask = ("--lake", lake_copy, "--portfolio")
+    refused(run("replay", "SOLUSDT", *ask), "--portfolio", "two symbols")
+    refused(run("replay", "SOLUSDT", "SOL/USDT:USDT", *ask), "--portfolio", "two symbols")
+    refused(run("replay", *SYMBOLS, *ask, "--studies"), "--studies", "--portfolio")
+    refused(run("replay", *SYMBOLS, *ask, "--end", "2024-01-01"), "hold no candle")
+    Lake(lake_copy).append("ETHBTC", "1m", SimulatedExchange().candles("LINKUSDT", days=1))
+    refused(run("replay", "SOLUSDT", "ETHBTC", *ask), "--portfolio", "ETHBTC in BTC", "one currency")
+    rules = tmp_path / "rules.toml"
+    rules.write_text("max_open_trades = 0")
+    refused(run("replay", *SYMBOLS, *ask, "--settings", rules), "--settings", "max_open_trades")
 
 
 def test_outputs_follow_links_and_spare_what_is_no_file(run: Run, filled: Path, tmp_path: Path) -> None:

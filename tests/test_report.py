@@ -10,13 +10,14 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from plotly.offline import get_plotlyjs
 
-from aione_lab import Costs, Lake, Settings, Thresholds, replay
+from aione_lab import Costs, Lake, Settings, Thresholds, replay, replay_portfolio
 from aione_lab.backtest.baseline import Baseline, random_entries
 from aione_lab.backtest.result import Result
 from aione_lab.backtest.summary import (
@@ -28,6 +29,8 @@ from aione_lab.backtest.summary import (
     entry_signals,
     metric_rows,
     outcome_text,
+    portfolio_rows,
+    portfolio_verdict,
     quote_currency,
     sides_text,
     size_text,
@@ -36,7 +39,16 @@ from aione_lab.backtest.summary import (
     verdict,
 )
 from aione_lab.figures.baseline import random_entries_chart
-from aione_lab.figures.report import Section, equity_figure, explanation_metrics, one_alert, report_html
+from aione_lab.figures.portfolio_section import PortfolioSection
+from aione_lab.figures.report import (
+    Section,
+    Study,
+    equity_figure,
+    explanation_metrics,
+    one_alert,
+    overview_text,
+    report_html,
+)
 from aione_lab.lake.simulated import SimulatedExchange, fill
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -94,8 +106,10 @@ def test_the_report_is_one_file_that_loads_and_sends_nothing(text: str) -> None:
     assert text.count(get_plotlyjs()) == 1
     assert len(text) < 15e6
     for tag, attributes in page.tags:
-        assert tag not in {"link", "iframe", "object", "embed", "img", "form", "base", "a"}
-        assert not {"src", "href", "action", "srcset"} & set(attributes), (tag, attributes)
+        assert tag not in {"link", "iframe", "object", "embed", "img", "form", "base"}
+        assert not {"src", "action", "srcset"} & set(attributes), (tag, attributes)
+        if (target := attributes.get("href")) is not None:  # leads to a heading of this page, never away
+            assert tag == "a" and target.startswith("#") and f'id="{target[1:]}"' in text
         assert not [name for name in attributes if name.startswith("on")]
     (policy,) = [a["content"] for t, a in page.tags if t == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
     assert policy and "default-src 'none'" in policy and "http" not in policy
@@ -149,10 +163,50 @@ def test_a_replay_without_a_trade_or_an_alert_has_a_report_too(result: Result) -
     assert one_alert(quiet) is None
 
 
+def test_the_overview_says_how_many_are_shown_to_earn_their_costs() -> None:
+    def of(symbol: str, n: int, low: float, high: float) -> SimpleNamespace:
+        return SimpleNamespace(symbol=symbol, metrics=numbers(n, low + high, low, high))
+
+    gain, loss, undecided = of("AUSDT", 100, 1.0, 9.0), of("BUSDT", 100, -9.0, -1.0), of("CUSDT", 100, -1.0, 3.0)
+    few = of("DUSDT", FEW_TRADES - 1, 1.0, 9.0)
+    assert overview_text([loss, undecided, few]) == (
+        "None of the 3 symbols is shown to earn its costs; 1 is a clear loss, 1 with too few trades to judge."
+    )
+    mixed = overview_text([gain, loss, loss])
+    assert mixed.startswith("1 of the 3 symbols (AUSDT) earns more than the scatter of the trades explains; 2 are")
+    assert "luckiest" in mixed and "has the 30 trades" in overview_text([few, few])
+
+
+def test_a_portfolio_comes_before_its_symbols(section: Section, result: Result) -> None:
+    exchange = SimulatedExchange()
+    candles = {"SUIUSDT": result.candles, "SOLUSDT": exchange.candles("SOLUSDT", days=6)}
+    pooled = replay_portfolio(candles, settings=Settings(portfolio_min_confidence=0.8))
+    refused = pooled.metrics["refused_confidence"]
+    told = portfolio_verdict(pooled)
+    assert len(pooled.trades) and refused and f"{refused} of {pooled.metrics['n_entry_signals']}" in told
+    assert ("rather too narrow" in told) == (len(pooled.trades) >= FEW_TRADES)
+    assert told.endswith("It was not compared with random entries.")
+    text = report_html([section, section], "Pooled", PortfolioSection(pooled, "none <b>"))
+    words = " ".join(Page(text).texts)
+    assert words.index("Portfolio of 2 symbols 1m") < words.index("At a glance") < words.index("SUIUSDT 1m")
+    assert told in words and "none <b>" in words and "By trigger" in words
+    for row in portfolio_rows(pooled):
+        assert row.value in words and row.meaning in words, row
+    idle = replay_portfolio(candles, Thresholds(min_confidence=1.0))
+    quiet = " ".join(Page(report_html([], "Idle", PortfolioSection(idle))).texts)
+    assert "No trade was closed" in quiet and "nan" not in quiet.replace("finance", "")
+
+
+def test_a_study_has_its_note_and_all_its_cells_escaped(section: Section, result: Result) -> None:
+    study = Study("A study", HOSTILE, header=("trigger", "n", HOSTILE), rows=((HOSTILE, "1", HOSTILE),), note=HOSTILE)
+    text = report_html([Section(result, section.baseline, studies=(study,))], "Study").replace(get_plotlyjs(), "")
+    assert HOSTILE not in text and text.count(html.escape(HOSTILE)) == 5
+
+
 def test_equity_is_drawn_once_a_symbol_and_the_random_band_at_its_end(section: Section) -> None:
     page = Page(report_html([section], "Once"))
     charts = [script for script in page.scripts if "Plotly.newPlot" in script]
-    assert sum('"Equity"' in chart or "adding up" in chart for chart in charts) == 1
+    assert sum('"Equity (USDT)"' in chart or "adding up" in chart for chart in charts) == 1
     (shape,) = [shape for shape in equity_figure(section.result, section.baseline).layout.shapes]
     assert pd.Timestamp(shape.x0) == section.result.index[-1].tz_localize(None)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from aione_lab.units import iso
 if TYPE_CHECKING:
     from aione_lab.backtest.baseline import Baseline
     from aione_lab.backtest.explain import Explanation
+    from aione_lab.backtest.portfolio import PortfolioResult
     from aione_lab.backtest.result import Result
+    from aione_lab.settings import Costs
 
 FEW_TRADES = 30
 """Below this many trades nothing is said about skill: the usual rule of thumb for a mean to be about normal."""
@@ -24,6 +26,8 @@ CHANCE = 0.05
 
 WIDE_COSTS = 0.5
 """A round trip of costs above this share of the stop's distance is remarked upon."""
+
+By = Literal["symbol", "trigger", "hour", "exit"]
 
 ENDS = ("", "_low", "_high")
 QUOTES = ("FDUSD", "USDT", "USDC", "BUSD", "TUSD", "USD", "EUR", "TRY", "BRL", "DAI", "BTC", "ETH", "BNB")
@@ -93,6 +97,24 @@ def verdict(metrics: Mapping[str, Any], baseline: Baseline | None = None, quote:
     return text
 
 
+def portfolio_verdict(result: PortfolioResult) -> str:
+    """What the numbers of a portfolio support, in plain words: profit after costs, and what found no place."""
+    m = result.metrics
+    alerts = sum(len(member.assessments) for member in result.members)
+    numbers = {**m, "n_alerts": alerts, "n_buys": m["n_entry_signals"], "n_sells": 0, "warm_days": math.inf}
+    text = verdict(numbers, None, quote_currency(result.symbols[0]))
+    if m["n_trades"] >= FEW_TRADES:
+        text += " Symbols that move together are not independent, so the interval is rather too narrow."
+    refused = {name: m[f"refused_{name}"] for name in ("capacity", "correlation", "confidence")}
+    if total := sum(refused.values()):
+        why = ", ".join(f"{name} {count:,}" for name, count in refused.items() if count)
+        text += f" {total:,} of {m['n_entry_signals']:,} entry signals were refused ({why})."
+    if m["open_at_end"]:
+        held = "trade is" if m["open_at_end"] == 1 else "trades are"
+        text += f" {m['open_at_end']} {held} open at the end and not in this."
+    return f"{text} It was not compared with random entries."
+
+
 def too_short(metrics: Mapping[str, Any]) -> bool:
     """Whether warm-up left less than an hour, and nothing was traded in it."""
     return bool(metrics["warm_days"] * 24 < 1 and not metrics["n_trades"])
@@ -107,13 +129,14 @@ def _all_warm_up(metrics: Mapping[str, Any]) -> str:
     )
 
 
-def metric_rows(metrics: Mapping[str, Any], result: Result | None = None) -> list[MetricRow]:
+def metric_rows(metrics: Mapping[str, Any], result: Result | None = None, quote: str = "") -> list[MetricRow]:
     """The metrics that matter for a reader, formatted, each with its meaning.
 
-    With the ``result`` that they are of, money carries its currency and the costs are set against the stops.
+    With the ``result`` that they are of, money carries its currency and the costs are set against the stops; ``quote``
+    names the currency where there is none.
     """
     m = metrics
-    quote = "" if result is None else quote_currency(result.symbol)
+    quote = quote if result is None else quote_currency(result.symbol)
     rows = [
         MetricRow("trades", f"{m['n_trades']:,}", "closed; one still open at the end is not among them"),
         MetricRow("net P&L", _money(m["net_pnl"], quote), "in quote currency, after fees, slippage and known funding"),
@@ -164,6 +187,28 @@ def metric_rows(metrics: Mapping[str, Any], result: Result | None = None) -> lis
             f"stop and target in one bar ({m['n_resolved']:,} more told apart on finer candles); net P&L stop first "
             f"{_money(m['pnl_stop_first'], quote)}, target first {_money(m['pnl_target_first'], quote)}",
         ),
+    ]
+
+
+def portfolio_rows(result: PortfolioResult) -> list[MetricRow]:
+    """The metrics of a portfolio: what it was offered and refused, what it held, and those of its trades."""
+    m = result.metrics
+    return [
+        MetricRow("entry signals", f"{m['n_entry_signals']:,}", "of all symbols"),
+        MetricRow("refused: capacity", f"{m['refused_capacity']:,}", "all slots were taken (Settings.max_open_trades)"),
+        MetricRow(
+            "refused: correlation",
+            f"{m['refused_correlation']:,}",
+            "a symbol held and this one both move with the reference (Settings.max_correlation_threshold)",
+        ),
+        MetricRow("refused: confidence", f"{m['refused_confidence']:,}", "below Settings.portfolio_min_confidence"),
+        MetricRow("most trades at once", f"{m['max_open_trades']:,}", f"of {result.settings.max_open_trades} slots"),
+        MetricRow(
+            "gross exposure",
+            f"{m['mean_gross_exposure']:.1%}, at most {m['max_gross_exposure']:.0%}",
+            "open positions as a share of the equity, mean over all bars",
+        ),
+        *metric_rows(m, quote=quote_currency(result.symbols[0])),
     ]
 
 
@@ -276,12 +321,50 @@ def span_text(result: Result) -> str:
 
 def costs_text(result: Result) -> str:
     """The costs that were taken off."""
-    costs = result.costs
+    return costs_of(result.costs)
+
+
+def costs_of(costs: Costs) -> str:
+    """``costs`` in words."""
     maker = "the same on targets" if costs.maker_fee is None else f"{costs.maker_fee:.3%} on targets"
     return (
         f"fee {costs.fee:.3%} of the notional a side ({maker}), slippage {costs.slippage_bps:g} bps on market fills, "
         "funding at its real times where known"
     )
+
+
+def account_text(result: PortfolioResult) -> dict[str, str]:
+    """What an account of many symbols was allowed, by name: span, slots, size, costs."""
+    first, last = (iso(int(result.clock[at]))[:16].replace("T", " ") for at in (0, -1))
+    rules, costs = result.settings, {costs_of(member.costs) for member in result.members}
+    capital = f"{rules.initial_capital:,.10g} {quote_currency(result.symbols[0])}"
+    return {
+        "symbols": ", ".join(result.symbols),
+        "span": f"{first} to {last} UTC, {len(result.clock):,} bars of the clock",
+        "slots": f"{rules.max_open_trades}, each with an equal share of the equity",
+        "correlation": f"no two at once that both go with the reference above {rules.max_correlation_threshold:g}",
+        "sides": "long and short" if rules.allow_shorts else "long only (Settings.allow_shorts is off)",
+        "capital": f"{capital} at the start, {100 * rules.position_fraction:.4g} % of a slot's share put into a trade",
+        "costs": costs.pop() if len(costs) == 1 else "each symbol has its own",
+    }
+
+
+def share_rows(result: PortfolioResult, by: By) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of a portfolio's attribution."""
+    header = (str(by), "trades", "win rate", "net P&L", "fees", "funding", "mean R")
+    rows: list[tuple[str, ...]] = [
+        (
+            f"{key:02d}" if by == "hour" else str(key),
+            f"{row['trades']:,.0f}",
+            _share(row["win_rate"]),
+            _money(row["pnl"]),
+            _money(-row["fees"]),
+            _money(row["funding"]),
+            _number(row["mean_r"], "+.2f"),
+        )
+        for key, row in result.attribution(by).to_dict("index").items()
+    ]
+    return header, rows
 
 
 def _money(value: float, quote: str = "") -> str:

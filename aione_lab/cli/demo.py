@@ -16,7 +16,8 @@ from aione_lab.cli.lake import show_audits
 from aione_lab.cli.options import Json
 from aione_lab.cli.output import add_row, console, emit_json, table
 from aione_lab.cli.output import say as echo
-from aione_lab.cli.replays import describe, replay_symbols, save_report
+from aione_lab.cli.replay_output import describe
+from aione_lab.cli.replays import replay_symbols, save_report
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -19,7 +19,9 @@ from aione_lab.cli.options import (
     number,
     open_lake,
 )
-from aione_lab.cli.output import add_row, console, emit_json, say, table, write_csv
+from aione_lab.cli.output import emit_json, say, write_csv
+from aione_lab.cli.portfolios import Pooled, check_portfolio, describe_portfolio, pool_symbols, show_portfolio
+from aione_lab.cli.replay_output import describe, show
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from aione_lab.backtest.baseline import Baseline
     from aione_lab.backtest.result import Result
+    from aione_lab.cli.studies import Studied
     from aione_lab.lake import Lake
     from aione_lab.settings import Config, Costs, Settings
     from aione_lab.thresholds import Thresholds
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
 
 DEFAULT_REFERENCE = "BTCUSDT"
 DRAWS = 200
-LAST_TRADES = 8
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,20 @@ def replay(
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE", help="Write an HTML report with charts.")
     ] = None,
+    studies: Annotated[
+        bool,
+        typer.Option(
+            "--studies",
+            help="Also study the signals: what follows each trigger, large moves, what the confidence is worth.",
+        ),
+    ] = False,
+    portfolio: Annotated[
+        bool,
+        typer.Option(
+            "--portfolio",
+            help="All symbols on one account instead of one each; slots and limits come from --settings.",
+        ),
+    ] = False,
     folder: LakeFolder = DEFAULT_LAKE,
     as_json: Json = False,
 ) -> None:
@@ -95,7 +111,10 @@ def replay(
     Random entries with the same stops, targets and costs are drawn to compare
     with. The windows start empty at --start, so signals begin after a day of
     warm-up. Funding comes from the lake; what is missing there is unknown, not
-    zero. With several symbols --json prints a list, else one object.
+    zero. With several symbols --json prints a list, else one object. The tests
+    of --studies are one family over all symbols: with more of them, each must
+    show more. A --report has the studies always, and with --portfolio the
+    account before the symbols.
 
     Examples:
 
@@ -103,10 +122,16 @@ def replay(
       aione-lab replay SOLUSDT ETHUSDT --start 2025-05-10 --report sol.html
       aione-lab replay SOLUSDT --fee 0.0004 --slippage-bps 1
       aione-lab replay SOLUSDT --thresholds sol.json --trades-csv sol.csv --json
+      aione-lab replay SOLUSDT ETHUSDT --studies
+      aione-lab replay SOLUSDT ETHUSDT XRPUSDT --portfolio --settings three.toml
     """
+    if studies and portfolio:
+        raise InputError("--studies and --portfolio exclude each other: studies are of each symbol on its own")
     check_outputs({"--trades-csv": trades_csv, "--report": report})
     lake = open_lake(folder)
     names = list(dict.fromkeys(known_symbol(lake, name, interval) for name in symbols))
+    if portfolio:
+        check_portfolio(names)
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds
 
@@ -117,24 +142,66 @@ def replay(
     for field, value, option in (("fee", fee, "--fee"), ("slippage_bps", slippage_bps, "--slippage-bps")):
         if value is not None:
             costs = _with_cost(costs, field, value, option)
-    done = replay_symbols(lake, names, interval, start, end, reference, limits, rules, costs)
+    given = (lake, names, interval, start, end, reference, limits, rules, costs)
+    pooled = pool_symbols(*given) if portfolio else None
+    done = replay_symbols(*given) if pooled is None or report is not None else []
+    studied = _studied(done) if studies or report is not None else None
     if trades_csv is not None:
-        import pandas as pd
-
-        frames = [one.result.trades.assign(symbol=one.result.symbol) for one in done]
-        joined = pd.concat(frames, ignore_index=True)
-        write_csv(joined[["symbol", *(name for name in joined.columns if name != "symbol")]], trades_csv)
+        write_csv(_trades(done) if pooled is None else _pooled_trades(pooled), trades_csv)
     if report is not None:
-        save_report(done, report, "Replay of " + ", ".join(names))
+        title = f"{'Replay' if pooled is None else 'Portfolio'} of {', '.join(names)}"
+        save_report(done, report, title, studied=studied, pooled=pooled)
+    _tell(done, pooled, studied if studies else None, as_json)
+    if as_json:
+        return
+    for path, what in ((trades_csv, "trades"), (report, "report")):
+        if path is not None:
+            say(f"{what}: {path}")
+
+
+def _tell(done: list[Replayed], pooled: Pooled | None, studied: dict[str, Studied] | None, as_json: bool) -> None:
+    """Everything on standard output but where files went."""
+    from aione_lab.cli.study_output import describe_studies, show_studies
+
+    if pooled is not None:
+        if as_json:
+            emit_json(describe_portfolio(pooled))
+        else:
+            show_portfolio(pooled)
+        return
     if as_json:
         described = [describe(one) for one in done]
+        if studied is not None:
+            for told, one in zip(described, done, strict=True):
+                told["studies"] = describe_studies(studied.get(one.result.symbol))
         emit_json(described[0] if len(described) == 1 else described)
         return
     for one in done:
         show(one)
-    for path, what in ((trades_csv, "trades"), (report, "report")):
-        if path is not None:
-            say(f"{what}: {path}")
+        if studied is not None:
+            show_studies(one.result.symbol, studied.get(one.result.symbol))
+    if studied is None:
+        say("what follows each trigger, and what the confidence is worth: --studies")
+
+
+def _studied(done: list[Replayed]) -> dict[str, Studied]:
+    from aione_lab.cli.studies import study
+
+    return study([one.result for one in done])
+
+
+def _trades(done: list[Replayed]) -> pd.DataFrame:
+    """All trades, the symbol first."""
+    import pandas as pd
+
+    joined = pd.concat([one.result.trades.assign(symbol=one.result.symbol) for one in done], ignore_index=True)
+    return joined[["symbol", *(name for name in joined.columns if name != "symbol")]]
+
+
+def _pooled_trades(pooled: Pooled) -> pd.DataFrame:
+    """The trades of a portfolio, triggers in one cell."""
+    trades = pooled.result.trades
+    return trades.assign(trigger_reasons=trades["trigger_reasons"].map(" + ".join))
 
 
 def _check_span(start: str | None, end: str | None) -> None:
@@ -181,8 +248,8 @@ def replay_symbols(
     from aione_lab.thresholds.classes import thresholds_for
     from aione_lab.warm import announce_if_cold
 
-    market, how = _reference(lake, interval, reference)
-    frames = {name: _candles(lake, name, interval, start, end) for name in names}
+    market, how = chosen_reference(lake, interval, reference)
+    frames = {name: candles_of(lake, name, interval, start, end) for name in names}
     market_frame = None if market is None else lake.candles(market, interval, start, end)
     announce_if_cold()
     done = []
@@ -210,7 +277,7 @@ def replay_symbols(
     return done
 
 
-def _reference(lake: Lake, interval: str, asked: str | None) -> tuple[str | None, str]:
+def chosen_reference(lake: Lake, interval: str, asked: str | None) -> tuple[str | None, str]:
     """(symbol or None, how it was chosen)."""
     if asked is not None and asked.lower() == "none":
         return None, "none, as asked: correlation with the market is unknown"
@@ -221,7 +288,8 @@ def _reference(lake: Lake, interval: str, asked: str | None) -> tuple[str | None
     return None, f"none: the lake has no {interval} candles of {DEFAULT_REFERENCE}; correlation is unknown"
 
 
-def _candles(lake: Lake, name: str, interval: str, start: str | None, end: str | None) -> pd.DataFrame:
+def candles_of(lake: Lake, name: str, interval: str, start: str | None, end: str | None) -> pd.DataFrame:
+    """The candles of a span; refused, saying what there is, where it holds none."""
     from aione_lab.units import iso
 
     candles = lake.candles(name, interval, start, end)
@@ -232,150 +300,37 @@ def _candles(lake: Lake, name: str, interval: str, start: str | None, end: str |
     return candles
 
 
-def describe(one: Replayed) -> dict[str, Any]:
-    """Everything about one replay for machines."""
-    import numpy as np
+def save_report(
+    done: list[Replayed],
+    path: Path,
+    title: str,
+    notes: dict[str, str] | None = None,
+    studied: dict[str, Studied] | None = None,
+    pooled: Pooled | None = None,
+) -> None:
+    """Write the HTML report; ``notes`` adds a sentence below a symbol's heading.
 
-    from aione_lab.backtest.summary import counts, provenance, quote_currency, verdict
-    from aione_lab.units import iso
-
-    result, baseline = one.result, one.baseline
-    counted = counts(result)
-    draws = baseline.expectancy[np.isfinite(baseline.expectancy)]
-    low, middle, high = np.quantile(draws, [0.05, 0.5, 0.95]) if len(draws) else (float("nan"),) * 3
-    return {
-        "symbol": result.symbol,
-        "interval": result.interval,
-        "start": iso(int(result.bars["timestamp"][0])),
-        "end": iso(int(result.bars["timestamp"][-1])),
-        "candles": len(result.bars),
-        "reference": {"symbol": one.reference, "chosen": one.reference_note},
-        "metrics": dict(result.metrics),
-        "signals": {
-            "alerts": result.metrics["n_alerts"],
-            **{name: counted[name] for name in ("recommendations", "suppressed", "reasons")},
-        },
-        "trades": {"closed": result.metrics["n_trades"], "exits": counted["exits"], "open_at_end": result.open_trade},
-        "funding": {"rates_in_lake": one.funding_rates, "coverage": result.metrics["funding_coverage"]},
-        "random_entries": {
-            "draws": len(baseline.net_pnl),
-            "entries": baseline.n_entries,
-            "p_value": baseline.p_value,
-            "expectancy": {"q05": low, "median": middle, "q95": high},
-        },
-        "costs": result.costs.model_dump(mode="json"),
-        "verdict": verdict(result.metrics, baseline, quote_currency(result.symbol)),
-        "provenance": provenance(result),
-    }
-
-
-def save_report(done: list[Replayed], path: Path, title: str, notes: dict[str, str] | None = None) -> None:
-    """Write the HTML report; ``notes`` adds a sentence below a symbol's heading."""
-    from aione_lab.backtest.summary import too_short
+    ``studied`` are the studies where they are there already; ``pooled`` comes before the symbols.
+    """
     from aione_lab.cli.output import write_whole
-    from aione_lab.cli.studies import studies_of
+    from aione_lab.cli.studies import report_studies
+    from aione_lab.figures.portfolio_section import PortfolioSection
     from aione_lab.figures.report import Section, report_html
 
     notes = notes or {}
+    studied = _studied(done) if studied is None else studied
+    account = None
+    if pooled is not None:
+        account = PortfolioSection(pooled.result, f"{pooled.reference or ''} ({pooled.reference_note})")
     sections = [
         Section(
             one.result,
             one.baseline,
             f"{one.reference or ''} ({one.reference_note})",
             notes.get(one.result.symbol, ""),
-            () if too_short(one.result.metrics) else studies_of(one.result),
+            report_studies(studied[one.result.symbol]) if one.result.symbol in studied else (),
         )
         for one in done
     ]
-    text = report_html(sections, title)
+    text = report_html(sections, title, account)
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), "--report")
-
-
-def show(one: Replayed) -> None:
-    """The replay of one symbol for people."""
-    from aione_lab.backtest.summary import (
-        costs_text,
-        counts,
-        entry_signals,
-        metric_rows,
-        quote_currency,
-        sides_text,
-        size_text,
-        span_text,
-        stop_text,
-        too_short,
-        verdict,
-    )
-
-    result, baseline, out = one.result, one.baseline, console()
-    metrics, quote = result.metrics, quote_currency(result.symbol)
-    counted = counts(result)
-    out.print(f"\n{result.symbol} {result.interval}   {span_text(result)}", style="bold")
-    out.print(f"reference  {one.reference or '-'} ({one.reference_note})")
-    coverage = metrics["funding_coverage"]
-    known = "no funding time was crossed" if coverage != coverage else f"{coverage:.0%} of those that trades crossed"
-    out.print(f"funding    {one.funding_rates:,} rates in the lake; known: {known}")
-    out.print(f"sides      {sides_text(result)}")
-    out.print(f"size       {size_text(result)}")
-    out.print(f"costs      {costs_text(result)}")
-    warm = result.columns[0].size - int((result.signal_records["signal"] == 0).sum())
-    out.print(f"features   {len(result.columns)} a bar; {warm:,} bars warm")
-    if too_short(metrics):
-        out.print(verdict(metrics, baseline, quote), style="bold")
-        return
-    rates = table("reason", "bars a day", "alerts a day")
-    for name, row in counted["reasons"].items():
-        add_row(rates, name, f"{row['bars_per_day']:.2f}", f"{row['alerts_per_day']:.2f}")
-    out.print(rates)
-    name, n, a_day = entry_signals(result)
-    out.print(
-        f"alerts     {metrics['n_alerts']:,}, {metrics['alerts_per_day']:.1f} a day; {name} {n:,}, {a_day:.2f} a day"
-    )
-    _counts_line(out, "advice", counted["recommendations"])
-    _counts_line(out, "held back", counted["suppressed"])
-    _counts_line(out, "exits", counted["exits"])
-    _show_trades(out, result)
-    numbers = table("metric", "value", "meaning", numbers_from=1)
-    numbers.columns[2].justify = "left"
-    for row in metric_rows(metrics, result):
-        add_row(numbers, *row)
-    out.print(numbers)
-    if baseline.n_entries:
-        import numpy as np
-
-        low, middle, high = np.nanquantile(baseline.expectancy, [0.05, 0.5, 0.95])
-        out.print(
-            f"random entries  {len(baseline.net_pnl)} draws of {baseline.n_entries} long entries, same stops, targets "
-            f"and costs: {middle:+,.2f} {quote} a trade (90 % of draws {low:+,.2f} to {high:+,.2f}); "
-            f"p = {baseline.p_value:.3f}"
-        )
-    if warning := stop_text(result):
-        out.print(warning)
-    out.print(verdict(metrics, baseline, quote), style="bold")
-
-
-def _counts_line(out: Any, title: str, numbers: dict[str, int]) -> None:
-    out.print(f"{title:<10} " + ", ".join(f"{name} {number:,}" for name, number in numbers.items()))
-
-
-def _show_trades(out: Any, result: Result) -> None:
-    trades = result.trades.tail(LAST_TRADES)
-    if not len(trades):
-        return
-    shown = table("entry (UTC)", "exit (UTC)", "side", "entry price", "exit price", "why", "P&L", "R", numbers_from=3)
-    shown.columns[5].justify = "left"
-    for trade in trades.itertuples():
-        add_row(
-            shown,
-            f"{trade.entry_time:%Y-%m-%d %H:%M}",
-            f"{trade.exit_time:%Y-%m-%d %H:%M}",
-            trade.side,
-            f"{trade.entry_price:,.8g}",
-            f"{trade.exit_price:,.8g}",
-            trade.exit_reason,
-            f"{trade.pnl:+,.2f}",
-            f"{trade.r_multiple:+.2f}",
-        )
-    more = len(result.trades) - len(trades)
-    shown.title = f"The last {len(trades)} trades" + (f" ({more:,} before them)" if more else "")
-    out.print(shown)

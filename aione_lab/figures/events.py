@@ -19,6 +19,10 @@ COMBINATIONS = 12
 """At most so many combinations in a heatmap, those whose discoveries are the surest to survive costs."""
 
 
+FAINT = 0.3
+"""Strength of the colour of what cannot be told from chance."""
+
+
 def profile_chart(
     profile: pd.DataFrame,
     table: pd.DataFrame,
@@ -105,7 +109,9 @@ def profile_chart(
             figure.add_hline(y=level, line=line, **at)
         figure.add_hline(y=0, line={"color": colours.neutral, "width": 1}, **at)
         row = place // COLUMNS
-        reach[row] = max(reach[row], float(np.nanmax(np.abs(mean), initial=0.0)) * 1.3)
+        # The whole band: one that is cut off looks surer than it is.
+        for values in (mean, low, high):
+            reach[row] = max(reach[row], float(np.nanmax(np.abs(values), initial=0.0)) * 1.06)
     figure.add_trace(  # in the legend only: shapes have no entry of their own
         go.Scatter(
             x=[None],
@@ -168,12 +174,14 @@ def heatmap_chart(table: pd.DataFrame, *, title: str | None = None, theme: Theme
             for name in ("excess_bps", "discovery", "survives")
         }
         value = grid["excess_bps"].to_numpy(dtype=np.float64)
+        value = np.where(np.abs(value) < 0.5, 0.0, value)  # what is shown as 0 has no sign
         star, bold = ((grid[name] == True).to_numpy() for name in ("discovery", "survives"))  # noqa: E712  NaN is no
         text = [
-            ["" if np.isnan(v) else f"<b>{v:+.0f} ★</b>" if b else f"{v:+.0f} ★" if s else f"{v:+.0f}" for v, s, b in z]
+            ["" if np.isnan(v) else f"<b>{_signed(v)} ★</b>" if b else _signed(v) + " ★" * bool(s) for v, s, b in z]
             for z in (zip(*row, strict=True) for row in zip(value, star, bold, strict=True))
         ]
-        relative = value / scale.reindex(horizons).to_numpy()
+        # Full colour is for what is more than chance, or the eye would find patterns where there are none.
+        relative = value / scale.reindex(horizons).to_numpy() * np.where(star, 1.0, FAINT)
         figure.add_trace(
             go.Heatmap(
                 x=[str(minutes) for minutes in horizons],
@@ -196,10 +204,16 @@ def heatmap_chart(table: pd.DataFrame, *, title: str | None = None, theme: Theme
         )
     figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": 9})
     figure.update_xaxes(showgrid=False, type="category")
-    figure.update_xaxes(title_text="Minutes (★ passes false-discovery control, bold: also costs)", row=rows, col=1)
+    figure.update_xaxes(
+        title_text="Minutes (★ and full colour: passes false-discovery control; bold: also costs)", row=rows, col=1
+    )
     line = 28 if any("<br>" in _wrapped(name, 3) for name in events) else 21
     height = 120 + rows * (60 + line * len(events))
     return finish(figure, theme, title, height).update_layout(margin={"t": 76})
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.0f}" if value else "0"
 
 
 def _wrapped(name: str, a_line: int = 2) -> str:

@@ -70,7 +70,9 @@ def portfolio_chart(
     x, y = decimate(times, floats(exposure["gross"], "exposure.gross"), POINTS)
     line = {"color": colours.second, "width": 1, "shape": "hv"}
     figure.add_trace(
-        go.Scatter(x=x, y=y, name="gross exposure", line=line, mode="lines", hovertemplate="exposure %{y:.0%}"),
+        go.Scatter(
+            x=x, y=y, name="gross exposure", line=line, mode="lines", fill="tozeroy", hovertemplate="exposure %{y:.0%}"
+        ),
         row=3,
         col=1,
     )
@@ -86,7 +88,10 @@ def portfolio_chart(
     figure.update_yaxes(title_text="Equity", row=1, col=1)
     figure.update_yaxes(title_text="Drawdown", tickformat=".1~%", rangemode="tozero", row=2, col=1)
     figure.update_yaxes(title_text="Exposure", tickformat=".0%", rangemode="tozero", row=3, col=1, secondary_y=False)
-    figure.update_yaxes(title_text="Open", rangemode="tozero", showgrid=False, dtick=1, row=3, col=1, secondary_y=True)
+    # Equal shares would put both lines one over the other: the number of trades keeps below.
+    most = 1.4 * max(1.0, float(np.nanmax(floats(exposure["open_trades"], "exposure.open_trades"), initial=0.0)))
+    step = max(1, round(most / 5))
+    figure.update_yaxes(title_text="Open", range=[0, most], showgrid=False, dtick=step, row=3, col=1, secondary_y=True)
     figure.update_xaxes(title_text="Time (UTC)", row=3, col=1)
     figure.update_xaxes(title_text="Net P&L by symbol", row=1, col=2)
     return finish(figure, theme, title, 560)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 
 from aione_lab import __version__
 from aione_lab.backtest.summary import (
+    FEW_TRADES,
     costs_text,
     entry_signals,
     metric_rows,
@@ -29,7 +30,9 @@ from aione_lab.backtest.summary import (
 )
 from aione_lab.engine.records import RECOMMENDATIONS
 from aione_lab.figures.baseline import random_entries_chart
+from aione_lab.figures.page import POLICY, STYLE, Charts, table
 from aione_lab.figures.performance import equity_chart, trades_chart
+from aione_lab.figures.portfolio_section import PortfolioSection, portfolio_html
 from aione_lab.figures.result import result_chart
 from aione_lab.figures.signals import contributions_chart, rates_chart
 from aione_lab.figures.theme import palette
@@ -39,52 +42,28 @@ if TYPE_CHECKING:
     from aione_lab.backtest.explain import Explanation
     from aione_lab.backtest.result import Result
 
-STYLE = """
-:root { color-scheme: light }
-body { font: 15px/1.5 Inter, "Segoe UI", Helvetica, Arial, sans-serif; color: #1f2933; background: #fff;
-  max-width: 1180px; margin: 0 auto; padding: 24px 20px 64px }
-h1 { font-size: 26px; margin: 0 0 4px }
-h2 { font-size: 21px; margin: 56px 0 8px; padding-top: 14px; border-top: 2px solid #1f2933 }
-h3 { font-size: 16px; margin: 30px 0 6px }
-h4 { font-size: 14px; margin: 16px 0 4px }
-p { margin: 6px 0 }
-.soft { color: #52606d; font-size: 13px }
-.verdict { font-size: 17px; font-weight: 600; border-left: 4px solid #0072b2; padding: 4px 0 4px 14px; margin: 12px 0 }
-.note { background: #f5f7fa; padding: 8px 14px; border-radius: 4px }
-table { border-collapse: collapse; font-size: 14px; margin: 8px 0 }
-th, td { text-align: left; padding: 4px 18px 4px 0; border-bottom: 1px solid #e4e7eb; vertical-align: top }
-th { color: #52606d; font-weight: 600; white-space: nowrap }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-.scroll { overflow-x: auto }
-details { margin: 8px 0 } summary { cursor: pointer; font-weight: 600 }
-code { font-size: 12px; overflow-wrap: anywhere }
-@media print { details { display: none } }
-"""
-
-# The file may hold names that came from outside; even a mistake in escaping could load or send nothing.
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
-    "base-uri 'none'; form-action 'none'"
+WORDS = (
+    ("95 % interval, band", "where the true mean may well lie; an interval across 0 settles nothing"),
+    ("p", "how often chance alone does at least as well: below 0.05 is unlikely to be chance, if one thing was tried"),
+    ("adjusted p, q", "the same after allowing for how many things were tried at once"),
+    ("R", "the result in units of what the stop risked, costs taken off: -1 is the stop without costs"),
+    ("bps", "hundredths of a per cent"),
+    ("alert", "triggers that came together; only alerts that pass every gate become BUY (or SELL) and are traded"),
+    ("warm-up", "the first day of candles, in which nothing is said because windows are not full"),
 )
-
-
-CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
-    "showSendToCloud": False,  # plotly.js has a button that uploads the chart
-}
+"""What a reader needs to know, once a report."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """One study of a replay for the report: what it says in words, its figures, and a table where it has one."""
+    """One study of a replay for the report: what it says, its figures, a table where it has one, how to read them."""
 
     title: str
     text: str
     figures: tuple[go.Figure, ...] = ()
     header: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,14 +77,16 @@ class Section:
     studies: tuple[Study, ...] = ()
 
 
-def report_html(sections: Sequence[Section], title: str) -> str:
-    """The report as the text of one HTML file of some 5 MB, most of it plotly.js.
+def report_html(sections: Sequence[Section], title: str, portfolio: PortfolioSection | None = None) -> str:
+    """The report as the text of one HTML file of some 5 MB, most of it plotly.js; ``portfolio`` comes first.
 
     Every text is escaped, charts are decimated, nothing refers to another address. The same replays give the
     same text.
     """
-    charts = _Charts()
-    body = "".join(_section(section, charts) for section in sections)
+    charts = Charts()
+    account = "" if portfolio is None else portfolio_html(portfolio, charts)
+    body = "".join(_section(section, charts, f"symbol-{place}") for place, section in enumerate(sections))
+    words = "".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in WORDS)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -113,40 +94,13 @@ def report_html(sections: Sequence[Section], title: str) -> str:
         f"<style>{STYLE}</style>\n<script>{get_plotlyjs()}</script></head>\n<body>"
         f"<h1>{escape(title)}</h1>"
         f'<p class="soft">aione-lab {escape(__version__)}. Research on past candles; no advice. '
-        "All results are net of the costs stated.</p>"
-        f"{_overview(sections)}{body}</body></html>\n"
+        "Trades are net of the costs stated; moves after a trigger are before costs where it says so.</p>"
+        f"<details><summary>Words used here</summary><dl>{words}</dl></details>"
+        f"{account}{_overview(sections, 'h3' if portfolio is None else 'h2')}{body}</body></html>\n"
     )
 
 
-class _Charts:
-    """Figures as HTML, numbered, so that the same report has the same text."""
-
-    def __init__(self) -> None:
-        self._count = 0
-
-    def html(self, figure: go.Figure) -> str:
-        self._count += 1
-        return figure.to_html(
-            full_html=False,
-            include_plotlyjs=False,
-            div_id=f"chart-{self._count}",
-            config=dict(CONFIG),
-        )
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    def cells(tag: str, row: Sequence[str]) -> str:
-        return "".join(
-            f"<{tag}{' class=number' if place in numbers else ''}>{escape(cell)}</{tag}>"
-            for place, cell in enumerate(row)
-        )
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    head = f"<thead><tr>{cells('th', header)}</tr></thead>" if header else ""
-    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
-
-
-def _overview(sections: Sequence[Section]) -> str:
+def _overview(sections: Sequence[Section], heading: str) -> str:
     if len(sections) < 2:
         return ""
     rows = []
@@ -162,20 +116,45 @@ def _overview(sections: Sequence[Section]) -> str:
                 shown["trades"],
                 shown["win rate"].split(" ")[0],
                 shown["net P&L"],
+                next(row.value for row in metric_rows(m) if row.name == "expectancy"),
                 shown["profit factor"],
                 shown["max drawdown"],
                 "-" if np.isnan(p) else f"{p:.3f}",
             ]
         )
-    header = ("symbol", "alerts/day", "entries/day", "trades", "win rate", "net P&L", "profit factor", "drawdown", "p")
+    header = (
+        *("symbol", "alerts/day", "entries/day", "trades", "win rate", "net P&L", "a trade (95 % interval)"),
+        *("profit factor", "drawdown", "p"),
+    )
+    links = [f"symbol-{place}" for place in range(len(sections))]
     return (
-        "<h3>At a glance</h3>"
-        + _table(header, rows, range(1, 9))
+        f"<{heading}>At a glance, each symbol on an account of its own</{heading}>"
+        + table(header, rows, range(1, len(header)), links)
+        + f"<p><b>{escape(overview_text([section.result for section in sections]))}</b></p>"
         + '<p class="soft">p: share of random draws that did at least as well. Small is good, a half is chance.</p>'
     )
 
 
-def _section(section: Section, charts: _Charts) -> str:
+def overview_text(results: Sequence[Result]) -> str:
+    """How many of several replays are shown to earn their costs, in one sentence."""
+    n = len(results)
+    judged = [(one.symbol, one.metrics) for one in results if one.metrics["n_trades"] >= FEW_TRADES]
+    if not judged:
+        return f"None of the {n} symbols has the {FEW_TRADES} trades that a judgement wants."
+    gains = [name for name, m in judged if m["expectancy_low"] > 0]
+    losses = sum(m["expectancy_high"] < 0 for _, m in judged)
+    few = f", {n - len(judged)} with too few trades to judge" if len(judged) < n else ""
+    rest = f"{losses} {'is a clear loss' if losses == 1 else 'are clear losses'}{few}."
+    if not gains:
+        return f"None of the {n} symbols is shown to earn its costs; {rest}"
+    many = "earns" if len(gains) == 1 else "earn"
+    return (
+        f"{len(gains)} of the {n} symbols ({', '.join(gains)}) {many} more than the scatter of the trades explains; "
+        f"{rest} The best of several is its luckiest, and none was tried on data that did not suggest it."
+    )
+
+
+def _section(section: Section, charts: Charts, anchor: str) -> str:
     result, baseline = section.result, section.baseline
     metrics = result.metrics
     name, n, a_day = entry_signals(result)
@@ -189,11 +168,11 @@ def _section(section: Section, charts: _Charts) -> str:
         (name, f"{n:,}, {_a_day(a_day, 2)} a day"),
     ]
     parts = [
-        f"<h2>{escape(result.symbol or 'candles')} {escape(result.interval)}</h2>",
+        f'<h2 id="{anchor}">{escape(result.symbol or "candles")} {escape(result.interval)}</h2>',
         f'<p class="verdict">{escape(verdict(metrics, baseline, quote_currency(result.symbol)))}</p>',
         f"<p>{escape(stop_text(result))}</p>",
         f'<p class="note">{escape(section.note)}</p>' if section.note else "",
-        _table((), facts),
+        table((), facts),
     ]
     if too_short(metrics):
         parts += ["<h3>Price</h3>", charts.html(result_chart(result, equity=False))]
@@ -201,23 +180,23 @@ def _section(section: Section, charts: _Charts) -> str:
         parts += _judgement(section, charts)
     parts.append(
         "<details><summary>What this rests on</summary>"
-        + _table((), [(name, value) for name, value in provenance(result).items()])
+        + table((), [(name, value) for name, value in provenance(result).items()])
         + '<p class="soft">Digests are sha256 of the candles replayed and of the configuration. '
         "Equal digests give equal results.</p></details>"
     )
     return f"<section>{''.join(parts)}</section>"
 
 
-def _judgement(section: Section, charts: _Charts) -> list[str]:
+def _judgement(section: Section, charts: Charts) -> list[str]:
     """What there is to see where signals were possible."""
     result, baseline = section.result, section.baseline
     return [
         "<h3>Did it earn its costs?</h3>",
         charts.html(equity_figure(result, baseline)),
-        _table(("metric", "value", "what it means"), metric_rows(result.metrics, result), (1,)),
+        table(("metric", "value", "what it means"), metric_rows(result.metrics, result), (1,)),
         "<h3>Would random entries have done as well?</h3>",
         f"<p>{escape(_random_text(result, baseline))}</p>",
-        charts.html(random_entries_chart(baseline.expectancy, baseline.observed)),
+        charts.html(_random_figure(result, baseline)),
         "<h3>Price, alerts and trades</h3>",
         charts.html(result_chart(result, equity=False)),
         "<h3>The trades</h3>",
@@ -229,10 +208,11 @@ def _judgement(section: Section, charts: _Charts) -> list[str]:
     ]
 
 
-def _study(study: Study, charts: _Charts) -> str:
-    table = _table(study.header, study.rows, range(1, len(study.header) - 1)) if study.rows else ""
+def _study(study: Study, charts: Charts) -> str:
+    rows = table(study.header, study.rows, range(1, len(study.header) - 1)) if study.rows else ""
+    note = f'<p class="soft">{escape(study.note)}</p>' if study.note else ""
     figures = "".join(charts.html(figure) for figure in study.figures)
-    return f"<h3>{escape(study.title)}</h3><p>{escape(study.text)}</p>{table}{figures}"
+    return f"<h3>{escape(study.title)}</h3><p>{escape(study.text)}</p>{rows}{note}{figures}"
 
 
 def _a_day(rate: float, decimals: int) -> str:
@@ -242,6 +222,7 @@ def _a_day(rate: float, decimals: int) -> str:
 def equity_figure(result: Result, baseline: Baseline) -> go.Figure:
     """Equity and drawdown, with the span in which 90 % of the random draws ended."""
     figure = equity_chart(result.equity)
+    figure.update_yaxes(title_text=f"Equity ({quote_currency(result.symbol)})", row=1, col=1)
     if baseline.n_entries:
         colours = palette("light")
         ends = result.settings.initial_capital + np.quantile(baseline.net_pnl, [0.05, 0.95])
@@ -276,6 +257,11 @@ def equity_figure(result: Result, baseline: Baseline) -> go.Figure:
     return figure
 
 
+def _random_figure(result: Result, baseline: Baseline) -> go.Figure:
+    figure = random_entries_chart(baseline.expectancy, baseline.observed)
+    return figure.update_xaxes(title_text=f"Mean net P&amp;L of a trade, {quote_currency(result.symbol)}")
+
+
 def _random_text(result: Result, baseline: Baseline) -> str:
     if not baseline.n_entries:
         return "There was no trade to compare with."
@@ -293,7 +279,7 @@ def _rates(result: Result) -> go.Figure:
     return rates_chart(pd.DataFrame(rates.T))
 
 
-def _one_alert(result: Result, charts: _Charts) -> str:
+def _one_alert(result: Result, charts: Charts) -> str:
     """The latest alert that was traded (else the latest there is) taken apart."""
     explanation = one_alert(result)
     if explanation is None:

@@ -55,7 +55,7 @@ def splits_chart(
         told = q_value <= SIGNIFICANT
         mean = numbers["expectancy_r"]
         labels = [
-            f"{safe(group)}<br>{count:,.0f}"
+            f"{safe(group).replace('_', '<br>')}<br>{count:,.0f}"
             for group, count in zip(part.index.get_level_values("group"), numbers["count"], strict=True)
         ]
         figure.add_trace(
@@ -94,7 +94,7 @@ def splits_chart(
         figure.add_hline(y=0.0, line={"color": colours.ink, "width": 1, "dash": "dot"}, row=row, col=column)
     for row in range(1, rows + 1):
         figure.update_yaxes(title_text="Mean R", row=row, col=1)
-    figure.update_xaxes(tickfont={"size": 10})
+    figure.update_xaxes(tickfont={"size": 10}, tickangle=0)
     return finish(figure, theme, title, 90 + PANEL * rows).update_layout(margin={"t": 84})
 
 

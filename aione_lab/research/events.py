@@ -96,7 +96,7 @@ class EventStudy:
             plain = rows[rows["tested"] & (rows["net_bps"] > 0)]
             more = f" ({len(plain)} means exceed {cost}, none beyond chance)" if len(plain) else ""
             return f"{head}: nothing can be told from chance at a false-discovery rate of {self.fdr:.0%}{more}."
-        text = f"{head}: {found:,} pass a false-discovery rate of {self.fdr:.0%}"
+        text = f"{head}: {found:,} {'passes' if found == 1 else 'pass'} a false-discovery rate of {self.fdr:.0%}"
         if not kept:
             best = rows[rows["discovery"]].sort_values("net_bps").iloc[-1]
             return f"{text}, but nothing survives costs ({cost}); the nearest is {_told(best)}."
@@ -119,11 +119,15 @@ class EventStudy:
         title = f"{symbol}: mean return after each event, bps (band {self.level:.0%})"
         return profile_chart(profile, table, self.costs[symbol], title=title, theme=theme)
 
-    def heatmap(self, theme: Theme = "light") -> go.Figure:
-        """Excess return by event and horizon, discoveries marked, a panel a symbol."""
+    def heatmap(self, theme: Theme = "light", symbol: str | None = None) -> go.Figure:
+        """Excess return by event and horizon, discoveries marked, of ``symbol`` (None: a panel a symbol)."""
         from aione_lab.figures.events import heatmap_chart
 
-        return heatmap_chart(self.table, title="Excess return after each event, bps", theme=theme)
+        if symbol is not None and symbol not in self.days:
+            raise InputError.unknown("symbol", symbol, self.days)
+        table = self.table if symbol is None else self.table[self.table["symbol"] == symbol]
+        title = f"{symbol or 'Excess return'}{': excess return' if symbol else ''} after each event, bps over all bars"
+        return heatmap_chart(table, title=title, theme=theme)
 
 
 def event_study(
