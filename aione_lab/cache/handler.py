@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from urllib.parse import unquote
 
 from pydantic import SecretStr
@@ -19,9 +19,11 @@ from pydantic import SecretStr
 from aione_lab.cache.backend import CALL_LIMIT, Backend, Feed
 from aione_lab.cache.embedded import EmbeddedBackend
 from aione_lab.cache.redis_backend import RedisBackend
-from aione_lab.environment import Environment
 from aione_lab.errors import CacheError, InputError
 from aione_lab.units import parse_symbol
+
+if TYPE_CHECKING:
+    from aione_lab.environment import Environment
 
 NAMESPACE = "global"
 EMBEDDED_FILE = "experiments/cache.sqlite"
@@ -80,6 +82,8 @@ class SimpleCacheHandler:
     @classmethod
     def from_environment(cls, environment: Environment | None = None) -> Self:
         """The cache that ``REDIS_URL``, or ``REDIS_HOST`` and ``REDIS_PORT`` name; embedded where they are absent."""
+        from aione_lab.environment import Environment
+
         return cls.from_url((Environment() if environment is None else environment).redis_url())
 
     @property
