@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from aione_lab.errors import InputError
@@ -36,7 +36,10 @@ class Environment(BaseSettings):
     BINANCE_SECRET_KEY: SecretStr | None = None
     TELEGRAM_TOKEN: SecretStr | None = None
     ADMIN_ID: int | None = Field(None, description="Telegram chat that gets the alerts; groups are negative")
-    LOG_LEVEL: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = "INFO"
+    LOG_LEVEL: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
+        BeforeValidator(lambda value: value.upper() if isinstance(value, str) else value),
+    ] = "INFO"
 
     def __init__(self, **values: Any) -> None:
         problem = None

@@ -28,13 +28,13 @@ def test_defaults() -> None:
 
 
 def test_a_variable_wins_over_the_file(nothing_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (nothing_set / ".env").write_text("REDIS_HOST=filehost\nREDIS_PORT=7000\nADMIN_ID=-100123\nSOMETHING_ELSE=1\n")
+    (nothing_set / ".env").write_text("REDIS_HOST=filehost\nREDIS_PORT=7000\nLOG_LEVEL=debug\nADMIN_ID=-100123\nSOMETHING_ELSE=1\n")
     monkeypatch.setenv("REDIS_HOST", "realhost")
     monkeypatch.setenv("REDIS_PORT", "")
     environment = Environment()
     url = environment.redis_url()
     assert url is not None and url.get_secret_value() == "redis://realhost:7000/0"
-    assert environment.ADMIN_ID == -100123
+    assert environment.ADMIN_ID == -100123 and environment.LOG_LEVEL == "DEBUG"
     assert Environment.without_file().REDIS_PORT == 6379
 
 

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -328,7 +328,7 @@ class ThresholdStore:
 
     async def follow(
         self, cache: SimpleCacheHandler | None = None, *, interval: str = MAIN_INTERVAL
-    ) -> AsyncIterator[Current]:
+    ) -> AsyncGenerator[Current, None]:
         """First what the cache holds of every symbol, then each change as it is published, without end.
 
         A copy that cannot be used gives what ``current`` gives then: the asset class and the defaults, with the reason.
