@@ -28,7 +28,9 @@ def test_defaults() -> None:
 
 
 def test_a_variable_wins_over_the_file(nothing_set: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (nothing_set / ".env").write_text("REDIS_HOST=filehost\nREDIS_PORT=7000\nLOG_LEVEL=debug\nADMIN_ID=-100123\nSOMETHING_ELSE=1\n")
+    (nothing_set / ".env").write_text(
+        "REDIS_HOST=filehost\nREDIS_PORT=7000\nLOG_LEVEL=debug\nADMIN_ID=-100123\nSOMETHING_ELSE=1\n"
+    )
     monkeypatch.setenv("REDIS_HOST", "realhost")
     monkeypatch.setenv("REDIS_PORT", "")
     environment = Environment()
