@@ -53,3 +53,11 @@ class LakeCorruption(LakeError):
 
 class ExchangeError(AioneError):
     """An exchange could not be reached or answered with something unusable."""
+
+
+class CacheError(AioneError):
+    """The cache could not be reached, did not answer in time, refused a write or holds something unreadable."""
+
+
+class ThresholdError(AioneError):
+    """No calibrated set can be had: there is none, it expired or was not accepted, its file is damaged or locked."""

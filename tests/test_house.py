@@ -22,7 +22,7 @@ PACKAGE = ROOT / "aione_lab"
 
 # Left to right; rooms in one group may use each other.
 ARROWS = [
-    {"units", "errors", "settings", "jit"},
+    {"units", "errors", "settings", "environment", "files", "jit"},
     {"lake", "cache"},
     {"thresholds"},
     {"engine"},
@@ -151,7 +151,20 @@ def test_every_imported_package_is_declared(declared: dict[str, list[str]]) -> N
 def test_the_modules_that_load_first_need_the_core_only(declared: dict[str, list[str]]) -> None:
     """An extra is imported inside the function that needs it, so that the rest works without it."""
     core = {IMPORT_NAMES.get(name, name.replace("-", "_")) for name in declared[CORE]}
-    for room in ("units", "errors", "settings", "lake", "thresholds", "engine", "backtest", "figures", "cli"):
+    for room in (
+        "units",
+        "errors",
+        "settings",
+        "environment",
+        "files",
+        "lake",
+        "cache",
+        "thresholds",
+        "engine",
+        "backtest",
+        "figures",
+        "cli",
+    ):
         for path in room_files(room):
             for node in ast.parse(path.read_text()).body:
                 if isinstance(node, ast.Import):

@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
-
 from aione_lab.errors import InputError, LakeError
+from aione_lab.files import LockHeld, hold_lock, make_folder, sync_folder, write_whole
 from aione_lab.units import interval_ms, parse_symbol
 
 MANIFEST = "_manifest.json"  # the leading underscore hides it from dataset readers
@@ -129,34 +127,17 @@ class Storage:
     def write(self, relative: str, content: bytes) -> None:
         """Write a file so that it is whole or absent, also after a power cut.
 
-        Temporary file in the same folder, fsync, replace, fsync of the folder (and of the folders
-        made on the way): a SIGKILL at any instant leaves the old file or the new one.
+        See ``files.write_whole``; the folders made on the way are synced too.
         """
         target = self.path(relative)
         self._make_folder(target.parent)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(target.parent)
+        write_whole(target, content)
 
     def _make_folder(self, folder: Path) -> None:
-        missing = []
-        while not folder.exists():
-            missing.append(folder)
-            folder = folder.parent
-        for new in reversed(missing):
-            try:
-                new.mkdir(exist_ok=True)
-            except OSError as error:
-                raise LakeError(f"{new}: cannot be made ({error.strerror})") from None
-            _sync_folder(new.parent)
+        try:
+            make_folder(folder)
+        except OSError as error:
+            raise LakeError(f"{error.filename or folder}: cannot be made ({error.strerror})") from None
 
     def remove(self, relative: str) -> None:
         """Remove a file, and its month folder when that was the last one in it."""
@@ -169,7 +150,7 @@ class Storage:
     def rename(self, relative: str, new: str) -> None:
         """Rename within a folder."""
         os.replace(self.path(relative), self.path(new))
-        _sync_folder(self.path(new).parent)
+        sync_folder(self.path(new).parent)
 
     def writable(self) -> bool:
         """Whether this process may write into the lake's folder."""
@@ -183,15 +164,11 @@ class Storage:
         """
         folder = self.path(".locks")
         self._make_folder(folder)
-        lock = filelock.FileLock(folder / f"{parse_symbol(symbol)}.lock", timeout=timeout, thread_local=False)
         try:
-            lock.acquire(poll_interval=0.01)
-        except filelock.Timeout:
+            with hold_lock(folder / f"{parse_symbol(symbol)}.lock", timeout):
+                yield
+        except LockHeld:
             raise LakeError(f"{symbol}: another writer holds the lock of this symbol (waited {timeout:g} s)") from None
-        try:
-            yield
-        finally:
-            lock.release()
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -200,11 +177,3 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
             return list(entries)
     except FileNotFoundError:
         return []
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

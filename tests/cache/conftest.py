@@ -1,0 +1,54 @@
+"""A Redis of the tests' own, and one handler for each kind of cache."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis_server import RedisServer
+
+from aione_lab.cache import SimpleCacheHandler
+
+
+@pytest.fixture(scope="session")
+def redis_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for Redis; skips where there is no Redis to start."""
+    if not shutil.which("redis-server"):
+        pytest.skip("redis-server is not on PATH")
+    pytest.importorskip("redis", reason="the extra live is not installed")
+    return tmp_path_factory.mktemp("redis")
+
+
+@pytest.fixture(scope="session")
+def shared_redis(redis_home: Path) -> Iterator[RedisServer]:
+    server = RedisServer(redis_home)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_redis(redis_home: Path, tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis to be killed and paused."""
+    server = RedisServer(tmp_path)
+    yield server
+    if server.process is not None:
+        server.signal(signal.SIGCONT)
+    server.kill()
+
+
+@pytest.fixture(params=["redis", "embedded"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Address of an empty cache of each kind."""
+    if request.param == "embedded":
+        return f"sqlite:///{tmp_path / 'cache.sqlite'}"
+    server: RedisServer = request.getfixturevalue("shared_redis")
+    server.admin("FLUSHALL")
+    return server.url
+
+
+@pytest.fixture
+def cache(url: str) -> SimpleCacheHandler:
+    return SimpleCacheHandler.from_url(url)
