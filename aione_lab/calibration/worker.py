@@ -105,4 +105,4 @@ def _end_with_parent(requests: int) -> None:
     """Nothing more is ever written here: the end of it means that the parent is gone, however it went."""
     while os.read(requests, 1):
         pass
-    os.killpg(0, signal.SIGKILL)  # and whatever the job has started; the group is our own
+    os.killpg(os.getpid(), signal.SIGKILL)  # and whatever the job has started: we lead a group of our own
