@@ -44,8 +44,8 @@ def check_job(job: Any) -> None:
         raise InputError.of("job", job, "must live in a module, another process cannot see this notebook or script")
 
 
-async def run_job(job: Job, request: CalibrationRequest, on_progress: OnProgress) -> CalibrationOutcome:
-    """Outcome of ``job(request, report)`` in a fresh process; JobFailed where there is none.
+async def run_job(job: Job, request: CalibrationRequest, on_progress: OnProgress, timeout: float) -> CalibrationOutcome:
+    """Outcome of ``job(request, report)`` in a fresh process; JobFailed where there is none after ``timeout`` seconds.
 
     The process is a session of its own: Ctrl-C in a terminal or a notebook's interrupt does not reach it. When this
     coroutine ends, by an outcome, an error or a cancellation, the process and all that it has started are gone. When
@@ -72,7 +72,7 @@ async def run_job(job: Job, request: CalibrationRequest, on_progress: OnProgress
                 lambda: asyncio.StreamReaderProtocol(reader), source
             )
             try:
-                return await _converse(process, payload, listening, ended)
+                return await _converse(process, payload, listening, ended, timeout)
             finally:
                 transport.close()
         finally:
@@ -89,13 +89,18 @@ async def _converse(
     payload: bytes,
     listening: asyncio.Future[CalibrationOutcome | None],
     ended: asyncio.Future[int],
+    timeout: float,
 ) -> CalibrationOutcome:
     assert process.stdin is not None
-    with contextlib.suppress(ConnectionError):  # it died before it read; its exit code tells more
-        process.stdin.write(HEADER.pack(len(payload)) + payload)
-        await process.stdin.drain()
     both: set[asyncio.Future[Any]] = {listening, ended}
-    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        async with asyncio.timeout(timeout):  # until it answers, not until it is gone: an answer in time counts
+            with contextlib.suppress(ConnectionError):  # it died before it read; its exit code tells more
+                process.stdin.write(HEADER.pack(len(payload)) + payload)
+                await process.stdin.drain()
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError:
+        raise JobFailed(f"it took longer than optuna_timeout={timeout:g} seconds and was killed") from None
     if not listening.done():
         # It is dead and the pipe still open: what it said last is being read, or a child of its own holds the pipe.
         _kill_group(process.pid)

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 
 DELIVERY_S = 10.0
 """Seconds that ``close`` leaves a result to be delivered that was accepted just before."""
+LONGEST_NOTE = 300  # characters of an error in ``progress``; the log has all of it
 
 
 @dataclass
@@ -310,15 +311,8 @@ class CalibrationQueue:
 
     async def _outcome(self, key: Key) -> CalibrationOutcome:
         request = CalibrationRequest(*key, self._options)
-        seconds = self.settings.optuna_timeout
-        limit = asyncio.timeout(seconds)
         try:
-            async with limit:
-                return await run_job(self._job, request, functools.partial(self._report, key))
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise JobFailed(f"it took longer than optuna_timeout={seconds:g} seconds and was killed") from None
+            return await run_job(self._job, request, functools.partial(self._report, key), self.settings.optuna_timeout)
         finally:
             self._running[key].settled = True
 
@@ -330,7 +324,8 @@ class CalibrationQueue:
         self._tasks_failed += 1
         if self._breaker.failed(key[0], self._clock()):
             logger.warning("%s: rests for %g seconds after failures in a row", key[0], REST_S)
-        await self._tell(key, ERROR, note=str(error))
+        note = " ".join(str(error).split()) or type(error).__name__
+        await self._tell(key, ERROR, note=note[:LONGEST_NOTE])
 
     async def _tell(self, key: Key, state: str, **shown: Any) -> None:
         """Show a state, and tell it on."""

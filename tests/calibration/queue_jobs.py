@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +70,12 @@ def answers_for_another(request: CalibrationRequest, report: Report) -> Calibrat
 
 def reports_backwards(request: CalibrationRequest, report: Report) -> CalibrationOutcome:
     report(4, 3)
+    return outcome(request)
+
+
+def lingers(request: CalibrationRequest, report: Report) -> CalibrationOutcome:
+    """Answer, and leave behind a thread that keeps the process from ending."""
+    threading.Thread(target=time.sleep, args=(LONG,)).start()
     return outcome(request)
 
 

@@ -1,116 +1,24 @@
-"""The calibration queue with real processes: results, failures, kills, and a loop that is never held up."""
+"""The calibration queue: what becomes of results, order and duplicates, and a loop that is never held up."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import logging
 import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import queue_jobs as jobs
+from queue_tools import ONE, Assets, Clock, PlainAssets, gone, run
 
 from aione_lab.calibration.queue import CalibrationQueue
 from aione_lab.calibration.queue_settings import QueueSettings
-from aione_lab.calibration.request import CalibrationOutcome, CalibrationRequest
-from aione_lab.errors import AioneError, InputError
+from aione_lab.calibration.request import CalibrationOutcome
 
-PATIENCE = 60.0  # seconds after which a test that waits is a failed one; none is meant to come near it
-
-
-def run(scenario: Callable[[], Any]) -> Any:
-    """Run a coroutine function; it must leave no task of its own behind."""
-
-    async def patient() -> Any:
-        async with asyncio.timeout(PATIENCE):
-            result = await scenario()
-        await asyncio.sleep(0)  # what was cancelled may end
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        return result
-
-    return asyncio.run(patient(), debug=False)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; one that is dead and not yet reaped does not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def gone(*pids: int) -> bool:
-    """Whether all of them end; a kill needs a moment to arrive."""
-    until = time.monotonic() + 20.0
-    while any(map(alive, pids)) and time.monotonic() < until:
-        time.sleep(0.01)
-    return not any(map(alive, pids))
-
-
-async def written(path: Path) -> str:
-    while not (path.exists() and path.read_text()):
-        await asyncio.sleep(0.01)
-    return path.read_text()
-
-
-class Assets:
-    """A state manager with coroutines that notes what it is told."""
-
-    def __init__(self) -> None:
-        self.states: list[tuple[str, str]] = []
-        self.calibrations: list[tuple[str, dict]] = []
-
-    async def update_asset(self, symbol: str, updates: Any) -> None:
-        assert set(updates) == {"calib_status"}
-        await asyncio.sleep(0)
-        self.states.append((symbol, updates["calib_status"]))
-
-    async def update_calibration(self, symbol: str, params: Any) -> None:
-        self.calibrations.append((symbol, params))
-
-    def of(self, symbol: str) -> list[str]:
-        return [state for name, state in self.states if name == symbol]
-
-
-class PlainAssets:
-    """The same with plain methods."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, Any]] = []
-
-    def update_asset(self, symbol: str, updates: Any) -> None:
-        self.told.append((symbol, updates["calib_status"]))
-
-    def update_calibration(self, symbol: str, params: Any) -> None:
-        self.told.append((symbol, params))
-
-
-class Clock:
-    """Steady seconds that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-ONE = QueueSettings(max_concurrent=1)
-
-
-# --- what becomes of a result ------------------------------------------------------------------------------------
+# --- what becomes of a result ----------------------------------------------------------------------------------------
 
 
 def test_an_accepted_outcome_reaches_store_callback_and_state_manager() -> None:
@@ -196,7 +104,7 @@ def test_a_result_that_cannot_be_kept_is_used_nowhere(caplog: pytest.LogCaptureF
     assert "the disk is full" in caplog.text and "Traceback" in caplog.text
 
 
-# --- order, duplicates, how often --------------------------------------------------------------------------------
+# --- order, duplicates, how often ------------------------------------------------------------------------------------
 
 
 def test_one_worker_takes_the_most_urgent_first() -> None:
@@ -270,283 +178,7 @@ def test_a_symbol_is_not_calibrated_again_within_a_day_unless_an_alert_or_its_ex
     assert assets.of("SOLUSDT")[-4:] == ["expired", "queued", "in_progress", "completed"]
 
 
-# --- failures ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("job", "note", "logged"),
-    [
-        (jobs.failing, "ZeroDivisionError: no trades to divide by", "queue_jobs.py"),
-        (jobs.leaves, "its process ended with exit code 7 without an outcome", ""),
-        (jobs.leaves_politely, "SystemExit: enough", "queue_jobs.py"),
-        (jobs.is_killed, "its process was killed by SIGKILL without an outcome", ""),
-        (jobs.answers_nonsense, "must be a CalibrationOutcome", ""),
-        (jobs.answers_for_another, "must be of SOLUSDT 1m, which was asked for", ""),
-        (jobs.reports_backwards, "must be 0 ≤ done ≤ total", ""),
-    ],
-)
-def test_a_job_that_fails_is_an_error_with_its_reason(
-    job: Any, note: str, logged: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    assets = Assets()
-
-    async def scenario() -> None:
-        async with CalibrationQueue(job, ONE, state_manager=assets) as queue:
-            await queue.start_workers()
-            await queue.put("SOLUSDT", "1m")
-            await queue.join()
-            assert note in queue.progress["SOLUSDT 1m"]["note"]
-            assert queue.metrics["tasks_failed"] == 1 and queue.metrics["tasks_completed"] == 0
-
-    run(scenario)
-    assert assets.of("SOLUSDT") == ["queued", "in_progress", "error"] and assets.calibrations == []
-    assert note in caplog.text and logged in caplog.text
-
-
-def test_the_other_symbols_go_on_when_one_fails() -> None:
-    assets = Assets()
-
-    async def scenario() -> None:
-        async with CalibrationQueue(jobs.failing_for_sol, state_manager=assets) as queue:
-            for symbol in ("SOLUSDT", "ETHUSDT", "XRPUSDT"):
-                await queue.put(symbol, "1m")
-            await queue.start_workers(2)
-            await queue.join()
-            assert queue.metrics["tasks_completed"] == 2 and queue.metrics["tasks_failed"] == 1
-
-    run(scenario)
-    assert assets.of("SOLUSDT")[-1] == "error"
-    assert assets.of("ETHUSDT")[-1] == assets.of("XRPUSDT")[-1] == "completed"
-
-
-def test_after_three_failures_a_symbol_rests_and_then_has_one_more_try(tmp_path: Path) -> None:
-    clock, assets, trouble = Clock(), Assets(), tmp_path / "trouble"
-    trouble.touch()
-
-    async def scenario() -> None:
-        options = {"file": str(trouble)}
-        async with CalibrationQueue(
-            jobs.fails_while_there, ONE, options=options, state_manager=assets, clock=clock
-        ) as queue:
-            await queue.start_workers()
-            for _ in range(3):
-                assert await queue.put("SOLUSDT", "1m") == "queued"
-                await queue.join()
-            trouble.unlink()
-            assert await queue.put("SOLUSDT", "1m", 0.5, is_urgent=True) == "pending"
-            await queue.put("ETHUSDT", "1m")  # the others pass
-            while queue.metrics["tasks_completed"] < 1:
-                await asyncio.sleep(0.01)
-            assert queue.metrics == {"queue_size": 1, "active_workers": 0, "tasks_completed": 1, "tasks_failed": 3}
-            clock.now += 600.0
-            await queue.put("XRPUSDT", "1m")  # wakes the worker, which has the test's clock to go by
-            await queue.join()
-            assert queue.metrics["tasks_completed"] == 3
-
-    run(scenario)
-    failures = ["queued", "in_progress", "error"] * 3
-    assert assets.of("SOLUSDT") == [*failures, "pending", "in_progress", "completed"]
-
-
-def test_a_worker_wakes_by_itself_when_a_rest_is_over() -> None:
-    """With the real clock, set ahead: the rest ends while nothing else happens."""
-    ahead = [0.0]
-
-    async def scenario() -> None:
-        queue = CalibrationQueue(jobs.failing_for_sol, ONE, clock=lambda: time.monotonic() + ahead[0])
-        async with queue:
-            await queue.start_workers()
-            for _ in range(3):
-                await queue.put("SOLUSDT", "1m")
-                await queue.join()
-            ahead[0] = 599.7
-            assert await queue.put("SOLUSDT", "1m") == "pending"
-            await queue.join()
-            assert queue.metrics["tasks_failed"] == 4
-
-    run(scenario)
-
-
-def test_a_job_that_takes_too_long_is_killed() -> None:
-    assets, pids = Assets(), []
-
-    async def scenario() -> None:
-        settings = QueueSettings(max_concurrent=1, optuna_timeout=3.0)
-        async with CalibrationQueue(
-            jobs.hangs, settings, state_manager=assets, on_progress=lambda symbol, tf, done, total: pids.append(done)
-        ) as queue:
-            await queue.start_workers()
-            await queue.put("SOLUSDT", "1m")
-            await queue.join()
-            note = "it took longer than optuna_timeout=3 seconds and was killed"
-            assert queue.progress["SOLUSDT 1m"]["note"] == note
-
-    run(scenario)
-    assert assets.of("SOLUSDT") == ["queued", "in_progress", "error"]
-    assert len(pids) <= 1 and gone(*pids)
-
-
-# --- cancelling, closing, dying ----------------------------------------------------------------------------------
-
-
-def test_cancelling_kills_a_running_job_and_takes_a_waiting_one_out_of_the_line() -> None:
-    assets, pids = Assets(), []
-
-    async def scenario() -> None:
-        started = asyncio.Event()
-
-        def on_progress(symbol: str, tf: str, done: int, total: int) -> None:
-            pids.append(done)
-            started.set()
-
-        async with CalibrationQueue(jobs.hangs, ONE, state_manager=assets, on_progress=on_progress) as queue:
-            await queue.put("SOLUSDT", "1m")
-            await queue.put("ETHUSDT", "1m")
-            await queue.start_workers()
-            await started.wait()
-            assert alive(pids[0])
-            assert await queue.cancel("ETHUSDT", "1m")
-            assert await queue.cancel("SOL/USDT", "1m")
-            assert not alive(pids[0])  # gone when cancel returns
-            assert not await queue.cancel("SOLUSDT", "1m") and not await queue.cancel("XRPUSDT", "5m")
-            await queue.join()
-            assert queue.metrics == {"queue_size": 0, "active_workers": 0, "tasks_completed": 0, "tasks_failed": 0}
-
-            started.clear()
-            assert await queue.put("SOLUSDT", "1m") == "queued"  # the worker is still there
-            await started.wait()
-            stop = asyncio.create_task(queue.cancel("SOLUSDT", "1m"))
-            await asyncio.sleep(0)
-            started.clear()
-            assert await queue.put("SOLUSDT", "1m") == "queued"  # not merged into what is being killed
-            assert await stop
-            await started.wait()
-
-    run(scenario)
-    assert assets.of("ETHUSDT") == ["queued", "pending"]
-    assert assets.of("SOLUSDT") == ["queued", "in_progress", "pending"] * 3
-    assert len(set(pids)) == 3 and gone(*pids)
-
-
-def test_closing_kills_all_that_runs_and_whatever_it_has_started(tmp_path: Path) -> None:
-    assets, file = Assets(), tmp_path / "pids"
-
-    async def scenario() -> list[int]:
-        queue = CalibrationQueue(jobs.hangs_with_children, ONE, options={"file": str(file)}, state_manager=assets)
-        await queue.put("SOLUSDT", "1m")
-        await queue.put("ETHUSDT", "1m")
-        await queue.start_workers()
-        pids = [int(pid) for pid in (await written(file)).split()]
-        assert len(pids) == 3 and all(map(alive, pids))
-        await queue.close()
-        await queue.close()  # once more does nothing
-        await queue.join()
-        for refused in (queue.put("SOLUSDT", "1m"), queue.expire("SOLUSDT", "1m"), queue.start_workers(1)):
-            with pytest.raises(AioneError, match="closed"):
-                await refused
-        return pids
-
-    assert gone(*run(scenario))
-    assert assets.of("SOLUSDT") == ["queued", "in_progress", "pending"]
-    assert assets.of("ETHUSDT") == ["queued", "pending"]
-
-
-def test_a_dead_job_is_noticed_although_a_fork_of_it_keeps_the_pipe(tmp_path: Path) -> None:
-    file = tmp_path / "pid"
-
-    async def scenario() -> None:
-        async with CalibrationQueue(jobs.leaves_a_fork, ONE, options={"file": str(file)}) as queue:
-            await queue.put("SOLUSDT", "1m")
-            await queue.start_workers()
-            await queue.join()
-            assert "exit code 3" in queue.progress["SOLUSDT 1m"]["note"]
-
-    run(scenario)
-    assert gone(int(file.read_text()))
-
-
-def test_cancelling_whoever_uses_the_queue_cancels_and_leaves_nothing(tmp_path: Path) -> None:
-    file = tmp_path / "pids"
-
-    async def user() -> None:
-        async with CalibrationQueue(jobs.hangs_with_children, ONE, options={"file": str(file)}) as queue:
-            await queue.put("SOLUSDT", "1m")
-            await queue.start_workers()
-            await queue.join()
-
-    async def scenario() -> None:
-        task = asyncio.create_task(user())
-        await written(file)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    run(scenario)
-    assert gone(*map(int, file.read_text().split()))
-
-
-def test_a_loop_that_ends_without_close_leaves_nothing(tmp_path: Path) -> None:
-    file = tmp_path / "pids"
-
-    async def forgetful() -> None:
-        queue = CalibrationQueue(jobs.hangs_with_children, ONE, options={"file": str(file)})
-        await queue.put("SOLUSDT", "1m")
-        await queue.start_workers()
-        await written(file)
-
-    asyncio.run(forgetful())
-    assert gone(*map(int, file.read_text().split()))
-
-
-def test_a_job_ends_when_the_process_of_the_queue_is_killed(tmp_path: Path) -> None:
-    file = tmp_path / "pids"
-    program = f"""
-import asyncio, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import queue_jobs
-from aione_lab.calibration.queue import CalibrationQueue
-
-async def main():
-    queue = CalibrationQueue(queue_jobs.hangs_with_children, options={{"file": {str(file)!r}}})
-    await queue.put("SOLUSDT", "1m")
-    await queue.start_workers()
-    await queue.join()
-
-asyncio.run(main())
-"""
-    parent = subprocess.Popen([sys.executable, "-c", program])
-    asyncio.run(asyncio.wait_for(written(file), PATIENCE))
-    pids = [int(pid) for pid in file.read_text().split()]
-    assert all(map(alive, pids))
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    assert gone(*pids)
-
-
-def test_a_result_that_is_just_being_delivered_survives_close_and_cancel() -> None:
-    kept = []
-
-    async def scenario() -> None:
-        delivering = asyncio.Event()
-
-        async def on_result(outcome: CalibrationOutcome) -> None:
-            delivering.set()
-            await asyncio.sleep(0.2)
-            kept.append(outcome.symbol)
-
-        queue = CalibrationQueue(jobs.quick, ONE, on_result=on_result)
-        await queue.put("SOLUSDT", "1m")
-        await queue.start_workers()
-        await delivering.wait()
-        assert not await queue.cancel("SOLUSDT", "1m")
-        await queue.close()
-        assert queue.metrics["tasks_completed"] == 1
-
-    run(scenario)
-    assert kept == ["SOLUSDT"]
-
-
-# --- the event loop ----------------------------------------------------------------------------------------------
+# --- the event loop --------------------------------------------------------------------------------------------------
 
 
 def test_the_event_loop_goes_on_while_jobs_burn_the_processor(tmp_path: Path) -> None:
@@ -646,108 +278,6 @@ def test_states_arrive_in_order_at_a_slow_state_manager() -> None:
     assert assets.of("SOLUSDT") == ["queued", "in_progress", "completed"]
 
 
-# --- bad input ---------------------------------------------------------------------------------------------------
-
-
-def in_main() -> None: ...
-
-
-in_main.__module__ = "__main__"
-
-
-@pytest.mark.parametrize(
-    ("make", "text"),
-    [
-        (lambda: CalibrationQueue(lambda request, report: None), "top level of a module"),
-        (lambda: CalibrationQueue(None), "job=None"),
-        (lambda: CalibrationQueue(jobs.quick, {"max_concurrent": 3}), "must be a QueueSettings"),
-        (lambda: CalibrationQueue(jobs.quick, options=["n_trials"]), "options=['n_trials']: must be a mapping"),
-        (lambda: CalibrationQueue(jobs.quick, options={3: 4}), "text keys"),
-        (lambda: CalibrationQueue(jobs.quick, options={"f": lambda: 0}), "pickle"),
-        (lambda: CalibrationQueue(jobs.quick, store=object()), "must have a method save"),
-        (lambda: CalibrationQueue(jobs.quick, state_manager=object()), "must have a method update_asset"),
-        (lambda: CalibrationQueue(jobs.quick, on_result="print"), "on_result='print'"),
-        (lambda: CalibrationQueue(jobs.quick, on_progress=3), "on_progress=3"),
-        (lambda: CalibrationQueue(jobs.quick, clock=12.0), "clock=12.0"),
-        (lambda: QueueSettings(max_concurent=2), "did you mean 'max_concurrent'"),
-        (lambda: QueueSettings(max_concurrent=0), "QueueSettings.max_concurrent=0"),
-        (lambda: QueueSettings(urgency_decay=0.0), "urgency_decay"),
-        (lambda: QueueSettings(min_priority=0.6, max_priority=0.5), "greater than min_priority"),
-        (lambda: CalibrationRequest("../etc", "1m"), "symbol='../etc'"),
-        (lambda: CalibrationRequest("SOLUSDT", "7m"), "interval='7m'"),
-        (lambda: CalibrationOutcome("SOLUSDT", "1m", "sell", "x"), "verdict='sell'"),
-        (lambda: CalibrationOutcome("SOLUSDT", "1m", "accept", "", {"a": 1}), "sentence"),
-        (lambda: CalibrationOutcome("SOLUSDT", "1m", "accept", "x"), "must hold the accepted set"),
-        (lambda: CalibrationOutcome("SOLUSDT", "1m", "keep defaults", "x", {}, {"a": object()}), "provenance"),
-        (lambda: CalibrationOutcome("SOLUSDT", "1m", "keep defaults", "x", {}, {1: 2}), "text keys"),
-    ],
-)
-def test_bad_input_is_one_line_that_names_it(make: Callable[[], Any], text: str) -> None:
-    with pytest.raises(InputError) as refused:
-        make()
-    assert text in str(refused.value) and "\n" not in str(refused.value)
-
-
-def test_a_job_of_the_notebook_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["__main__"], "in_main", in_main, raising=False)
-    with pytest.raises(InputError, match="cannot see this notebook"):
-        CalibrationQueue(in_main)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "flags"),
-    [
-        (("../../SOLUSDT", "1m", 0.5), {}),
-        (("SOL USDT", "1m", 0.5), {}),
-        ((None, "1m", 0.5), {}),
-        (("SOLUSDT", "1 minute", 0.5), {}),
-        (("SOLUSDT", None, 0.5), {}),
-        (("SOLUSDT", "1m", float("nan")), {}),
-        (("SOLUSDT", "1m", "high"), {}),
-        (("SOLUSDT", "1m", True), {}),
-        (("SOLUSDT", "1m", 0.5), {"is_urgent": "no"}),
-        (("SOLUSDT", "1m", 0.5), {"is_high_priority": 1}),
-    ],
-)
-def test_a_bad_put_leaves_nothing_behind(arguments: tuple, flags: dict) -> None:
-    assets = Assets()
-
-    async def scenario() -> None:
-        async with CalibrationQueue(jobs.quick, state_manager=assets) as queue:
-            with pytest.raises(InputError):
-                await queue.put(*arguments, **flags)
-            assert queue.metrics["queue_size"] == 0 and queue.progress == {} and assets.states == []
-            for bad in (0, -1, 1.5, True):
-                with pytest.raises(InputError, match="n="):
-                    await queue.start_workers(bad)  # type: ignore[arg-type]
-            with pytest.raises(InputError, match="tf="):
-                await queue.cancel("SOLUSDT", "x")
-
-    run(scenario)
-
-
-def test_join_without_workers_says_so_rather_than_wait_for_ever() -> None:
-    async def scenario() -> None:
-        async with CalibrationQueue(jobs.quick) as queue:
-            await queue.join()  # nothing to wait for
-            await queue.put("SOLUSDT", "1m")
-            with pytest.raises(AioneError, match="start_workers"):
-                await queue.join()
-
-    run(scenario)
-
-
-def test_settings_load_from_toml_and_json(tmp_path: Path) -> None:
-    toml, json = tmp_path / "queue.toml", tmp_path / "queue.json"
-    toml.write_text("max_concurrent = 3\noptuna_timeout = 60\ndefaults_dir = 'defaults'\n")
-    json.write_text('{"max_concurrent": 3, "optuna_timeout": 60, "defaults_dir": "defaults"}')
-    assert QueueSettings.load(toml) == QueueSettings.load(json)
-    assert QueueSettings.load(toml).optuna_timeout == 60.0
-    toml.write_text("urgency_decai = 1.0")
-    with pytest.raises(InputError, match="did you mean 'urgency_decay'"):
-        QueueSettings.load(toml)
-
-
 def test_more_workers_than_max_concurrent_are_not_started_and_a_partial_is_a_job(tmp_path: Path) -> None:
     file = tmp_path / "go"
 
@@ -801,3 +331,10 @@ def test_what_is_logged_of_a_good_run_is_its_sentence(caplog: pytest.LogCaptureF
         run(scenario)
     assert "SOLUSDT 1m: accept. It was tried." in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_an_alert_of_stage_two_asks_with_the_arguments_that_put_takes() -> None:
+    """``Stage2Processor`` calls ``put(symbol, interval, URGENT, is_urgent=True)`` on whatever queue it is given."""
+    parameters = inspect.signature(CalibrationQueue.put).parameters
+    assert list(parameters) == ["self", "symbol", "tf", "priority", "is_high_priority", "is_urgent"]
+    assert parameters["is_high_priority"].default is parameters["is_urgent"].default is False
