@@ -14,11 +14,13 @@ __version__ = "0.1.0"
 # The one list of public names: name -> module that defines it.
 _HOME = {
     "AssetMonitorStage1": "aione_lab.backtest",
+    "CalibrationQueue": "aione_lab.calibration",
     "Costs": "aione_lab.settings",
     "Engine": "aione_lab.engine",
     "FeatureSpec": "aione_lab.engine",
     "Lake": "aione_lab.lake",
     "Settings": "aione_lab.settings",
+    "SimpleCacheHandler": "aione_lab.cache",
     "Stage2Processor": "aione_lab.backtest",
     "Thresholds": "aione_lab.thresholds",
     "calibrate": "aione_lab.calibration",
@@ -30,11 +32,13 @@ _HOME = {
 
 __all__ = [
     "AssetMonitorStage1",
+    "CalibrationQueue",
     "Costs",
     "Engine",
     "FeatureSpec",
     "Lake",
     "Settings",
+    "SimpleCacheHandler",
     "Stage2Processor",
     "Thresholds",
     "__version__",
@@ -47,7 +51,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from aione_lab.backtest import AssetMonitorStage1, Stage2Processor, replay, replay_portfolio, triggers
-    from aione_lab.calibration import calibrate
+    from aione_lab.cache import SimpleCacheHandler
+    from aione_lab.calibration import CalibrationQueue, calibrate
     from aione_lab.engine import Engine, FeatureSpec
     from aione_lab.lake import Lake
     from aione_lab.research import event_study

@@ -14,7 +14,7 @@ SYMBOL, REFERENCE = "SUIUSDT", "BTCUSDT"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: days of one-minute bars, repeats of a measurement, symbols at a bar close, and of studies."""
+    """How much is measured: days of one-minute bars, repeats, symbols at a bar close, and the size of studies."""
 
     days: int = 365
     repeats: int = 9

@@ -113,7 +113,7 @@ def _suggest(trial: optuna.Trial, name: str, one: Any) -> float:
 
 
 def _vectorbt_grid(market: Market, sets: list[Thresholds], n: int, yard: float) -> Row:
-    """vectorbt on the BUYs of some of the study's sets, a column a set, all in one call."""
+    """Give vectorbt the BUYs of some of the study's sets, a column a set, all in one call."""
     import vectorbt as vbt
 
     common: dict[str, Any] = {"interval": "1m", "reference": market.reference, "funding": market.funding}
@@ -178,7 +178,7 @@ def bench_universe(market: Market) -> list[Row]:
     return [
         row(
             GROUP,
-            f"{len(names)} symbols × {size.universe_days} days × {size.universe_trials} trials with walk-forward, 2 cores",
+            f"{len(names)} symbols × {size.universe_days} days × {size.universe_trials} trials, walk-forward, 2 cores",
             [taken],
             unit="s",
             target="≤ 180 s",

@@ -10,20 +10,46 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "Calibration": "study",
+    "CalibrationOutcome": "request",
+    "CalibrationQueue": "queue",
+    "CalibrationRequest": "request",
     "Experiment": "experiment",
     "FoldPlan": "experiment",
+    "Promoter": "job",
+    "QueueSettings": "queue_settings",
     "calibrate": "run",
     "calibrate_many": "many",
     "choose_plateau": "plateau",
+    "outcome_of": "job",
+    "promote": "job",
     "repeat": "run",
 }
 
-__all__ = ["Calibration", "Experiment", "FoldPlan", "calibrate", "calibrate_many", "choose_plateau", "repeat"]
+__all__ = [
+    "Calibration",
+    "CalibrationOutcome",
+    "CalibrationQueue",
+    "CalibrationRequest",
+    "Experiment",
+    "FoldPlan",
+    "Promoter",
+    "QueueSettings",
+    "calibrate",
+    "calibrate_many",
+    "choose_plateau",
+    "outcome_of",
+    "promote",
+    "repeat",
+]
 
 if TYPE_CHECKING:
     from aione_lab.calibration.experiment import Experiment, FoldPlan
+    from aione_lab.calibration.job import Promoter, outcome_of, promote
     from aione_lab.calibration.many import calibrate_many
     from aione_lab.calibration.plateau import choose_plateau
+    from aione_lab.calibration.queue import CalibrationQueue
+    from aione_lab.calibration.queue_settings import QueueSettings
+    from aione_lab.calibration.request import CalibrationOutcome, CalibrationRequest
     from aione_lab.calibration.run import calibrate, repeat
     from aione_lab.calibration.study import Calibration
 

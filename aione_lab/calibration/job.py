@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from pathlib import Path
 
 from aione_lab.calibration.request import CalibrationOutcome, CalibrationRequest, Report
 from aione_lab.calibration.run import EXPERIMENTS, calibrate
 from aione_lab.calibration.study import Calibration
 from aione_lab.errors import InputError
 from aione_lab.lake.store import Lake
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.thresholds.provenance import Entry, Provenance
+from aione_lab.thresholds.store import ThresholdStore
 
 _OF_THE_QUEUE = ("defaults_dir", "min_bars", "optuna_timeout")
 
@@ -24,10 +28,11 @@ def calibrate_job(
     """Calibrate one symbol of the lake at ``lake``; ``request.options`` are keywords of ``calibrate``.
 
     ``functools.partial(calibrate_job, lake=…, folder=…)`` is a job for ``CalibrationQueue``. ``min_bars`` of the
-    queue's settings are asked for first. With ``reveal`` an accepted study's hidden span has to bear it out.
+    queue's settings are asked for first, and ``SYMBOL.json`` in its ``defaults_dir`` is the default set. With
+    ``reveal`` an accepted study's hidden span has to bear it out.
     """
     options = dict(request.options)
-    least = options.get("min_bars", 0)
+    least, starts = options.get("min_bars", 0), options.get("defaults_dir")
     for name in _OF_THE_QUEUE:
         options.pop(name, None)
     source = Lake(lake)
@@ -36,6 +41,9 @@ def calibrate_job(
         n = len(source.arrays(request.symbol, request.interval, columns=("close",))["close"])
         if n < least:
             raise InputError.of("min_bars", least, f"{request.symbol} has {n:,} {request.interval} candles in the lake")
+    if starts is not None and (file := Path(starts) / f"{request.symbol}.json").exists():
+        base = Thresholds.from_json(file.read_text(encoding="utf-8"))
+        options.setdefault("base", base.replace(meta=None))
     study = calibrate(
         source,
         request.symbol,
@@ -64,22 +72,45 @@ def outcome_of(study: Calibration, symbol: str | None = None, *, reveal: bool = 
         verdict=verdict,
         sentence=sentence,
         thresholds=study.thresholds_for(symbol).to_json(),
-        provenance=provenance_of(study, symbol),
+        provenance=provenance_of(study, symbol, verdict, sentence).model_dump(mode="json"),
     )
 
 
-def provenance_of(study: Calibration, symbol: str) -> dict[str, Any]:
-    """Where a set comes from, as plain data: what the threshold store keeps with it."""
+def provenance_of(study: Calibration, symbol: str, verdict: str, sentence: str) -> Provenance:
+    """Where a set comes from: what the threshold store keeps with it."""
     made = study.experiment
-    return {
-        "study": study.symbol if study.folder is None else study.folder.name,
-        "start": made.start,
-        "end": made.end,
-        "hidden_from": made.hidden_from,
-        "data": made.data[symbol],
-        "rules": made.rules,
-        "seed": made.seed,
-        "n_trials": study.ledger.n_trials,
-        "digest": study.digest,
-        "versions": dict(made.versions),
-    }
+    return Provenance(
+        study=study.symbol if study.folder is None else study.folder.name,
+        start=made.start,
+        end=made.end,
+        data_fingerprint=made.data[symbol],
+        spec_digest=made.spec.digest(),
+        verdict=verdict,
+        sentence=sentence,
+        seed=made.seed,
+        versions=made.versions,
+    )
+
+
+class Promoter:
+    """What a calibration queue hands accepted outcomes to: promotes them, and publishes where there is a cache."""
+
+    def __init__(self, store: ThresholdStore) -> None:
+        self._store = store
+
+    async def save(self, outcome: CalibrationOutcome) -> None:
+        """Promote an accepted outcome; the file is written beside the event loop."""
+        await asyncio.to_thread(promote, self._store, outcome)
+        if self._store.cache is not None:
+            await self._store.publish(outcome.symbol, interval=outcome.interval)
+
+
+def promote(store: ThresholdStore, outcome: CalibrationOutcome) -> Entry:
+    """Promote what a study came to; ThresholdStore refuses what was not accepted."""
+    return store.promote(
+        outcome.symbol,
+        Thresholds.from_json(outcome.thresholds),
+        verdict=outcome.verdict,
+        provenance=Provenance(**outcome.provenance),
+        interval=outcome.interval,
+    )

@@ -56,7 +56,8 @@ class _Running:
 class CalibrationQueue:
     """Queue of symbols to calibrate: the most urgent first, each by ``job`` in a process of its own.
 
-    ``job(request, report)`` is a function at the top level of a module. Its ``request.options`` hold ``min_bars``,
+    ``job(request, report)`` is a function at the top level of a module; None: ``calibrate_job`` on the lake
+    ``data_lake``. Its ``request.options`` hold ``min_bars``,
     ``defaults_dir`` and ``optuna_timeout`` of the settings and what ``options`` adds or replaces. An accepted outcome
     goes, in this order, to ``store.save(outcome)``, ``on_result(outcome)`` and the state manager's
     ``update_calibration(symbol, thresholds)``, where there are any; the first that fails ends that, and the task is a
@@ -75,7 +76,7 @@ class CalibrationQueue:
 
     def __init__(
         self,
-        job: Job,
+        job: Job | None = None,
         settings: QueueSettings | None = None,
         store: OutcomeStore | None = None,
         *,
@@ -85,6 +86,10 @@ class CalibrationQueue:
         on_progress: Callable[[str, str, int, int], Any] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        if job is None:
+            from aione_lab.calibration.job import calibrate_job  # Optuna: not for who brings a job of his own
+
+            job = calibrate_job
         check_job(job)
         self._job = job
         self.settings = QueueSettings() if settings is None else settings

@@ -13,13 +13,14 @@ from aione_lab.cli.options import (
     Json,
     LakeFolder,
     Start,
+    costs_of,
     known_symbol,
+    loaded_config,
     number,
     open_lake,
     whole_number,
 )
 from aione_lab.cli.output import add_row, console, emit_json, say, table
-from aione_lab.cli.replays import costs_of, loaded_config
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from aione_lab.lake import Lake
 
 EXPERIMENTS = Path("experiments")
+PROMOTED = "promoted"
 
 
 def calibrate(
@@ -88,6 +90,9 @@ def calibrate(
     reveal: Annotated[
         bool, typer.Option("--reveal", help="Score the hidden days, once; they are spent by that.")
     ] = False,
+    promote: Annotated[
+        bool, typer.Option("--promote", help="Reveal, and promote what is accepted to the threshold store.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", parser=whole_number, help="Processes for several symbols.")
     ] = None,
@@ -109,6 +114,7 @@ def calibrate(
       aione-lab calibrate SOLUSDT --trials 300
       aione-lab calibrate SOLUSDT ETHUSDT --metric sharpe --metric max_drawdown
       aione-lab calibrate --all --workers 2
+      aione-lab calibrate SOLUSDT --promote
       aione-lab calibrate SOLUSDT AVAXUSDT LINKUSDT --pool
       aione-lab calibrate SOLUSDT --search tp_mult=1:6 --search sl_mult --reveal
       aione-lab calibrate --experiment experiments/SOLUSDT-1m-1a2b3c4d/experiment.json
@@ -139,18 +145,24 @@ def calibrate(
     if pool or len(names) == 1:
         from aione_lab.calibration import calibrate as run
 
-        study = run(
-            lake, names if pool else names[0], interval=interval, folder=experiments, name=name, **options
-        )
-        revealed = study.reveal() if reveal else {}
+        study = run(lake, names if pool else names[0], interval=interval, folder=experiments, name=name, **options)
+        revealed = study.reveal() if reveal or promote else {}
+        promoted = _promote(study, experiments) if promote else {}
         if as_json:
-            emit_json(_described(study, {symbol: one.to_json() for symbol, one in revealed.items()}))
-            return
-        show(study)
-        for one in revealed.values():
-            say(f"hidden days, {one.symbol}: {one.sentence}")
-        say(f"study: {study.folder}")
+            hidden_days = {symbol: one.to_json() for symbol, one in revealed.items()}
+            emit_json({**_described(study, hidden_days), "promoted": promoted})
+        else:
+            show(study)
+            for one in revealed.values():
+                say(f"hidden days, {one.symbol}: {one.sentence}")
+            for symbol, what in promoted.items():
+                say(f"{symbol}: {what}")
+            say(f"study: {study.folder}")
+        if promote and not any(what == PROMOTED for what in promoted.values()):
+            raise typer.Exit(1)
         return
+    if promote:
+        raise InputError.of("--promote", True, "is for one study at a time; look at the verdicts first")
     if name is not None:
         raise InputError.of("--name", name, "names one study; with several symbols each has a name of its own")
     if reveal:
@@ -164,11 +176,29 @@ def calibrate(
     done = sorted(found, key=lambda one: names.index(one.symbol))
     failed = {one.symbol: one.error for one in done if one.error}
     if as_json:
-        emit_json({"studies": [{"folder": one.folder, **one.results} for one in done if not one.error], "failed": failed})
+        emit_json(
+            {"studies": [{"folder": one.folder, **one.results} for one in done if not one.error], "failed": failed}
+        )
     else:
         _overview(done)
     if failed:
         raise typer.Exit(1)
+
+
+def _promote(study: Calibration, experiments: Path) -> dict[str, str]:
+    """Promote what was accepted; what became of each symbol."""
+    from aione_lab.calibration import outcome_of
+    from aione_lab.calibration import promote as store_set
+    from aione_lab.thresholds import ThresholdStore
+
+    store = ThresholdStore(experiments)
+    done = {}
+    for symbol in study.experiment.symbols:
+        outcome = outcome_of(study, symbol)
+        if outcome.accepted:
+            store_set(store, outcome)
+        done[symbol] = PROMOTED if outcome.accepted else f"not promoted: {outcome.sentence}"
+    return done
 
 
 def _names(lake: Lake, symbols: list[str], every: bool, interval: str) -> list[str]:

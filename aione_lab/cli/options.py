@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -12,6 +12,9 @@ from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
     from aione_lab.lake import Lake
+    from aione_lab.settings import Config, Costs
+
+    AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 DEFAULT_LAKE = Path("data_lake")
 EXAMPLES_EPILOG = "New here? Try: aione-lab demo"
@@ -87,3 +90,31 @@ def known_symbol(lake: Lake, symbol: str, interval: str | None, argument: str = 
         hint = f"it has {', '.join(others)}; "
     shown = ", ".join(there[:12]) + (f" and {len(there) - 12} more" if len(there) > 12 else "")
     raise InputError.of(argument, symbol, f"has no {kind} in the lake {lake.root}; {hint}there: {shown}")
+
+
+def loaded_config(kind: type[AnyConfig], path: Path, option: str) -> AnyConfig:
+    """The configuration in a file; what is wrong with it is told with the option that named the file."""
+    try:
+        return kind.load(path)
+    except InputError as error:
+        text = str(error).removeprefix(str(InputError.of("path", str(path), "")))
+        raise InputError.of(option, str(path), text) from None
+
+
+def costs_of(fee: float | None, slippage_bps: float | None) -> Costs:
+    """Costs with what ``--fee`` and ``--slippage-bps`` give of them."""
+    from aione_lab.settings import Costs
+
+    costs = Costs()
+    for field, value, option in (("fee", fee, "--fee"), ("slippage_bps", slippage_bps, "--slippage-bps")):
+        if value is not None:
+            costs = _with_cost(costs, field, value, option)
+    return costs
+
+
+def _with_cost(costs: Costs, field: str, value: float, option: str) -> Costs:
+    """``costs`` with one of them given; a refusal names the option."""
+    try:
+        return type(costs)(**{**costs.model_dump(), field: value})
+    except InputError as error:
+        raise InputError(f"{option}{str(error).removeprefix(f'Costs.{field}')}") from None

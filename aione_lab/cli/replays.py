@@ -15,7 +15,9 @@ from aione_lab.cli.options import (
     LakeFolder,
     Start,
     check_outputs,
+    costs_of,
     known_symbol,
+    loaded_config,
     number,
     open_lake,
 )
@@ -132,16 +134,13 @@ def replay(
     names = list(dict.fromkeys(known_symbol(lake, name, interval) for name in symbols))
     if portfolio:
         check_portfolio(names)
-    from aione_lab.settings import Costs, Settings
+    from aione_lab.settings import Settings
     from aione_lab.thresholds import Thresholds
 
     _check_span(start, end)
-    limits = None if thresholds is None else _loaded(Thresholds, thresholds, "--thresholds")
-    rules = Settings() if settings is None else _loaded(Settings, settings, "--settings")
-    costs = Costs()
-    for field, value, option in (("fee", fee, "--fee"), ("slippage_bps", slippage_bps, "--slippage-bps")):
-        if value is not None:
-            costs = _with_cost(costs, field, value, option)
+    limits = None if thresholds is None else loaded_config(Thresholds, thresholds, "--thresholds")
+    rules = Settings() if settings is None else loaded_config(Settings, settings, "--settings")
+    costs = costs_of(fee, slippage_bps)
     given = (lake, names, interval, start, end, reference, limits, rules, costs)
     pooled = pool_symbols(*given) if portfolio else None
     done = replay_symbols(*given) if pooled is None or report is not None else []
@@ -211,23 +210,6 @@ def _check_span(start: str | None, end: str | None) -> None:
     last = None if end is None else to_ms(end, "--end")
     if first is not None and last is not None and last <= first:
         raise InputError.of("--end", end, f"must be later than --start={start!r}")
-
-
-def _loaded(kind: type[AnyConfig], path: Path, option: str) -> AnyConfig:
-    """The configuration in a file; what is wrong with it is told with the option that named the file."""
-    try:
-        return kind.load(path)
-    except InputError as error:
-        text = str(error).removeprefix(str(InputError.of("path", str(path), "")))
-        raise InputError.of(option, str(path), text) from None
-
-
-def _with_cost(costs: Costs, field: str, value: float, option: str) -> Costs:
-    """``costs`` with one of them given; a refusal names the option."""
-    try:
-        return type(costs)(**{**costs.model_dump(), field: value})
-    except InputError as error:
-        raise InputError(f"{option}{str(error).removeprefix(f'Costs.{field}')}") from None
 
 
 def replay_symbols(
