@@ -30,7 +30,7 @@ from tests.fake_exchange import FakeExchange
 
 DAYS = 3
 SYMBOLS = ("BTCUSDT", "SOLUSDT", "LINKUSDT")
-COMMANDS = ("demo", "lab", "fetch", "import", "audit", "replay", "doctor")
+COMMANDS = ("demo", "lab", "fetch", "import", "audit", "replay", "calibrate", "doctor")
 
 
 class Ran(NamedTuple):
@@ -692,10 +692,11 @@ def test_demo_twice_gives_the_same_and_duplicates_nothing(
 ) -> None:
     from aione_lab.cli import demo
 
-    monkeypatch.setattr(demo, "DAYS", 5)
+    monkeypatch.setattr(demo, "DAYS", 30)
+    monkeypatch.setattr(demo, "TRIALS", 20)
     first = run("demo", "--dir", tmp_path / "demo")
     assert first.code == 0
-    for word in ("36,000 candles new", "LINKUSDT", "a planted rebound", "a planted breakout", "nothing is planted",
+    for word in ("216,000 candles new", "LINKUSDT", "a planted rebound", "a planted breakout", "nothing is planted",
                  "Triggers", "Factors", "BUY", "report.html", "Next:", "truth a trade",
                  "long only (Settings.allow_shorts is off)",
                  "a single alert proves nothing", "starting capital 10,000 USDT"):  # fmt: skip
@@ -707,7 +708,7 @@ def test_demo_twice_gives_the_same_and_duplicates_nothing(
     again = json.loads(told.out)
     assert [one["symbol"] for one in again["replays"]] == list(demo.SHOWN)
     assert [one["truth"]["effect"] is None for one in again["replays"]] == [False, False, True, True]
-    assert all(audit["verdict"] == "clean" and audit["rows"] == 7200 for audit in again["audits"])
+    assert all(audit["verdict"] == "clean" and audit["rows"] == 43200 for audit in again["audits"])
     assert sorted(str(path) for path in (tmp_path / "demo").rglob("*")) == files
     assert (tmp_path / "demo" / "report.html").read_text() == page
 

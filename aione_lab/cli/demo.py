@@ -23,6 +23,7 @@ from aione_lab.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from aione_lab.calibration import Calibration
     from aione_lab.cli.replays import Replayed
     from aione_lab.lake import Lake
     from aione_lab.lake.simulated import Truth
@@ -33,6 +34,9 @@ REFERENCE = "BTCUSDT"
 SHOWN = ("LINKUSDT", "SUIUSDT", "SOLUSDT", "ETHUSDT")
 """One planted rebound, one planted breakout, and two symbols with nothing in them."""
 
+CALIBRATED = ("LINKUSDT", "SOLUSDT")  # the planted rebound, and nothing
+TRIALS = 100
+
 
 def demo(
     folder: Annotated[
@@ -40,7 +44,7 @@ def demo(
     ] = Path("experiments/demo"),
     as_json: Json = False,
 ) -> None:
-    """See the main job done in about a minute: simulated exchange, lake, replay, report.
+    """See the main job done in about a minute: simulated exchange, lake, replay, report, calibration.
 
     Candles come from a simulated exchange, so nothing is downloaded, and what is
     planted in them is known and printed beside what was found. The demo has a
@@ -69,14 +73,22 @@ def demo(
         say("3. Four symbols are replayed with default thresholds, and against random entries")
     done = replay_symbols(lake, list(SHOWN), "1m", None, None, None, Thresholds(), Settings(), Costs())
     notes = {name: truth_text(truth) for name, truth in truths.items()}
+    studies = _calibrate(lake, folder / "experiments")
     save_report(done, report, "AiOne lab demo: simulated exchange, default thresholds", notes)
     if as_json:
         described = [{**describe(one), "truth": truths[one.result.symbol].model_dump(mode="json")} for one in done]
         emit_json(
-            {"lake": lake.root, "report": str(report), "audits": [a.to_dict() for a in audits], "replays": described}
+            {
+                "lake": lake.root,
+                "report": str(report),
+                "audits": [a.to_dict() for a in audits],
+                "replays": described,
+                "studies": [{"folder": study.folder, **study.results} for study in studies],
+            }
         )
         return
     _show(done, notes, truths)
+    _show_studies(studies, notes)
     say(_what_next(folder, report))
 
 
@@ -111,6 +123,28 @@ def _fill(lake: Lake) -> tuple[dict[str, Truth], int, int]:
             new, same = new + done.rows_new, same + done.rows_same
         tell("done", len(names), len(names))
     return {name: exchange.truth(name) for name in SHOWN}, new, same
+
+
+def _calibrate(lake: Lake, folder: Path) -> list[Calibration]:
+    """A study of each of ``CALIBRATED``; none where Optuna is not installed."""
+    if importlib.util.find_spec("optuna") is None:
+        return []
+    from aione_lab.calibration import calibrate
+
+    return [calibrate(lake, name, n_trials=TRIALS, folder=folder) for name in CALIBRATED]
+
+
+def _show_studies(studies: list[Calibration], notes: dict[str, str]) -> None:
+    out = console()
+    out.print(f"\n6. Thresholds are calibrated: {TRIALS} trials each, judged on days that had no part in the choice\n")
+    if not studies:
+        out.print("   left out: it needs Optuna (pip install 'aione-lab[lab]')")
+    for study in studies:
+        out.print(f"{study.symbol}: {study.sentence}", style="bold")
+        if study.verdict == "accept":
+            out.print(f"  The last days, hidden until now: {study.reveal()[study.symbol].sentence}")
+        out.print(f"  {notes[study.symbol]}")
+        out.print(f"  The study, its trials and its report: {study.folder}")
 
 
 def _show(done: list[Replayed], notes: dict[str, str], truths: dict[str, Truth]) -> None:
@@ -208,7 +242,7 @@ def _what_next(folder: Path, report: Path) -> str:
     program, lake = started_as(), shlex.quote(str(folder / "lake"))
     lines = [
         "",
-        f"6. The report with charts, for a browser: {report}",
+        f"7. The report with charts, for a browser: {report}",
         "",
         "Next:",
         "   # one of these symbols with slippage: what was found, trade by trade",
@@ -222,6 +256,8 @@ def _what_next(folder: Path, report: Path) -> str:
     return "\n".join(
         [
             *lines,
+            "   # thresholds for one of them, searched and judged",
+            f"   {program} calibrate LINKUSDT --lake {lake} --trials 300",
             "   # real candles: download a month from an exchange into the lake data_lake, and replay them",
             f"   {program} fetch SOLUSDT BTCUSDT --start 2025-05-01 --end 2025-06-01",
             f"   {program} replay SOLUSDT",
