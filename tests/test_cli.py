@@ -741,7 +741,8 @@ def test_the_demo_names_a_program_that_runs(tmp_path: Path, monkeypatch: pytest.
 def test_demo_leaves_the_default_lake_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from aione_lab.cli import demo
 
-    monkeypatch.setattr(demo, "DAYS", 2)
+    monkeypatch.setattr(demo, "DAYS", 30)
+    monkeypatch.setattr(demo, "TRIALS", 20)
     monkeypatch.chdir(tmp_path)
     assert run("demo", "--json").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["experiments"]

@@ -35,6 +35,8 @@ def plain(value: Any) -> Any:
         return value.isoformat()
     if hasattr(value, "item"):
         value = value.item()
+    if isinstance(value, os.PathLike):
+        value = str(value)
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()  # a file name may hold half surrogates
     if isinstance(value, float):
