@@ -30,8 +30,7 @@ def doctor(folder: LakeFolder = DEFAULT_LAKE, as_json: Json = False) -> None:
     """Check Python, packages, the compiled engine and the lake's files.
 
     Nothing is changed and no network is used, except to read a lake at
-    s3://. Exit code 1: at least one
-    problem.
+    s3://. Exit code 1: at least one problem.
 
     Examples:
 

@@ -125,8 +125,8 @@ class S3Storage(Storage):
                 content = file.readall()
         except (OSError, ValueError, pa.ArrowException) as error:
             raise self._failure(self.path(relative), error) from None
-        tag = told.get(b"ETag")
-        return Stored(content, (tag, len(content), told.get(b"Last-Modified")) if tag else None)
+        tag = told.get("ETag")
+        return Stored(content, (tag, len(content), told.get("Last-Modified")) if tag else None)
 
     def entries(self, folder: str) -> list[Entry]:
         from pyarrow import fs
@@ -161,7 +161,9 @@ def _read_options(query: str) -> dict[str, str]:
     given = parse_qsl(query, keep_blank_values=True)
     for name, value in given:
         if name not in _OPTIONS:
-            raise InputError.unknown("option of the address", re.sub(r"[^a-z_]", "?", name[:24]), _OPTIONS)
+            raise InputError.unknown(
+                "option of the address", name if re.fullmatch("[a-z_]{1,32}", name) else "…", _OPTIONS
+            )
         if not _OPTIONS[name].fullmatch(value) or [name for name, _ in given].count(name) > 1:
             raise InputError.of("root", f"s3://…?{name}=…", f"{name} must be given once and be a plain name")
     return {name: dict(given)[name] for name in _OPTIONS if name in dict(given)}
