@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import typer
 
@@ -100,7 +101,7 @@ def _cache() -> Check:
 
 def _lake(folder: str) -> list[Check]:
     name = "lake in an object store" if is_address(folder) else f"lake {folder}"  # an address may hold credentials
-    if not is_address(folder) and not os.path.isdir(folder):
+    if not is_address(folder) and not Path(folder).is_dir():
         return [Check(name, "note", "not there yet; 'aione-lab import' or 'fetch' makes it")]
     from aione_lab.lake import Lake
 

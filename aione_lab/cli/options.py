@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +52,7 @@ def open_lake(folder: str) -> Lake:
     """The lake of a command that reads; a folder that is not there is refused, not made."""
     from aione_lab.lake import Lake
 
-    if not is_address(folder) and not os.path.isdir(folder):
+    if not is_address(folder) and not Path(folder).is_dir():
         raise InputError.of(
             "--lake",
             folder,
