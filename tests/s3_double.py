@@ -51,9 +51,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         bucket, _, key = unquote(url.path).lstrip("/").partition("/")
         double.requests.append((self.command, key))
-        if double.fault in ("AccessDenied", "InternalError", "SlowDown"):
-            status = {"AccessDenied": 403, "InternalError": 500, "SlowDown": 503}[double.fault]
-            return self.error(status, double.fault)
+        if double.fault in ("AccessDenied", "InternalError"):
+            return self.error(403 if double.fault == "AccessDenied" else 500, double.fault)
         if double.fault == "hang":
             double.stopped.wait(60)
             return None
@@ -136,7 +135,7 @@ class Server(http.server.ThreadingHTTPServer):
 class Double:
     """The server, running while it is entered; ``fault`` says what it does wrong."""
 
-    faults: ClassVar = ("AccessDenied", "InternalError", "SlowDown", "hang", "cut", "no tags")
+    faults: ClassVar = ("AccessDenied", "InternalError", "hang", "cut", "no tags")
 
     def __init__(self, folder: Path, page: int = 1000) -> None:
         self.folder, self.page = folder, page

@@ -124,9 +124,11 @@ class S3Storage(Storage):
                 told = file.metadata()
                 content = file.readall()
         except (OSError, ValueError, pa.ArrowException) as error:
-            raise self._failure(self.path(relative), error) from None
-        tag = told.get("ETag")
-        return Stored(content, (tag, len(content), told.get("Last-Modified")) if tag else None)
+            failure = self._failure(self.path(relative), error)
+        else:
+            tag = told.get("ETag")
+            return Stored(content, (tag, len(content), told.get("Last-Modified")) if tag else None)
+        raise failure  # out here it does not carry the client's own error, whose text is the server's
 
     def entries(self, folder: str) -> list[Entry]:
         from pyarrow import fs
@@ -136,10 +138,11 @@ class S3Storage(Storage):
             found = client.get_file_info(fs.FileSelector(self._key(folder), allow_not_found=True))
         except (OSError, ValueError, pa.ArrowException) as error:
             failure = self._failure(self.path(folder), error)
-            if isinstance(failure, FileNotFoundError):
-                return []
-            raise failure from None
-        return [Entry(one.base_name, one.type == fs.FileType.Directory) for one in found]
+        else:
+            return [Entry(one.base_name, one.type == fs.FileType.Directory) for one in found]
+        if isinstance(failure, FileNotFoundError):
+            return []
+        raise failure
 
     def map(self, function: Callable[[_Item], _Made], items: Iterable[_Item]) -> Iterator[_Made]:
         with ThreadPoolExecutor(_REQUESTS) as pool:
