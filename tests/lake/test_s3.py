@@ -318,7 +318,7 @@ BAD = [
     f"gs://{KEY}:{SECRET}@bucket/x",
     f"s3a://{KEY}:{SECRET}@bucket/x",
     f"https://{KEY}:{SECRET}@host/x",
-    "file:///tmp",
+    "ftp://host/x",
 ]
 
 
