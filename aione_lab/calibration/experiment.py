@@ -7,7 +7,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from aione_lab.calibration.search import SAMPLERS
 from aione_lab.calibration.verdict import MIN_TRADES
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
+from aione_lab.files import write_whole
 from aione_lab.settings import Config, Costs, Settings
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import INTERVALS, parse_symbol, to_ms
@@ -159,13 +159,7 @@ def plain_json(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace ``path`` by the JSON of ``value``: a reader sees the old file or the new one."""
-    new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with open(new, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
+    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
 @functools.cache

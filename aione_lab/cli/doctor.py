@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from aione_lab.cli.options import DEFAULT_LAKE, Json, LakeFolder
+from aione_lab.cli.options import DEFAULT_LAKE, Json, LakeFolder, is_address
 from aione_lab.cli.output import add_row, console, emit_json, say, table
 from aione_lab.errors import AioneError
 
@@ -30,8 +30,8 @@ class Check:
 def doctor(folder: LakeFolder = DEFAULT_LAKE, as_json: Json = False) -> None:
     """Check Python, packages, the compiled engine and the lake's files.
 
-    Nothing is changed and no network is used. Exit code 1: at least one
-    problem.
+    Nothing is changed and no network is used, except to read a lake at
+    s3://. Exit code 1: at least one problem.
 
     Examples:
 
@@ -99,9 +99,9 @@ def _cache() -> Check:
     return Check("engine", "note", "not compiled yet; the first replay does it, or: python -m aione_lab.warm")
 
 
-def _lake(folder: Path) -> list[Check]:
-    name = f"lake {folder}"
-    if not folder.is_dir():
+def _lake(folder: str) -> list[Check]:
+    name = "lake in an object store" if is_address(folder) else f"lake {folder}"  # an address may hold credentials
+    if not is_address(folder) and not Path(folder).is_dir():
         return [Check(name, "note", "not there yet; 'aione-lab import' or 'fetch' makes it")]
     from aione_lab.lake import Lake
 

@@ -49,6 +49,7 @@ def fetch(
     from aione_lab.lake import Lake
 
     lake = Lake(folder)
+    lake.check_writable()
     since = _common_end(lake, symbols, interval) if start is None else start
     report = lake.fetch(exchange, symbols, interval, since=since, until=end)
     emit_json(report.to_dict()) if as_json else say(str(report))
@@ -144,7 +145,7 @@ def audit(
         names = [known_symbol(lake, name, None) for name in symbols] if symbols else lake.symbols()
         series = [(name, one) for name in names for one in lake.intervals(name)]
     if not series:
-        raise InputError.of("--lake", str(folder), f"holds no {interval or ''} candles".replace("  ", " "))
+        raise InputError.of("--lake", lake.root, f"holds no {interval or ''} candles".replace("  ", " "))
     reports = [lake.audit(name, one) for name, one in series]
     if as_json:
         emit_json({"lake": lake.root, "series": [report.to_dict() for report in reports]})

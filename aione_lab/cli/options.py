@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     AnyConfig = TypeVar("AnyConfig", bound=Config)
 
-DEFAULT_LAKE = Path("data_lake")
+DEFAULT_LAKE = "data_lake"
 EXAMPLES_EPILOG = "New here? Try: aione-lab demo"
 
-LakeFolder = Annotated[Path, typer.Option("--lake", metavar="DIR", help="Folder of the lake.")]
+LakeFolder = Annotated[
+    str, typer.Option("--lake", metavar="DIR", help="Folder of the lake; to read one also s3://bucket/prefix.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output and nothing else.")]
 Start = Annotated[
     str | None,
@@ -44,14 +46,19 @@ def whole_number(text: str | int) -> int:
         raise typer.BadParameter(f"{text!r} is no whole number") from None
 
 
-def open_lake(folder: Path) -> Lake:
+def is_address(place: str) -> bool:
+    """Whether ``--lake`` names no folder but a lake in an object store."""
+    return "://" in place
+
+
+def open_lake(folder: str) -> Lake:
     """The lake of a command that reads; a folder that is not there is refused, not made."""
     from aione_lab.lake import Lake
 
-    if not folder.is_dir():
+    if not is_address(folder) and not Path(folder).is_dir():
         raise InputError.of(
             "--lake",
-            str(folder),
+            folder,
             "no such folder; fill one with 'aione-lab import' or 'fetch', or try 'aione-lab demo'",
         )
     return Lake(folder)

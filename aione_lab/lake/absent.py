@@ -21,14 +21,16 @@ _NAME = "_absent.json"  # the underscore hides it from dataset readers
 
 def read_absent(lake: Lake, symbol: str, interval: str, exchange: str) -> list[Span]:
     """Ranges that ``exchange`` has no candles of, sorted and apart."""
-    path = lake._storage.path(f"{Series.of(symbol, interval).folder}/{_NAME}")
+    name = f"{Series.of(symbol, interval).folder}/{_NAME}"
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(lake._storage.read(name))
         return [(int(a), int(b)) for a, b in content.get(exchange, [])]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise LakeCorruption(f"{path}: cannot be read ({error}); it can be deleted without loss") from None
+        raise LakeCorruption(
+            f"{lake._storage.path(name)}: cannot be read ({error}); it can be deleted without loss"
+        ) from None
 
 
 def add_absent(lake: Lake, symbol: str, interval: str, exchange: str, spans: list[Span]) -> None:
@@ -41,8 +43,7 @@ def add_absent(lake: Lake, symbol: str, interval: str, exchange: str, spans: lis
         merged = union([*known, *spans])
         if merged == known:
             return
-        path = lake._storage.path(name)
-        content = json.loads(path.read_bytes()) if path.exists() else {}
+        content = json.loads(lake._storage.read(name)) if lake._storage.exists(name) else {}
         lake._storage.write(name, json.dumps({**content, exchange: merged}, sort_keys=True).encode())
 
 

@@ -80,7 +80,9 @@ def import_candles(
         if file.interval is not None and file.interval != interval:
             raise BadFileError(f"interval={interval!r} was named, but its name says {file.interval}")
 
-    return _import(source, symbol, "candles", interval, CANDLE_NAMES, CANDLE_REQUIRED, check_name, parse, progress)
+    return _import(
+        lake, source, symbol, "candles", interval, CANDLE_NAMES, CANDLE_REQUIRED, check_name, parse, progress
+    )
 
 
 def _report(
@@ -120,7 +122,9 @@ def import_funding(
             raise BadFileError(f"holds no usable funding rate; {_worst(refused)}")
         return _report(named, table, lake.append_funding(named, good), refused, notes)
 
-    return _import(source, symbol, "funding", None, FUNDING_NAMES, FUNDING_REQUIRED, lambda file: None, parse, progress)
+    return _import(
+        lake, source, symbol, "funding", None, FUNDING_NAMES, FUNDING_REQUIRED, lambda file: None, parse, progress
+    )
 
 
 def screen_funding(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
@@ -144,6 +148,7 @@ def screen_funding(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, tup
 
 
 def _import(
+    lake: Lake,
     source: Source,
     symbol: str | None,
     kind: str,
@@ -155,6 +160,7 @@ def _import(
     progress: ProgressCallback | bool | None,
 ) -> ImportReport:
     """The walk over files that candles and funding share."""
+    lake.check_writable()
     asked = None if symbol is None else parse_symbol(symbol)
     if isinstance(source, pd.DataFrame):
         if asked is None:

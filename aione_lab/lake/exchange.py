@@ -97,6 +97,7 @@ def fetch(
         raise InputError.of("until", until, f"must be later than since={since!r}")
     names = _checked_symbols(symbols)
     _check_workers(workers)
+    lake.check_writable()
 
     async def work(client: Client, tell: ProgressCallback) -> FetchReport:
         client.check_interval(interval)
@@ -137,6 +138,7 @@ def repair(
     """
     name = parse_symbol(symbol)
     _check_workers(workers)
+    lake.check_writable()
     gaps = [(to_ms(gap.start), to_ms(gap.end)) for gap in lake.audit(name, interval).gaps]
     span = lake.span(name, interval)
     if not gaps or span is None:

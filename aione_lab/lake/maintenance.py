@@ -102,7 +102,7 @@ def _verify_series(storage: Storage, series: Series) -> Verified:
     faults: list[str] = []
     previous = None
     for part in manifest.parts:
-        name = str(storage.path(f"{series.folder}/{part.file}"))
+        name = storage.path(f"{series.folder}/{part.file}")
         try:
             columns = _proven(storage, series, part.file, layout, part.sha256)
         except LakeCorruption as error:
@@ -146,7 +146,7 @@ def rebuild(storage: Storage, series: Series) -> Rebuilt:
         except LakeCorruption:
             month, name = file.split("/")
             storage.rename(f"{series.folder}/{file}", f"{series.folder}/{month}/_{name}.corrupt")
-            set_aside.append(str(storage.path(f"{series.folder}/{month}/_{name}.corrupt")))
+            set_aside.append(storage.path(f"{series.folder}/{month}/_{name}.corrupt"))
             continue
         sound.setdefault(file[:13], []).append((file, columns))
     result: list[Part] = []

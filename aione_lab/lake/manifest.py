@@ -107,13 +107,16 @@ def load_manifest(storage: Storage, series: Series) -> Manifest | None:
     Raises LakeCorruption when it is damaged, or missing although data files are there.
     """
     name = f"{series.folder}/{MANIFEST}"
-    shown = str(storage.path(name))
-    for _ in range(2):  # a series may come into being between looking for its manifest and for its files
+    shown = storage.path(name)
+    for attempt in range(2):  # a series may come into being between looking for its manifest and for its files
         try:
             return Manifest.decode(storage.read(name), shown)
         except (FileNotFoundError, NotADirectoryError):
             if not storage.data_files(series):
                 return None
+        except LakeCorruption:  # an object store may cut a manifest that is just being replaced to the old one's length
+            if attempt:
+                raise
         except OSError as error:
             raise LakeCorruption(f"{shown}: cannot be read ({error.strerror})") from None
     raise LakeCorruption(f"{shown}: the manifest is missing; Lake.rebuild_manifest restores it")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 
 import numpy as np
@@ -16,19 +15,18 @@ from aione_lab.lake.parts import Columns
 from aione_lab.lake.storage import Series, Storage
 
 _ATTEMPTS = 50  # a reader meets at most one commit per attempt
-_SETTLED_NS = 100_000_000  # a file younger than this could change again without a new time stamp
 
 
 class Reader:
     """Reads parts and checks the sha256 of each file once, as long as its identity stays the same.
 
     Hashing a symbol-year costs about twice as much as decoding it, so a file that was checked is
-    known by (device, inode, size, mtime, ctime): writing to it in any way changes one of them.
+    known by what its storage says of it (size, times and more): writing to it in any way changes that.
     """
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._checked: dict[str, tuple[tuple[int, ...], str]] = {}
+        self._checked: dict[str, tuple[object, str]] = {}
 
     def consistent(
         self, series: Series, manifest: Callable[[], Manifest], read: Callable[[Manifest], Columns]
@@ -41,7 +39,7 @@ class Reader:
             except FileNotFoundError as error:
                 newer = manifest()
                 if newer.generation == current.generation:
-                    raise LakeCorruption(f"{error.filename}: the file is in the manifest and not on disk") from None
+                    raise LakeCorruption(f"{error.filename}: the file is in the manifest and not there") from None
                 current = newer
         raise LakeError(f"{series.label}: it is being rewritten faster than it can be read")
 
@@ -55,8 +53,8 @@ class Reader:
         block = np.empty((1 + len(names), sum(part.rows for part in wanted)))
         stamps = block[0].view(np.int64)
         filled = 0
-        for part in wanted:
-            piece = self.part(series, part, names)
+        pieces = self._storage.map(lambda part: self.part(series, part, names), wanted)
+        for part, piece in zip(wanted, pieces, strict=True):
             if part.first_ms < first or part.last_ms >= last:
                 low, high = np.searchsorted(piece["timestamp"], [first, last])
                 piece = parts.select(piece, slice(int(low), int(high)))
@@ -77,19 +75,18 @@ class Reader:
         name = f"{series.folder}/{part.file}"
         shown = self._storage.path(name)
         try:
-            identity = self._storage.identity(name)
-            content = self._storage.read(name)
+            content, identity = self._storage.load(name)
         except FileNotFoundError:
             raise
         except OSError as error:
             raise LakeCorruption(f"{shown}: cannot be read ({error.strerror})") from None
-        if self._checked.get(name) != (identity, part.sha256):
+        if identity is None or self._checked.get(name) != (identity, part.sha256):
             if hashlib.sha256(content).hexdigest() != part.sha256:
                 raise LakeCorruption(
                     f"{shown}: its checksum differs from the manifest's ({len(content)} bytes read, {part.size} "
                     "written); restore the file, or set it aside with Lake.rebuild_manifest"
                 )
-            if time.time_ns() - max(identity[-2:]) > _SETTLED_NS:
+            if identity is not None:
                 self._checked[name] = (identity, part.sha256)
         try:
             columns = parts.decode(content, names)

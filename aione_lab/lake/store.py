@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,9 +15,10 @@ from aione_lab.lake.manifest import Manifest, Part, build_part, load_manifest, s
 from aione_lab.lake.parts import CANDLES, FUNDING, Columns, Layout
 from aione_lab.lake.reading import Reader
 from aione_lab.lake.resample import resample
+from aione_lab.lake.s3 import open_storage
 from aione_lab.lake.schema import CANDLE_COLUMNS, as_list, candle_frame, check_candles, check_funding, check_spacing
 from aione_lab.lake.stamps import utc_index
-from aione_lab.lake.storage import Series, Storage
+from aione_lab.lake.storage import Series
 from aione_lab.units import to_ms
 
 if TYPE_CHECKING:
@@ -43,9 +44,9 @@ class Appended(NamedTuple):
 
 
 class Lake:
-    """Candles and funding rates under one folder.
+    """Candles and funding rates under one folder, or to be read only under an address ``s3://bucket/prefix``.
 
-    ``root`` is made with the first append. Opening sweeps what crashed writers left behind, never the
+    A folder is made with the first append. Opening sweeps what crashed writers left behind, never the
     files of a living one. ``lock_timeout`` (seconds) bounds how long a write waits for another writer of
     the same symbol. Reading takes no lock.
 
@@ -55,25 +56,32 @@ class Lake:
 
     Every read checks the sha256 of the files it uses, once per file and ``Lake`` object as long as the
     file's size, inode and times stay the same; a damaged file raises LakeCorruption with its name.
+
+    An object store (``aione_lab.lake.s3`` says how it is addressed) is read by the same rules, ETags in place
+    of inodes; what would write raises LakeError, and so does a store that does not answer, within seconds.
     """
 
     def __init__(self, root: str | os.PathLike[str] = "data_lake", *, lock_timeout: float = 30.0) -> None:
         if not isinstance(lock_timeout, (int, float)) or not 0 <= lock_timeout <= _LONGEST_WAIT:
             raise InputError.of("lock_timeout", lock_timeout, f"must be seconds from 0 to {_LONGEST_WAIT:,}")
-        self._storage = Storage(root)
+        self._storage = open_storage(root)
         self._lock_timeout = float(lock_timeout)
         self._reader = Reader(self._storage)
         maintenance.sweep(self._storage)
 
     @property
     def root(self) -> str:
-        """Folder of the lake."""
-        return str(self._storage.root)
+        """Folder of the lake, or its address without credentials; ``Lake(root)`` opens the same lake."""
+        return self._storage.root
 
     def __repr__(self) -> str:
         return f"Lake({self.root!r})"
 
     # ---- writing -------------------------------------------------------------------------------
+
+    def check_writable(self) -> None:
+        """LakeError where the lake can only be read: every method that writes raises the same."""
+        self._storage.check_writable()
 
     def append(self, symbol: str, interval: str, frame: pd.DataFrame) -> Appended:
         """Merge candles into the lake, all of them or none.
@@ -90,6 +98,7 @@ class Lake:
         Raises InputError for bad rows and for rows that stand another interval apart, LakeError when the
         symbol's lock stays held, LakeCorruption when a file it must merge with is damaged.
         """
+        self.check_writable()
         series = Series.of(symbol, interval)
         if isinstance(frame, pd.DataFrame) and not len(frame):
             return Appended(0, 0, 0)
@@ -103,6 +112,7 @@ class Lake:
         Stamps are kept to the millisecond; two of them nearest to the same minute are one payment,
         and the later write wins.
         """
+        self.check_writable()
         series = Series.of(symbol, None)
         if isinstance(frame, (pd.DataFrame, pd.Series)) and not len(frame):
             return Appended(0, 0, 0)
@@ -114,6 +124,7 @@ class Lake:
 
     def compact(self, symbol: str, interval: str) -> int:
         """Merge the files of each month into one; returns how many months were rewritten."""
+        self.check_writable()
         series = Series.of(symbol, interval)
         with self._storage.lock(series.symbol, self._lock_timeout):
             manifest = self._need(series)
@@ -130,6 +141,7 @@ class Lake:
 
     def resample(self, symbol: str, source: str = "1m", target: str = "5m") -> Appended:
         """Store the ``target`` candles that the ``source`` candles of the lake add up to (complete ones only)."""
+        self.check_writable()
         return self.append(symbol, target, resample(self.candles(symbol, source), source, target))
 
     def _append(self, series: Series, columns: Columns, layout: Layout) -> Appended:
@@ -234,12 +246,14 @@ class Lake:
         """Symbols with candles (of this interval, or of any), sorted."""
         if interval is not None:
             Series.of("BTCUSDT", interval)
-        return sorted({s.symbol for s in self._series() if s.interval and interval in (None, s.interval)})
+        wanted = (s for s in self._storage.series() if s.interval and interval in (None, s.interval))
+        return sorted({s.symbol for s in self._present(wanted)})
 
     def intervals(self, symbol: str) -> list[str]:
         """Intervals the symbol has candles of."""
         wanted = Series.of(symbol, None).symbol
-        return sorted(s.interval for s in self._series() if s.interval and s.symbol == wanted)
+        there = self._present(s for s in self._storage.series() if s.symbol == wanted)
+        return sorted(s.interval for s in there if s.interval)
 
     def span(self, symbol: str, interval: str) -> tuple[int, int] | None:
         """First and last candle's open time in UTC ms, None when there are none."""
@@ -253,9 +267,9 @@ class Lake:
         return self._need(Series.of(symbol, interval)).revised
 
     def files(self, symbol: str, interval: str) -> list[str]:
-        """Full paths of the committed data files, in the order of time, for DuckDB or pyarrow."""
+        """Full paths (or addresses) of the committed data files, in the order of time, for DuckDB or pyarrow."""
         series = Series.of(symbol, interval)
-        return [str(self._storage.path(f"{series.folder}/{part.file}")) for part in self._need(series).parts]
+        return [self._storage.path(f"{series.folder}/{part.file}") for part in self._need(series).parts]
 
     def fingerprint(self, symbol: str, interval: str, start: Any = None, end: Any = None) -> str:
         """sha256 of the content of a range, the same for the same rows however they are stored.
@@ -264,15 +278,18 @@ class Lake:
         """
         return parts.fingerprint(self.arrays(symbol, interval, start, end), CANDLE_COLUMNS)
 
-    def _series(self) -> Iterator[Series]:
-        for series in self._storage.series():
+    def _present(self, wanted: Iterable[Series]) -> list[Series]:
+        """Those that hold anything, damaged ones too: reading them will say what is wrong."""
+
+        def present(series: Series) -> bool:
             try:
                 manifest = load_manifest(self._storage, series)
             except LakeCorruption:
-                yield series  # it is there; reading it will say what is wrong
-                continue
-            if manifest is not None and manifest.parts:
-                yield series
+                return True
+            return manifest is not None and bool(manifest.parts)
+
+        found = list(wanted)
+        return [series for series, there in zip(found, self._storage.map(present, found), strict=True) if there]
 
     def _rows(self, series: Series, names: tuple[str, ...], first: int, last: int) -> Columns:
         return self._reader.consistent(

@@ -126,3 +126,8 @@ def files_below(root: Path) -> set[str]:
     return {
         path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file() and path.parent.name != ".locks"
     }
+
+
+def fingerprint(lake: Lake, symbol: str) -> str:
+    """What another process reads of a lake it was handed."""
+    return lake.fingerprint(symbol, "1m")

@@ -258,7 +258,7 @@ def test_a_missing_file_or_manifest_is_named(tmp_path: Path) -> None:
     (file,) = (Path(file) for file in lake.files("BTCUSDT", "1h"))
     content = file.read_bytes()
     file.unlink()
-    with pytest.raises(LakeCorruption, match=f"{file.name}.*not on disk"):
+    with pytest.raises(LakeCorruption, match=f"{file.name}.*not there"):
         lake.arrays("BTCUSDT", "1h")
     file.write_bytes(content)
     manifest = file.parent.parent / "_manifest.json"
