@@ -212,6 +212,14 @@ def test_the_engine_looks_nowhere_ahead(engine_report: BiasReport) -> None:
     assert not engine_report.refused and engine_report.n_cuts > 20
 
 
+def test_a_replay_without_trades_is_judged(market: dict) -> None:
+    """Trades that never were are not seen, and neither is an own start's run that closed none."""
+    report = bias_report(market["candles"][:4000], Thresholds(min_confidence=1.0), n_cuts=3)
+    trades = report.table[report.table["kind"] == "trade"]
+    assert report.ok and (trades["verdict"] == "not seen").all() and len(trades) > 10
+    assert "went unjudged" in report.sentence
+
+
 def test_warm_ups_of_the_engine_are_those_of_its_windows(engine_report: BiasReport) -> None:
     expected = {
         "close": 1,
