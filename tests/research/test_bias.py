@@ -138,6 +138,7 @@ def test_the_first_difference_is_the_last_bar_for_a_peek_of_one(market: dict) ->
     assert ", 1 bar before the cut, future " in report.table["first_difference"][0]
     row = report.table.iloc[0]
     assert row["differences"] == row["cuts"], "every cut shows it"
+    assert "1 of 1 item fails (" in report.sentence and report.sentence.endswith("The longest warm-up is 1 bar.")
 
 
 def test_one_column_of_several_is_named(market: dict) -> None:
