@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from aione_lab.backtest.prepare import infer_interval
 from aione_lab.backtest.readonly import ReadOnly
 from aione_lab.backtest.replay import replay
 from aione_lab.backtest.result import Result
+from aione_lab.backtest.summary import verdict
 from aione_lab.backtest.trades import fill_columns, named, trade_columns, utc
 from aione_lab.engine import portfolio as kernel
 from aione_lab.engine.event import decode_mask
@@ -177,6 +179,18 @@ class PortfolioResult:
                 "open_at_end": int((self.stage_records["position"]["side"] != 0).sum()),
             }
         )
+
+    @property
+    def sentence(self) -> str:
+        """What the account's trades support after costs, and how many signals found no place."""
+        m = self.metrics
+        signals = f"{m['n_entry_signals']:,} entry signals of {len(self.symbols)} symbols"
+        if not m["n_trades"]:
+            return f"No trade was closed ({signals}, {len(self.refused):,} refused), so there is nothing to judge."
+        sells = int((self.trade_records["side"] < 0).sum())
+        text = verdict({**m, "n_sells": sells, "warm_days": math.nan})
+        text += f" Of {signals} {len(self.refused):,} were refused."
+        return f"{text} Trades held at the same time are not independent: the truth is less sure than the interval."
 
     def attribution(self, by: Literal["symbol", "trigger", "hour", "side", "exit"] = "symbol") -> pd.DataFrame:
         """Where the net P&L came from: trades, win rate, P&L, fees, funding, mean R per group.
