@@ -101,6 +101,10 @@ class Explanation:
             values["trade"] = {k: number(v) if isinstance(v, float) else v for k, v in self.trade.items()}
         return values
 
+    def __repr__(self) -> str:
+        said = f", {self.recommendation}, confidence {self.confidence:.3f}" if self.recommendation else ""
+        return f"Explanation({self.symbol or 'candles'} {self.time}, {self.signal}{said})"
+
     def __str__(self) -> str:
         lines: list[str] = []
         for title, rows in self._sections():
