@@ -85,8 +85,8 @@ class BiasReport:
         where = f"{self.n_cuts:,} cuts and {self.n_comparisons:,} other futures, {self.span}"
         if biased:
             named = ", ".join(biased[:6]) + (f" and {len(biased) - 6} more" if len(biased) > 6 else "")
-            fail = "fails" if len(biased) == 1 else "fail"
-            text = f"{self.title} uses what it could not know: {len(biased)} of {_items(seen)} {fail} ({named}; {where})."
+            fail = f"{len(biased)} of {_items(seen)} {'fails' if len(biased) == 1 else 'fail'}"
+            text = f"{self.title} uses what it could not know: {fail} ({named}; {where})."
         elif not seen:
             text = f"{self.title}: nothing was seen, so nothing is shown ({where})."
         else:
