@@ -182,14 +182,14 @@ class PortfolioResult:
 
     @property
     def sentence(self) -> str:
-        """What the account's trades support after costs, and how many signals found no place."""
+        """What the account's trades support after costs, and how many signals were refused."""
         m = self.metrics
         signals = f"{m['n_entry_signals']:,} entry signals of {len(self.symbols)} symbols"
         if not m["n_trades"]:
             return f"No trade was closed ({signals}, {len(self.refused):,} refused), so there is nothing to judge."
         sells = int((self.trade_records["side"] < 0).sum())
         text = verdict({**m, "n_sells": sells, "warm_days": math.nan})
-        text += f" Of {signals} {len(self.refused):,} were refused."
+        text += f" {len(self.refused):,} of {signals} found no place."
         return f"{text} Trades held at the same time are not independent: the truth is less sure than the interval."
 
     def attribution(self, by: Literal["symbol", "trigger", "hour", "side", "exit"] = "symbol") -> pd.DataFrame:

@@ -164,7 +164,7 @@ def test_the_sentence_says_what_the_account_made_and_refused(simulated) -> None:
     many = replay_portfolio(simulated, BUSY, settings=Settings(max_open_trades=1), costs=COSTS)
     m, sentence = many.metrics, many.sentence
     assert sentence.startswith(f"After costs {m['n_trades']:,} trades lost {-m['net_pnl']:,.2f}, ")
-    assert f"Of {m['n_entry_signals']:,} entry signals of 4 symbols {len(many.refused):,} were" in sentence
+    assert f" {len(many.refused):,} of {m['n_entry_signals']:,} entry signals of 4 symbols found no place" in sentence
     assert len(many.refused) > 20 and "a clear loss" in sentence
     none = replay_portfolio(simulated, Thresholds(min_confidence=1.0))
     assert none.sentence.startswith("No trade was closed (") and "nothing to judge" in none.sentence
