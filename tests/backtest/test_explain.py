@@ -181,6 +181,7 @@ def test_three_forms_of_the_same(replayed, kind):
     assert shown_text(html) == [cell for cell in shown_text(html) if cell in text]
     if kind == "alert":
         assert all(name in text for name in FACTORS) and made.narrative["uk"] in text and "<table>" in html
+        assert html.count("<td ") == html.count('<td style="text-align:left">') > 40
     with pytest.raises(AttributeError):
         made.symbol = "x"
 
