@@ -17,6 +17,7 @@ from aione_lab.figures import (
     contributions_chart,
     decimate,
     equity_chart,
+    features_chart,
     price_chart,
     rates_chart,
     result_chart,
@@ -255,6 +256,17 @@ def test_equity_chart_shows_the_drawdown_of_all_points() -> None:
         equity_chart(equity, equity * np.inf)
 
 
+def test_features_chart_draws_each_column_in_its_panel_with_its_gaps() -> None:
+    frame = walk(300)[["close", "high", "volume"]]
+    frame.iloc[:40, 2] = np.nan
+    figure = features_chart(frame, [("close", "high"), "volume"])
+    assert [(trace.name, trace.yaxis) for trace in figure.data] == [("close", "y"), ("high", "y"), ("volume", "y2")]
+    for trace in figure.data:
+        np.testing.assert_array_equal(trace.y, frame[trace.name])
+    assert np.isnan(figure.data[2].y[:40]).all()
+    assert "close" in figure.layout.yaxis.title.text and "volume" in figure.layout.yaxis2.title.text
+
+
 def test_trades_chart_counts_every_trade_once_in_each_view() -> None:
     candles = walk(3_000)
     trades = trades_of(candles, [(row, row + 20) for row in range(0, 2_900, 13)]).sample(frac=1, random_state=2)
@@ -329,6 +341,9 @@ RATES = pd.DataFrame([[1.0]], ["BTCUSDT"], ["VOLUME_SPIKE"])
         (lambda: price_chart(CANDLES.assign(high="x")), "candles.high="),
         (lambda: price_chart(CANDLES.assign(volume="x")), "candles.volume="),
         (lambda: price_chart(CANDLES.reset_index(drop=True)), "candles="),
+        *((lambda bad=bad: features_chart(CANDLES, bad), "panels=") for bad in ("close", [], None, ["close"] * 13)),
+        (lambda: features_chart(CANDLES, ["clsoe"]), "features="),
+        (lambda: features_chart(CANDLES.reset_index(drop=True), ["close"]), "features="),
         (lambda: price_chart(CANDLES, signals=5), "signals="),
         (lambda: price_chart(CANDLES, SIGNALS.assign(confidence="x")), "signals.confidence="),
         (lambda: price_chart(CANDLES, trades=5), "trades="),
@@ -403,6 +418,7 @@ def test_no_live_tag_reaches_the_page() -> None:
         trades_chart(trades, title=HOSTILE),
         contributions_chart({"factors": factors, "reading": HOSTILE}),
         rates_chart(pd.DataFrame([[1.0]], [HOSTILE], [HOSTILE]), title=HOSTILE),
+        features_chart(candles.rename(columns={"close": HOSTILE}), [HOSTILE], title=HOSTILE),
     ]
     for figure in figures:
         text = json.dumps(figure.to_plotly_json(), default=str)
@@ -419,6 +435,7 @@ def test_every_chart_has_the_template_in_both_themes() -> None:
             equity_chart(candles["close"], theme=theme),  # type: ignore[arg-type]
             trades_chart(trades, theme=theme),  # type: ignore[arg-type]
             trades_chart(trades.iloc[:0], theme=theme),  # type: ignore[arg-type]
+            features_chart(candles, ["close"], theme=theme),  # type: ignore[arg-type]
         ):
             paper = template(name).layout.paper_bgcolor  # type: ignore[arg-type]
             assert figure.layout.template.layout.paper_bgcolor == paper

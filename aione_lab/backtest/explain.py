@@ -27,6 +27,9 @@ HELD_BACK = {
 NEEDS = {"orderbook": "needs taker_buy_volume in the candles"}
 """What a factor lacks when it is not available."""
 
+LEFT = '"text-align:left"'
+"""Notebooks set cells to the right, which is wrong for sentences."""
+
 DECIDED = {
     "all_gates_met": "confidence {confidence:.3f} ≥ {min_confidence:g}, risk/reward {risk_reward:.2f} ≥ "
     "{min_risk_reward:g} and room {room:.2f} ≥ {atr_target:g} ATR",
@@ -101,6 +104,10 @@ class Explanation:
             values["trade"] = {k: number(v) if isinstance(v, float) else v for k, v in self.trade.items()}
         return values
 
+    def __repr__(self) -> str:
+        said = f", {self.recommendation}, confidence {self.confidence:.3f}" if self.recommendation else ""
+        return f"Explanation({self.symbol or 'candles'} {self.time}, {self.signal}{said})"
+
     def __str__(self) -> str:
         lines: list[str] = []
         for title, rows in self._sections():
@@ -114,7 +121,8 @@ class Explanation:
     def _repr_html_(self) -> str:
         parts = []
         for title, rows in self._sections():
-            body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+            cells = ("".join(f"<td style={LEFT}>{escape(cell)}</td>" for cell in row) for row in rows)
+            body = "".join(f"<tr>{row}</tr>" for row in cells)
             parts.append(f"<h4>{escape(title)}</h4><table>{body}</table>")
         return "<div>" + "".join(parts) + "</div>"
 

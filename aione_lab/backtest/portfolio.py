@@ -15,6 +15,7 @@ from aione_lab.backtest.prepare import infer_interval
 from aione_lab.backtest.readonly import ReadOnly
 from aione_lab.backtest.replay import replay
 from aione_lab.backtest.result import Result
+from aione_lab.backtest.summary import portfolio_verdict
 from aione_lab.backtest.trades import fill_columns, named, trade_columns, utc
 from aione_lab.engine import portfolio as kernel
 from aione_lab.engine.event import decode_mask
@@ -177,6 +178,11 @@ class PortfolioResult:
                 "open_at_end": int((self.stage_records["position"]["side"] != 0).sum()),
             }
         )
+
+    @property
+    def sentence(self) -> str:
+        """What the account's trades support after costs, and how many signals were refused."""
+        return portfolio_verdict(self)
 
     def attribution(self, by: Literal["symbol", "trigger", "hour", "side", "exit"] = "symbol") -> pd.DataFrame:
         """Where the net P&L came from: trades, win rate, P&L, fees, funding, mean R per group.

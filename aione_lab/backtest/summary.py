@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -301,15 +302,13 @@ def counts(result: Result) -> dict[str, Any]:
 
 def provenance(result: Result) -> dict[str, str]:
     """What has to be equal for a replay to repeat: candles, configuration, version."""
-    from aione_lab import __version__
-
     return {
         "fingerprint": result.fingerprint,
         "thresholds": result.thresholds.digest(),
         "spec": result.spec.digest(),
         "settings": result.settings.digest(),
         "costs": result.costs.digest(),
-        "version": __version__,
+        "version": import_module("aione_lab").__version__,  # by name: the package imports this room for its types
     }
 
 

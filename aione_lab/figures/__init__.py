@@ -1,6 +1,7 @@
 """Arrays and frames in, Plotly figures out: pure functions, one look, readable at half a million bars."""
 
 from aione_lab.figures.decimate import decimate
+from aione_lab.figures.features import features_chart
 from aione_lab.figures.performance import equity_chart, trades_chart
 from aione_lab.figures.price import price_chart
 from aione_lab.figures.result import result_chart
@@ -11,6 +12,7 @@ __all__ = [
     "contributions_chart",
     "decimate",
     "equity_chart",
+    "features_chart",
     "price_chart",
     "rates_chart",
     "result_chart",

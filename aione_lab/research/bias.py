@@ -85,7 +85,8 @@ class BiasReport:
         where = f"{self.n_cuts:,} cuts and {self.n_comparisons:,} other futures, {self.span}"
         if biased:
             named = ", ".join(biased[:6]) + (f" and {len(biased) - 6} more" if len(biased) > 6 else "")
-            text = f"{self.title} uses what it could not know: {len(biased)} of {_items(seen)} fail ({named}; {where})."
+            fail = f"{len(biased)} of {_items(seen)} {'fails' if len(biased) == 1 else 'fail'}"
+            text = f"{self.title} uses what it could not know: {fail} ({named}; {where})."
         elif not seen:
             text = f"{self.title}: nothing was seen, so nothing is shown ({where})."
         else:
@@ -107,7 +108,7 @@ class BiasReport:
             done = int((bars["warm_up_bars"] <= self.signals_begin).sum())
             text = f" Signals begin after {self.signals_begin:,} bars; by then {_items(done)} had settled."
         elif len(bars):
-            text = f" The longest warm-up is {int(bars['warm_up_bars'].max()):,} bars."
+            text = f" The longest warm-up is {_bars(int(bars['warm_up_bars'].max()))}."
         return text + (f" {_items(open_)} did not settle within {self.watched:,} bars." if open_ else "")
 
     def plot(self, theme: Any = "light") -> go.Figure:
@@ -263,8 +264,7 @@ class _Tally:
 
     def _words(self, time: int, cut: int, future: str) -> str:
         ahead = -(-(cut - time) // self.inputs.step)
-        bars = "1 bar" if ahead == 1 else f"{ahead:,} bars"
-        return f"{_minute(time)}, {bars} before the cut, future {future}"
+        return f"{_minute(time)}, {_bars(ahead)} before the cut, future {future}"
 
 
 def _plan(computation: Computation, inputs: Inputs, whole: Output, n_cuts: int, random: np.random.Generator) -> Plan:
@@ -338,6 +338,10 @@ def _warm_up_words(item: Item, settled: WarmUp) -> str:
 
 def _items(n: int) -> str:
     return "1 item" if n == 1 else f"{n:,} items"
+
+
+def _bars(n: int) -> str:
+    return "1 bar" if n == 1 else f"{n:,} bars"
 
 
 def _minute(time: int) -> str:

@@ -193,8 +193,9 @@ def _expand_assessments(rows: np.ndarray, spec: FeatureSpec) -> np.ndarray:
 
 
 def _expand_trades(rows: np.ndarray) -> np.ndarray:
-    columns = [rows[name].astype(np.float64).reshape(len(rows), -1).T for name in TRADE.names or ()]
-    return np.concatenate(columns) if len(rows) else np.empty((len(_TRADES), 0))
+    if not len(rows):
+        return np.empty((len(_TRADES), 0))
+    return np.concatenate([rows[name].astype(np.float64).reshape(len(rows), -1).T for name in TRADE.names or ()])
 
 
 # --- a user's function -------------------------------------------------------------------------------------------

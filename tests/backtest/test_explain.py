@@ -176,10 +176,12 @@ def test_three_forms_of_the_same(replayed, kind):
     values = made.to_dict()
     assert json.loads(json.dumps(values, allow_nan=False)) == values
     text, html = str(made), made._repr_html_()
+    assert repr(made).startswith(f"Explanation({made.symbol} {made.time}, {made.signal}") and len(repr(made)) < 120
     assert "SOLUSDT" in text and made.time in text and made.rule in text and "nan" not in text
     assert shown_text(html) == [cell for cell in shown_text(html) if cell in text]
     if kind == "alert":
         assert all(name in text for name in FACTORS) and made.narrative["uk"] in text and "<table>" in html
+        assert html.count("<td ") == html.count('<td style="text-align:left">') > 40
     with pytest.raises(AttributeError):
         made.symbol = "x"
 

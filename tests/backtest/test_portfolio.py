@@ -160,6 +160,16 @@ def test_attribution_adds_up(simulated) -> None:
         many.attribution("month")
 
 
+def test_the_sentence_says_what_the_account_made_and_refused(simulated) -> None:
+    many = replay_portfolio(simulated, BUSY, settings=Settings(max_open_trades=1), costs=COSTS)
+    m, sentence = many.metrics, many.sentence
+    assert sentence.startswith(f"After costs {m['n_trades']:,} trades lost {-m['net_pnl']:,.2f} USDT, ")
+    assert f" {len(many.refused):,} of {m['n_entry_signals']:,} entry signals were refused (" in sentence
+    assert len(many.refused) > 20 and "a clear loss" in sentence
+    none = replay_portfolio(simulated, Thresholds(min_confidence=1.0))
+    assert none.sentence.startswith("No trade was closed") and "nothing to judge" in none.sentence
+
+
 def test_a_symbol_that_ends_earlier_frees_its_slot(simulated) -> None:
     settings = Settings(max_open_trades=1, max_holding_minutes=100_000, min_stop=60.0, min_risk_reward=0.0)
     thresholds = BUSY.replace(tp_mult=90.0, sl_mult=90.0, atr_target=0.0)

@@ -138,6 +138,7 @@ def test_the_first_difference_is_the_last_bar_for_a_peek_of_one(market: dict) ->
     assert ", 1 bar before the cut, future " in report.table["first_difference"][0]
     row = report.table.iloc[0]
     assert row["differences"] == row["cuts"], "every cut shows it"
+    assert "1 of 1 item fails (" in report.sentence and report.sentence.endswith("The longest warm-up is 1 bar.")
 
 
 def test_one_column_of_several_is_named(market: dict) -> None:
@@ -210,6 +211,14 @@ def test_the_engine_looks_nowhere_ahead(engine_report: BiasReport) -> None:
     assert set(table["kind"]) == {"feature", "reason", "signal", "factor", "assessment", "trade", "fill"}
     assert (table["verdict"] == "clean").sum() > 120
     assert not engine_report.refused and engine_report.n_cuts > 20
+
+
+def test_a_replay_without_trades_is_judged(market: dict) -> None:
+    """Trades that never were are not seen, and neither is an own start's run that closed none."""
+    report = bias_report(market["candles"][:4000], Thresholds(min_confidence=1.0), n_cuts=3)
+    trades = report.table[report.table["kind"] == "trade"]
+    assert report.ok and (trades["verdict"] == "not seen").all() and len(trades) > 10
+    assert "went unjudged" in report.sentence
 
 
 def test_warm_ups_of_the_engine_are_those_of_its_windows(engine_report: BiasReport) -> None:
