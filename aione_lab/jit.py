@@ -43,6 +43,6 @@ def njit(function: Callable[..., Any]) -> Any:
     """
     if getattr(config, "DISABLE_JIT"):  # noqa: B009  set by numba at run time, unknown to type checkers
         return function
-    dispatcher = numba.njit(function, error_model="numpy", nogil=True)
+    dispatcher = numba.njit(function, error_model="numpy", nogil=True, no_cfunc_wrapper=True)
     dispatcher._cache = _StampedCache(function)
     return dispatcher
