@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import numbers
 from collections.abc import Iterable
+from typing import Any
 
 
 class AioneError(Exception):
@@ -26,6 +28,19 @@ class InputError(AioneError, ValueError):
         listed = ", ".join([*names[:12], "…"] if len(names) > 12 else names)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {listed}"
         return cls.of(kind, name, f"unknown; {hint}")
+
+
+def is_whole(value: object) -> bool:
+    """Whether ``value`` is an integer, Python's or numpy's; a bool is none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def whole(argument: str, value: Any, least: int, most: int | None = None) -> int:
+    """Int of a whole number from ``least`` to ``most`` (None: no end); a bool is none."""
+    if is_whole(value) and least <= value and (most is None or value <= most):
+        return int(value)
+    allowed = f"must be an integer ≥ {least}" if most is None else f"must be an integer from {least} to {most}"
+    raise InputError.of(argument, value, allowed)
 
 
 def _shown(value: object) -> str:

@@ -80,14 +80,14 @@ def contexts(result: Result) -> pd.DataFrame:
     names: tuple[dict[int, str], ...] = (TRENDS, dict(enumerate(VOLATILITIES)), INDEPENDENCE)
     return pd.DataFrame(
         {
-            column: named(values, {-9: "", **known})
+            column: _texts(values, {-9: "", **known})
             for column, values, known in zip(("trend", "volatility", "independence"), codes, names, strict=True)
         },
         index=result.index,
     )
 
 
-def named(codes: np.ndarray, names: dict[int, str]) -> Any:
+def _texts(codes: np.ndarray, names: dict[int, str]) -> Any:
     """Object array of the names of ``codes`` (n,)."""
     found, place = np.unique(codes, return_inverse=True)
     texts = np.array([names[int(code)] for code in found], dtype=object)
@@ -103,16 +103,16 @@ def _frame(result: Result, alerts: np.ndarray, trades: np.ndarray, places: np.nd
     reasons = np.empty(len(masks), dtype=object)
     reasons[:] = [decode_mask(int(mask), result.spec.reasons) for mask in masks]
     columns: dict[str, Any] = {
-        "recommendation": named(alerts["recommendation"], dict(enumerate(RECOMMENDATIONS))),
-        "detail": named(alerts["detail"], dict(enumerate(DETAILS))),
+        "recommendation": _texts(alerts["recommendation"], dict(enumerate(RECOMMENDATIONS))),
+        "detail": _texts(alerts["detail"], dict(enumerate(DETAILS))),
         "confidence": alerts["confidence"],
         "score": alerts["score"],
-        "side": named(alerts["side"], SIDES),
-        "reading": named(alerts["reading"], dict(enumerate(READINGS))),
-        "scenario": named(alerts["scenario"], dict(enumerate(SCENARIOS))),
-        "trend": named(alerts["trend"], TRENDS),
-        "volatility": named(alerts["volatility"], dict(enumerate(VOLATILITIES))),
-        "independence": named(alerts["independent"], INDEPENDENCE),
+        "side": _texts(alerts["side"], SIDES),
+        "reading": _texts(alerts["reading"], dict(enumerate(READINGS))),
+        "scenario": _texts(alerts["scenario"], dict(enumerate(SCENARIOS))),
+        "trend": _texts(alerts["trend"], TRENDS),
+        "volatility": _texts(alerts["volatility"], dict(enumerate(VOLATILITIES))),
+        "independence": _texts(alerts["independent"], INDEPENDENCE),
         "correlation": alerts["correlation"],
         "reasons": reasons,
         "entry_time": _times(trades["entry_time"], entered),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from aione_lab.engine.columns import scratch
 from aione_lab.engine.entries import find_eligible, trade_entries
 from aione_lab.engine.params import check_kind, params_record
 from aione_lab.engine.records import ASSESSMENT, STAGE_STATE, TRADE
-from aione_lab.errors import InputError
+from aione_lab.errors import whole
 
 MOST_DRAWS = 100_000
 
@@ -39,10 +38,7 @@ def random_entries(result: Result, n_draws: int = 200, seed: int = 0) -> Baselin
     integer from 0, gives the same draws. Raises InputError for a result, number or seed that is none.
     """
     check_kind("result", result, Result)
-    if not _whole(n_draws) or not 1 <= n_draws <= MOST_DRAWS:
-        raise InputError.of("n_draws", n_draws, f"must be an integer from 1 to {MOST_DRAWS}")
-    if not _whole(seed) or seed < 0:
-        raise InputError.of("seed", seed, "must be an integer ≥ 0")
+    n_draws, seed = whole("n_draws", n_draws, 1, MOST_DRAWS), whole("seed", seed, 0)
     params = params_record(result.thresholds, result.interval, result.spec, result.settings, result.costs)
     params["rules"]["allow_shorts"] = 0
     bars = result.bars
@@ -70,7 +66,3 @@ def random_entries(result: Result, n_draws: int = 200, seed: int = 0) -> Baselin
     usable = expectancy[np.isfinite(expectancy)]
     p_value = (1 + int((usable >= observed).sum())) / (1 + len(usable)) if n else math.nan
     return Baseline(n, net, expectancy, observed, p_value)
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

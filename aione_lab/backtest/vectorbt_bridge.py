@@ -3,7 +3,8 @@
 vectorbt's simulators cannot repeat Stage3: they process one signal a bar, so that a stop or target is never
 checked on the bar of the entry, and know no funding. So nothing is simulated again. Every fill becomes an order
 record, with its quantity, price (slippage is in it) and fee, and vectorbt derives trades, cash and equity from
-them. What order records cannot say is listed by ``reconcile``.
+them. What order records cannot say is listed by ``reconcile``; where its own simulator would have left each trade, and
+why elsewhere, by ``vectorbt_exits.compare_exits``.
 
 vectorbt takes about ten seconds to import and compiles what is asked of a portfolio on first use, so it is
 imported here only, when a portfolio is built.

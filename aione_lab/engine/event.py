@@ -144,13 +144,8 @@ def trade_dict(record: np.ndarray) -> dict[str, Any]:
     values["exit_time"], values["exit_price"] = int(record["exit_time"]), float(record["exit_price"])
     if values["funding_missing"]:
         values["funding"] = float("nan")
-    values["target"] = first_target(record)
+    values["target"] = float(record["targets"][0])
     values["side"] = SIDES[int(record["side"])]
     values["exit_reason"] = EXITS[int(record["exit_reason"])]
     values["ambiguous"], values["resolved"] = bool(record["ambiguous"]), bool(record["resolved"])
     return values
-
-
-def first_target(record: np.ndarray) -> float:
-    """Price of the first target of a TRADE or POSITION record; NaN where there is none."""
-    return float(record["targets"][0])

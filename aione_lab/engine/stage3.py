@@ -19,11 +19,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from aione_lab.engine.records import EXITS, FILLS_COUNT, TARGETS_COUNT
 from aione_lab.engine.stage2 import BUY, SELL, to_tick
 from aione_lab.jit import njit
 
-_, STOP, TARGET, TIME_OUT, GAP, TRAILING, OPPOSITE, LIQUIDATION = range(len(EXITS))
+# Of numpy's integers, because numba compiles a function anew for every literal int that it is called with.
+_, STOP, TARGET, TIME_OUT, GAP, TRAILING, OPPOSITE, LIQUIDATION = np.arange(len(EXITS))
 NAN = math.nan
 
 

@@ -9,15 +9,7 @@ from typing import Any
 import numpy as np
 
 from aione_lab.errors import InputError
-
-
-def whole(argument: str, value: Any, least: int, most: int | None = None) -> int:
-    """Int of a whole number from ``least`` to ``most`` (None: no end); a bool is none."""
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        if least <= value and (most is None or value <= most):
-            return int(value)
-    allowed = f"must be an integer ≥ {least}" if most is None else f"must be an integer from {least} to {most}"
-    raise InputError.of(argument, value, allowed)
+from aione_lab.errors import whole as whole
 
 
 def finite(argument: str, value: Any, allowed: str = "must be a finite number") -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ from scipy.ndimage import maximum_filter1d, minimum_filter1d
 from aione_lab.backtest.result import Result
 from aione_lab.engine.params import check_kind
 from aione_lab.engine.records import FEATURE_NAMES, RECOMMENDATIONS, SIDES, SIGNALS
-from aione_lab.errors import InputError
+from aione_lab.errors import InputError, is_whole, whole
 from aione_lab.research.forward import BPS, run_ends
 from aione_lab.units import DAY_MS, INTERVALS, MINUTE_MS
 
@@ -138,10 +138,9 @@ def episodes(result: Result, *, size: float = 15.0, window: int = 60, lead: int 
         raise InputError.of("size", size, "must be a number of ATRs above 0")
     step = INTERVALS[result.interval]
     for name, minutes, least in (("window", window, step // MINUTE_MS), ("lead", lead, 0)):
-        if not _whole(minutes) or not least <= minutes <= 1440 or minutes * MINUTE_MS % step:
+        if not is_whole(minutes) or not least <= minutes <= 1440 or minutes * MINUTE_MS % step:
             raise InputError.of(name, minutes, f"must be whole bars in minutes, from {least} to 1440")
-    if not _whole(seed) or seed < 0:
-        raise InputError.of("seed", seed, "must be an integer ≥ 0")
+    seed = whole("seed", seed, 0)
     bars = result.bars
     closes, times = np.ascontiguousarray(bars["close"]), bars["timestamp"]
     warm = result.columns[FEATURE_NAMES.index("warm")] == 1.0
@@ -346,7 +345,3 @@ def _judged_alerts(
             "episode": pd.Series(starts).where(episode >= 0),
         }
     )
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -14,7 +14,7 @@ from aione_lab.backtest.result import Result
 from aione_lab.engine.event import decode_mask
 from aione_lab.engine.params import check_kind
 from aione_lab.engine.records import FEATURE_NAMES, SIGNALS
-from aione_lab.errors import InputError
+from aione_lab.errors import InputError, is_whole, whole
 from aione_lab.research.forward import BPS, day_sums, excursions, forward_returns, onsets, run_ends
 from aione_lab.research.wild import flip_p_values, half_widths, signs
 from aione_lab.settings import Costs
@@ -165,15 +165,12 @@ def event_study(
     results = _named_results(result)
     if at not in get_args(At):
         raise InputError.unknown("at", at, get_args(At))
-    if combinations is not None and (not _whole(combinations) or combinations < 1):
+    if combinations is not None and (not is_whole(combinations) or combinations < 1):
         raise InputError.of("combinations", combinations, "must be an integer ≥ 1, or None for no combinations")
     for name, share in (("level", level), ("fdr", fdr)):
         if isinstance(share, bool) or not isinstance(share, int | float | np.floating) or not 0 < share < 1:
             raise InputError.of(name, share, "must be a number between 0 and 1")
-    if not _whole(n_boot) or not 99 <= n_boot <= 1_000_000:
-        raise InputError.of("n_boot", n_boot, "must be an integer from 99 to 1000000")
-    if not _whole(seed) or seed < 0:
-        raise InputError.of("seed", seed, "must be an integer ≥ 0")
+    n_boot, seed = whole("n_boot", n_boot, 99, 1_000_000), whole("seed", seed, 0)
     steps = {name: INTERVALS[one.interval] for name, one in results.items()}
     minutes = _checked_horizons(horizons, steps)
     tables, profiles, days, costs = [], [], {}, {}
@@ -341,16 +338,12 @@ def _checked_horizons(horizons: Any, steps: Mapping[str, int]) -> tuple[int, ...
     if isinstance(horizons, str) or not isinstance(horizons, Sequence | np.ndarray) or not len(horizons):
         raise InputError.of("horizons", horizons, "must be a list of minutes")
     for minutes in horizons:
-        if not _whole(minutes) or not 1 <= minutes <= LONGEST:
+        if not is_whole(minutes) or not 1 <= minutes <= LONGEST:
             raise InputError.of("horizons", minutes, f"must be whole minutes from 1 to {LONGEST}")
         for name, step in steps.items():
             if minutes * MINUTE_MS % step:
                 raise InputError.of("horizons", minutes, f"must be whole bars of {name} ({step // MINUTE_MS} minutes)")
     return tuple(sorted({int(minutes) for minutes in horizons}))
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _told(row: pd.Series) -> str:

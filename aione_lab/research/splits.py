@@ -46,7 +46,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "reason": tuple(reason for reason in REASONS if reason != "LOW_VOLATILITY"),  # that one vetoes the alert
     "side": (SIDES[1], SIDES[-1]),
 }
-"""What can be split by, with its groups in order."""
+"""What can be split by, with its groups in order; a spec's own triggers follow the reasons."""
 
 UNKNOWN = INDEPENDENCE[-1]  # no regime: the tests leave it out
 
@@ -141,7 +141,7 @@ def split_frame(
 ) -> Splits:
     """`Splits` of trades on UTC times of their alerts: ``pnl, r_multiple, symbol`` and what ``names`` are told from.
 
-    ``exposures`` holds days of time by split and group.
+    ``exposures`` holds days of time by split and group: the groups of a split are its keys, in their order.
     """
     days, n_days = day_codes(pd.DatetimeIndex(frame.index))
     flips = signs(n_days, n_draws, random)
@@ -152,12 +152,13 @@ def split_frame(
     rows: dict[tuple[str, str], dict[str, float]] = {}
     tests: dict[str, tuple[int, int, float, float, float]] = {}
     for name in names:
-        member = _members(frame, name)
-        for column, group in enumerate(GROUPS[name]):
+        groups = tuple(exposures[name])
+        member = _members(frame, name, groups)
+        for column, group in enumerate(groups):
             spent = exposures[name].get(group, 0.0)
             if spent > 0 or member[:, column].any():
                 rows[name, group] = _row(frame, r, member[:, column], days, spent)
-        compared = np.array([group != UNKNOWN for group in GROUPS[name]])
+        compared = np.array([group != UNKNOWN for group in groups])
         used = known & (member & compared).any(axis=1)
         inside = member[used][:, compared]
         of_r, of_wins = (
@@ -206,9 +207,8 @@ def _labels(frame: pd.DataFrame, name: str) -> np.ndarray:
     return frame["independence" if name == "correlation" else name].to_numpy(dtype=object)
 
 
-def _members(frame: pd.DataFrame, name: str) -> np.ndarray:
+def _members(frame: pd.DataFrame, name: str, groups: tuple[str, ...]) -> np.ndarray:
     """(trades, groups) of bool: which trade belongs to which group."""
-    groups = GROUPS[name]
     if name == "reason":
         held = [[reason in reasons for reason in groups] for reasons in frame["reasons"]]
         return np.array(held, dtype=bool).reshape(len(frame), len(groups))
@@ -219,7 +219,9 @@ def _exposures(
     results: tuple[Result, ...], of_bars: list[pd.DataFrame], names: list[str]
 ) -> dict[str, dict[str, float]]:
     """Days of warm time by split and group, over all symbols."""
-    spent: dict[str, dict[str, float]] = {name: dict.fromkeys(GROUPS[name], 0.0) for name in names}
+    own = (reason for one in results for reason in one.spec.reasons if reason not in REASONS)
+    known = GROUPS | {"reason": (*GROUPS["reason"], *dict.fromkeys(own))}
+    spent: dict[str, dict[str, float]] = {name: dict.fromkeys(known[name], 0.0) for name in names}
     for one, bars in zip(results, of_bars, strict=True):
         warm = bars[bars["trend"] != ""]
         day = INTERVALS[one.interval] / DAY_MS
@@ -228,8 +230,9 @@ def _exposures(
                 groups, counts = np.unique(_labels(warm, name).astype(str), return_counts=True)
                 added = dict(zip(groups.tolist(), (counts * day).tolist(), strict=True))
             else:
-                sides = GROUPS[name] if name != "side" or one.settings.allow_shorts else GROUPS[name][:1]
-                added = dict.fromkeys(sides, len(warm) * day)
+                there = known[name] if name != "side" or one.settings.allow_shorts else known[name][:1]
+                there = tuple(group for group in there if name != "reason" or group in one.spec.reasons)
+                added = dict.fromkeys(there, len(warm) * day)
             for group, value in added.items():
                 spent[name][group] += value
     return spent

@@ -16,7 +16,10 @@ from aione_lab.thresholds import Thresholds
 from tests.backtest.conftest import load_real, random_cuts, real_files
 
 BUSY = Thresholds(min_reasons_for_alert=1, min_confidence=0.45)
-SETTINGS = Settings(allow_shorts=True)
+SETTINGS = Settings(
+    allow_shorts=True, entry="limit", entry_depth=0.1, target_shares=(0.4, 0.3), break_even=1.0, trailing_stop=2.0,
+    exit_on_opposite=True, min_risk_reward=0.5,
+)  # fmt: skip
 
 
 def assert_past_unchanged(whole: Result, other: Result, cut: int) -> None:

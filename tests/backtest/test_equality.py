@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from aione_lab.backtest.prepare import prepare_bars
 from aione_lab.backtest.replay import compute_features, replay
 from aione_lab.backtest.result import Result
 from aione_lab.engine import Engine
-from aione_lab.engine.records import ASSESSMENT, SIGNAL, TRADE
+from aione_lab.engine.records import ASSESSMENT, EXITS, SIGNAL, TRADE
 from aione_lab.errors import SequenceBreak
 from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds import Thresholds
@@ -20,6 +21,20 @@ from tests.backtest.conftest import load_real, real_files
 
 COSTS = Costs(fee=0.0004, maker_fee=0.0002, slippage_bps=1.0, tick_size=0.0001, lot_size=0.001)
 BUSY = Thresholds(min_reasons_for_alert=1, min_confidence=0.45, tp_mult=2.5, sl_mult=0.9, dynamic_rsi_multiplier=1.2)
+RULES = {
+    "ladder, both ways": Settings(
+        allow_shorts=True, target_shares=(0.4, 0.3, 0.3), break_even=1.0, min_risk_reward=0.5, max_holding_minutes=12,
+    ),
+    "limit entries, trailing stop": Settings(
+        allow_shorts=True, entry="limit", entry_depth=0.1, entry_valid_bars=6, target_shares=(0.5,), trailing_stop=1.5,
+        exit_on_opposite=True, sizing="risk", min_risk_reward=0.5,
+    ),
+    "leverage, target first": Settings(
+        allow_shorts=True, both_touched="target", leverage=100.0, maintenance_margin=0.008, position_fraction=0.1,
+        target_shares=(0.3, 0.0, 0.4), trailing_stop=6.0, min_stop=2.0, min_risk_reward=0.0, max_holding_minutes=1000,
+    ),
+}  # fmt: skip
+"""What Stage3 can do beyond one stop and one target, shared out so that together every exit occurs."""
 
 
 def push_all(result: Result, chunk_ends: set[int]) -> dict[str, bytes]:
@@ -81,11 +96,68 @@ def check(keywords: dict, thresholds: Thresholds, settings: Settings, costs: Cos
     return result
 
 
+def assert_all_exits(trades: np.ndarray) -> None:
+    """Every way out and both sides really occur, ladders and moved stops among them."""
+    assert set(trades["exit_reason"]) | {EXITS.index("gap")} == set(range(1, len(EXITS)))
+    assert set(trades["exits"]) >= {1, 2, 3} and set(trades["side"]) == {1, -1}
+    assert (trades["last_stop"] != trades["stop"]).any() and trades["ambiguous"].any()
+
+
 def test_every_real_file(shared: Path) -> None:
+    cases = [(Thresholds(), Settings()), (BUSY, Settings(allow_shorts=True)), *((BUSY, one) for one in RULES.values())]
     for i, path in enumerate(real_files(shared)):
-        thresholds, settings = (Thresholds(), Settings()) if i % 2 else (BUSY, Settings(allow_shorts=True))
-        result = check(load_real(path), thresholds, settings, COSTS, seed=i)
+        result = check(load_real(path), *cases[i % len(cases)], COSTS, seed=i)
         assert len(result.assessment_records) and len(result.trade_records), path
+
+
+@pytest.mark.long
+def test_every_real_file_under_every_rule(shared: Path) -> None:
+    trades = []
+    for i, path in enumerate(real_files(shared)):
+        for thresholds in (Thresholds(), BUSY):
+            for settings in (Settings(), *RULES.values()):
+                trades.append(check(load_real(path), thresholds, settings, COSTS, seed=i).trade_records)
+    assert_all_exits(np.concatenate(trades))
+
+
+def test_every_rule_on_simulated_candles(simulated, simulated_funding) -> None:
+    trades = []
+    for i, settings in enumerate(RULES.values()):
+        keywords = {"candles": simulated["LINKUSDT"], "funding": simulated_funding}
+        trades.append(check(keywords, BUSY, settings, COSTS, seed=20 + i).trade_records)
+    assert_all_exits(np.concatenate(trades))
+
+
+def test_finer_candles_tell_live_what_they_tell_in_bulk(simulated) -> None:
+    """A five-minute bar with its minutes inside: pushed with them, it resolves what it touched as replay does."""
+    from aione_lab.lake.resample import resample
+
+    minutes = simulated["1000PEPEUSDT"]
+    tight, settings = BUSY.replace(tp_mult=0.5, sl_mult=0.3, atr_target=0.0), RULES["ladder, both ways"]
+    settings = settings.replace(min_risk_reward=0.0)
+    result = replay(resample(minutes, "1m", "5m"), tight, settings=settings, costs=COSTS, finer=minutes)
+    assert result.trade_records["resolved"].sum() > 3
+    engine = Engine("TEST", tight, interval="5m", settings=settings, costs=COSTS)
+    names = [name for name in result.bars.dtype.names if name not in ("reference_close", "funding_rate")]
+    inner, offsets = result.inner
+    signals, trades = [], []
+    for i, bar in enumerate(result.bars):
+        finer = [{name: one[name].item() for name in names} for one in inner[offsets[i] : offsets[i + 1]]]
+        event = engine.push({name: bar[name].item() for name in names}, finer=finer)
+        signals.append(event.signal_record.tobytes())
+        trades.append(event.trade_records.tobytes())
+    assert b"".join(signals) == result.signal_records.tobytes()
+    assert b"".join(trades) == result.trade_records.tobytes()
+
+
+def test_the_comparison_notices_a_last_bit(simulated) -> None:
+    result = replay(simulated["LINKUSDT"].iloc[:6000], BUSY)
+    other = result.trade_records.copy()
+    other["pnl"][-1] = np.nextafter(other["pnl"][-1], np.inf)
+    pushed = push_all(result, set())
+    assert_same_bytes(result, pushed)
+    with pytest.raises(AssertionError, match="trades"):
+        assert_same_bytes(dataclasses.replace(result, trade_records=other), pushed)
 
 
 def test_simulated_with_taker_flow_and_funding(simulated, simulated_funding) -> None:

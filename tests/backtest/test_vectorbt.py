@@ -1,4 +1,4 @@
-"""The bridge to vectorbt: its portfolio says what the replay says, and its own simulator where it can.
+"""The bridge to vectorbt: its portfolio says what the replay says.
 
 vectorbt is imported once, by the first test that asks for a portfolio; that takes some ten seconds.
 """
@@ -16,6 +16,7 @@ import pytest
 
 from aione_lab import Costs, Settings, Thresholds, replay
 from aione_lab.backtest import Result
+from aione_lab.backtest.trades import fill_columns
 from aione_lab.backtest.vectorbt_bridge import (
     COLUMNS,
     funding_by_bar,
@@ -75,7 +76,19 @@ CASES = {
     "time-outs": (lambda market: market, WIDE, {"max_holding_minutes": HOLDING}),
     "gap": (with_gap, WIDE, {}),
     "open at the end": (cut_open, WIDE, {}),
-}
+    "ladder": (lambda market: market, WIDE, {"target_shares": (0.5, 0.3, 0.2), "break_even": 1.0}),
+    "moving stop, limit entry": (
+        lambda market: market,
+        WIDE,
+        {"entry": "limit", "entry_depth": 0.05, "target_shares": (0.4,), "break_even": 0.5, "trailing_stop": 2.0},
+    ),
+    "leverage": (
+        lambda market: market,
+        WIDE.replace(tp_mult=6.0),
+        {"leverage": 100.0, "maintenance_margin": 0.004, "position_fraction": 0.05, "min_stop": 4.0,
+         "min_risk_reward": 0.0, "exit_on_opposite": True, "sizing": "risk"},
+    ),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -87,13 +100,16 @@ def case(request: pytest.FixtureRequest, market: dict[str, Any]) -> tuple[str, R
 
 def test_cases_hold_what_they_promise(case: tuple[str, Result, Any]) -> None:
     name, result, _ = case
-    reasons = set(result.trades["exit_reason"])
-    assert {"stop", "target"} <= reasons
+    reasons = {EXITS[code] for code in result.trade_records["exit_reasons"].flat if code}
+    assert "target" in reasons and ({"stop", "trailing"} & reasons)
     assert set(result.trades["side"]) == {"LONG", "SHORT"}
     assert (result.trades["entry_time"] == result.trades["exit_time"]).any()
     assert ("time_out" in reasons) or name != "time-outs"
     assert ("gap" in reasons) == (name == "gap")
     assert (result.open_trade is not None) == (name == "open at the end")
+    assert set(result.trades["exits"]) == {"ladder": {1, 2, 3}, "moving stop, limit entry": {1, 2}}.get(name, {1})
+    assert ("trailing" in reasons) == (name in ("ladder", "moving stop, limit entry"))
+    assert ({"liquidation", "opposite"} <= reasons) == (name == "leverage")
     assert result.metrics["funding"] != 0.0
 
 
@@ -109,15 +125,16 @@ def test_gap_exit_is_told(case: tuple[str, Result, Any]) -> None:
 
 
 def test_count_pnl_fees_and_equity_are_reproduced(case: tuple[str, Result, Any]) -> None:
+    """A trade of ours is a position there; its trades are single exits, one for every part that was closed."""
     _, result, portfolio = case
-    closed = portfolio.trades.closed
-    assert closed.count() == len(result.trades)
-    records = result.trade_records
-    np.testing.assert_array_equal(closed.values["size"], records["quantity"])
-    # The orders have the very prices; vectorbt's trades average them (Σ size × price / Σ size).
-    fills = portfolio.orders.values[: 2 * len(records)]
-    np.testing.assert_array_equal(fills["price"][::2], records["entry_price"])
-    np.testing.assert_array_equal(fills["price"][1::2], records["exit_price"])
+    records, closed = result.trade_records, portfolio.positions.closed
+    assert closed.count() == len(records) and portfolio.trades.closed.count() == records["exits"].sum()
+    np.testing.assert_allclose(closed.values["size"], records["quantity"], rtol=1e-14)
+    # The orders have the very numbers; vectorbt's positions average their prices (Σ size × price / Σ size).
+    ours, orders = fill_columns(records, result.stage_record["position"]), portfolio.orders.values
+    for name, field in (("quantity", "size"), ("price", "price"), ("fee", "fees")):
+        np.testing.assert_array_equal(orders[field], ours[name])
+    np.testing.assert_allclose(closed.values["entry_price"], records["entry_price"], rtol=1e-14)
     np.testing.assert_allclose(closed.values["exit_price"], records["exit_price"], rtol=1e-14)
     np.testing.assert_array_equal(result.index[closed.values["entry_idx"]], result.trades["entry_time"])
     np.testing.assert_array_equal(result.index[closed.values["exit_idx"]], result.trades["exit_time"])
@@ -128,6 +145,27 @@ def test_count_pnl_fees_and_equity_are_reproduced(case: tuple[str, Result, Any])
     equity = portfolio.value() + np.cumsum(funding_by_bar(result)) + gap_exits_by_bar(result)
     np.testing.assert_allclose(equity, result.equity, rtol=0, atol=TOLERANCE)
     assert equity.index.equals(result.index)
+
+
+def test_cash_and_what_is_held_are_the_equity_of_every_bar(case: tuple[str, Result, Any]) -> None:
+    """Cash + P&L − costs = equity, from the fills alone: no function of ours but their list is asked."""
+    _, result, _ = case
+    fills, bars = order_fills(result), result.bars
+    cash, held = np.full(len(bars), SETTINGS.initial_capital), np.zeros(len(bars))
+    for idx, size, price, fee, side in fills.tolist():
+        signed = size if side == 0 else -size
+        cash[idx:] -= signed * price + fee
+        held[idx:] += signed
+    before = np.concatenate([[0.0], held[:-1]])
+    paid = np.where(np.isnan(bars["funding_rate"]), 0.0, before * bars["open"] * bars["funding_rate"])
+    equity = cash + held * bars["close"] - np.cumsum(paid) + gap_exits_by_bar(result)
+    np.testing.assert_allclose(equity, result.equity, rtol=0, atol=TOLERANCE)
+    closed = result.trade_records
+    gross = [
+        trade["side"] * (trade["exit_quantities"][:n] * (trade["exit_prices"][:n] - trade["entry_price"])).sum()
+        for trade, n in zip(closed, closed["exits"], strict=True)
+    ]
+    np.testing.assert_allclose(gross - closed["fees"] + closed["funding"], closed["pnl"], rtol=0, atol=TOLERANCE)
 
 
 def test_reconciliation_leaves_rounding_only(case: tuple[str, Result, Any]) -> None:
@@ -251,86 +289,3 @@ def test_result_without_a_trade(market: dict[str, Any]) -> None:
     assert len(result.trades) == 0 and portfolio.trades.count() == 0
     assert (portfolio.value() == SETTINGS.initial_capital).all()
     assert (reconcile(result, portfolio)["unexplained"] == 0).all()
-
-
-# vectorbt's own simulator on the same entries -----------------------------------------------------------------
-
-
-def vectorbt_exits(result: Result, holding: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bars held, exit price) of every trade when ``Portfolio.from_signals`` looks for its exit.
-
-    Each trade is a column of its own, starting at its entry bar, so that no difference moves later entries:
-    a market entry at the open, stop and target as shares of the fill, an exit signal at the time-out.
-    """
-    import vectorbt as vbt
-
-    records, bars = result.trade_records, result.bars
-    start = np.searchsorted(bars["timestamp"], records["entry_time"])
-    rows = start + np.arange(holding + 1)[:, None]
-    prices = {name: bars[name][rows] for name in ("open", "high", "low", "close")}
-    entries = np.zeros(rows.shape, bool)
-    exits = np.zeros(rows.shape, bool)
-    entries[0], exits[-1] = True, True
-    entry_price, side = records["entry_price"], records["side"]
-    price = prices["open"].copy()
-    price[0] = entry_price
-    portfolio = vbt.Portfolio.from_signals(
-        **prices,
-        entries=entries & (side > 0),
-        exits=exits & (side > 0),
-        short_entries=entries & (side < 0),
-        short_exits=exits & (side < 0),
-        price=price,
-        size=records["quantity"],
-        init_cash=2 * SETTINGS.initial_capital,
-        sl_stop=side * (entry_price - records["stop"]) / entry_price,
-        tp_stop=side * (records["targets"][:, 0] - entry_price) / entry_price,
-        stop_entry_price="fillprice",
-        stop_exit_price="stoplimit",
-        freq="1min",
-        engine="numba",
-    )
-    found = portfolio.trades.values
-    assert len(found) == len(records) and (found["status"] == 1).all()
-    return found["exit_idx"], found["exit_price"]
-
-
-def test_exits_agree_with_from_signals_where_it_looks(market: dict[str, Any]) -> None:
-    """Same entries, stops, targets and time-out: the same exit bar and price, but for three stated rules.
-
-    * entry bar: vectorbt handles one signal a bar, so it misses what is hit on the bar of the entry;
-    * time-out bar: ours leaves at its open, vectorbt looks for a stop or target within that bar first;
-    * target passed at the open: ours fills there, vectorbt takes the stop if the same bar touches it too.
-    """
-    free = Costs(fee=0.0005)  # no slippage: a stop that slips is our rule, vectorbt's limit does not
-    settings = SETTINGS.replace(max_holding_minutes=HOLDING)
-    result = replay(**market, thresholds=WIDE, symbol="SUIUSDT", settings=settings, costs=free)
-    records = result.trade_records
-    start = np.searchsorted(result.bars["timestamp"], records["entry_time"])
-    records = records[start + HOLDING < len(result.bars)]
-    result = dataclasses.replace(result, trade_records=records)
-    start = start[: len(records)]
-    held = np.searchsorted(result.bars["timestamp"], records["exit_time"]) - start
-    their_bars, their_prices = vectorbt_exits(result, HOLDING)
-
-    exit_bar = result.bars[start + held]
-    side, stop, target = records["side"], records["stop"], records["targets"][:, 0]
-    worst = np.where(side > 0, exit_bar["low"], -exit_bar["high"])
-    best = np.where(side > 0, exit_bar["high"], -exit_bar["low"])
-    opened = side * exit_bar["open"]
-    on_entry_bar = held == 0
-    timed_out = records["exit_reason"] == EXITS.index("time_out")
-    inside_time_out = timed_out & ((worst <= side * stop) | (best >= side * target))
-    gap_over_both = (opened >= side * target) & (worst <= side * stop)
-    differ = on_entry_bar | inside_time_out | gap_over_both
-
-    # Shares of the fill price stand for stop and target: the price comes back with a rounding error.
-    same = (their_bars == held) & np.isclose(their_prices, records["exit_price"], rtol=1e-12, atol=0)
-    assert same[~differ].all()
-    assert (their_bars[on_entry_bar] > 0).all()
-    assert (their_bars[inside_time_out] == HOLDING).all() and not same[inside_time_out].any()
-    # The comparison is about many trades of every kind.
-    agreeing = records[~differ]
-    assert len(agreeing) > 100 and on_entry_bar.sum() > 5 and timed_out.sum() > 5
-    assert set(agreeing["exit_reason"]) == {EXITS.index(name) for name in ("stop", "target", "time_out")}
-    assert set(agreeing["side"]) == {-1, 1}

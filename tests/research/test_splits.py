@@ -11,11 +11,13 @@ from scipy import stats
 
 from aione_lab.backtest import replay
 from aione_lab.backtest.alone import trade_alone
+from aione_lab.engine import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.research import clusters
 from aione_lab.research.splits import GROUPS, split_frame, splits
 from aione_lab.settings import Settings
 from aione_lab.thresholds import Thresholds
+from tests.custom_examples import SQUEEZE_RELEASE
 
 EVERY = tuple(GROUPS)
 
@@ -130,6 +132,26 @@ def test_tables_add_up(replays) -> None:
                 assert table["days"].sum() == pytest.approx(warm, rel=0.01)
                 assert (table["rate"] * table["days"]).sum() == pytest.approx(len(trades))
         assert study.table["count"].sum() > len(trades) * (len(EVERY) - 1)
+
+
+def test_own_triggers_are_reasons_too(replays) -> None:
+    """A trigger that a spec declares is a group like the others; its days are those of the replays that have it."""
+    frame = pd.DataFrame(replays[0].bars, index=replays[0].index)
+    spec = FeatureSpec(triggers=(SQUEEZE_RELEASE,))
+    own = replay(frame[["open", "high", "low", "close", "volume"]], replays[0].thresholds, spec=spec)
+    for of in ("trades", "alerts"):
+        table = splits([own, replays[0]], "reason", of, n_draws=50).tables["reason"]
+        assert list(table.index) == [*GROUPS["reason"], "SQUEEZE_RELEASE"]
+        row = table.loc["SQUEEZE_RELEASE"]
+        assert row["days"] == pytest.approx(table["days"].max() / 2, rel=0.02)
+        trades = own.trades if of == "trades" else trade_alone(own)
+        reasons = own.signals["trigger_reasons"]
+        if of == "trades":
+            held = reasons.reindex(trades["signal_time"])
+        else:
+            held = trades.loc[trades["pnl"].notna(), "reasons"]
+        assert row["count"] == sum("SQUEEZE_RELEASE" in names for names in held) > 0
+    assert "SQUEEZE_RELEASE" not in splits(replays, "reason", n_draws=50).tables["reason"].index
 
 
 def test_one_row_by_hand(replays) -> None:
