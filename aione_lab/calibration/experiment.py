@@ -132,11 +132,15 @@ def check_name(name: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace ``path`` by the JSON of ``value``: a reader sees the old file or the new one."""
+    """Replace ``path`` by the JSON of ``value``; see ``write_text``."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text``: a reader sees the old file or the new one."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with open(new, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+    with open(new, "w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)

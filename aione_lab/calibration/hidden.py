@@ -71,8 +71,8 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> Hidden:
     start, end = to_ms(made.hidden_from, "hidden_from"), to_ms(made.end, "end")
     if start >= end:
         raise InputError.of("study", made.symbol, "has no hidden span: it was run with hidden=0")
-    if place is not None and (place / FILE).exists():
-        return Hidden.from_json(json.loads((place / FILE).read_text(encoding="utf-8")))
+    if (known := revealed(study)) is not None:
+        return known
     if study.lake is None:
         raise InputError.of("study", made.symbol, "was not made from a lake")
     spent_by: tuple[str, ...] = ()
@@ -86,7 +86,17 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> Hidden:
     hidden = score_hidden(study, start, end, spent_by, made.spec if spec is None else spec)
     if place is not None:
         write_json(place / FILE, hidden.to_json())
+        from aione_lab.calibration.report import write_report  # with Plotly: only where it is wanted
+
+        write_report(study)
     return hidden
+
+
+def revealed(study: Calibration) -> Hidden | None:
+    """What ``reveal`` told before; None where it was not asked, or the study is not on disk."""
+    if study.folder is None or not (study.folder / FILE).exists():
+        return None
+    return Hidden.from_json(json.loads((study.folder / FILE).read_text(encoding="utf-8")))
 
 
 def score_hidden(study: Calibration, start: int, end: int, spent_by: tuple[str, ...], spec: FeatureSpec) -> Hidden:

@@ -1,0 +1,274 @@
+"""`report.html`: a study on one page that opens without a network, verdict first."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+from typing import TYPE_CHECKING
+
+from aione_lab.calibration import views, words
+from aione_lab.calibration.experiment import write_text
+from aione_lab.calibration.hidden import Hidden, revealed
+from aione_lab.calibration.objective import PRIOR_TRADES
+from aione_lab.calibration.words import Table, number, percent
+from aione_lab.figures.report import _Charts, _table, report_html
+
+if TYPE_CHECKING:
+    from aione_lab.calibration.study import Calibration
+
+FILE = "report.html"
+
+SEEN = (
+    "What this does not exclude: each fold's set was chosen on the days before the fold alone, but every trial was "
+    "proposed by one search that saw the scores of all folds. What was chosen is independent of the test days, what "
+    "there was to choose from is not. Only the hidden days are free of both, and they are looked at once."
+)
+
+
+def write_report(study: Calibration) -> None:
+    """Write ``report.html`` into the study's folder, whole or not at all."""
+    assert study.folder is not None
+    write_text(study.folder / FILE, page(study, revealed(study)))
+
+
+def page(study: Calibration, hidden: Hidden | None = None) -> str:
+    """The report as the text of one HTML file of some 5 MB, most of it plotly.js.
+
+    Every text is escaped and nothing refers to another address. The same study in the same state gives the same text.
+    """
+    charts = _Charts()
+    metric = study.experiment.metric[0]
+    parts = [
+        f'<p class="verdict">{escape(study.sentence)}</p>',
+        f'<p class="note">{escape(hidden_note(study, hidden))}</p>',
+        _shown(words.checks(study)),
+        _hidden_section(study, hidden),
+        "<h2>What was searched, on what</h2>",
+        _table((), words.facts(study).rows),
+        _shown(fold_days(study)),
+        "<h2>The sets</h2>",
+        f"<p>{escape(study.plateau.sentence)}</p>",
+        _table(*_bare(words.sets(study))),
+        '<p class="soft">Adaptive thresholds follow the symbol\'s own volatility bar by bar; 0.6x is 0.6 times what '
+        "stands in the last column. Thresholds that were not searched are the default's in all three.</p>",
+        "<h2>Out of sample</h2>",
+        _table(*_bare(tested(study))),
+        charts.html(study.plot_equity()),
+        f'<p class="note">{escape(SEEN)}</p>',
+        "<h3>Fold by fold</h3>",
+        f"<p>{escape(folds_text(study, metric))}</p>",
+        charts.html(study.plot_folds()),
+        _table(*_bare(fold_results(study))),
+        "<h2>Plateau against peak</h2>",
+        charts.html(study.plateau.plot()),
+        _table(*_bare(in_sample(study))),
+        '<p class="soft">These are the days that were searched: the numbers flatter the chosen set, and the best trial '
+        "most of all. They say nothing about days to come.</p>",
+        "<h2>The search</h2>",
+        charts.html(study.plot_history()),
+        "<h3>Which thresholds mattered</h3>",
+        "<p>How much of the variation of the score each threshold explains among the sets that were tried (functional "
+        "ANOVA). It says what moved the score on these days, not that there is anything to find.</p>",
+        *(charts.html(study.plot_importance(name)) for name in study.experiment.metric),
+        "<h3>Where good sets lie</h3>",
+        charts.html(study.plot_slices()),
+        charts.html(study.plot_parallel()),
+        *_front(study, charts),
+        "<h2>How much of it is luck</h2>",
+        *_luck(study, charts),
+        _provenance(study),
+    ]
+    head, tail = report_html((), f"Calibration of {words.heading(study)}").rsplit("</body>", 1)
+    return f"{head}{''.join(parts)}</body>{tail}"
+
+
+def hidden_note(study: Calibration, hidden: Hidden | None) -> str:
+    """What the hidden days say, or that they were not asked."""
+    state = words.hidden_text(study)
+    if hidden is not None:
+        return f"Hidden days, {state}. {hidden.sentence}"
+    if state == "nothing":
+        return "No days were hidden: there is nothing left to confirm this on but days to come."
+    return f"Hidden days: {state}. study.reveal() scores the chosen set on them, once."
+
+
+def tested(study: Calibration) -> Table:
+    """Metrics of the tested days: what was chosen, with 90 % bands, and the default."""
+    m = study.out_of_sample
+    band = "{} to {}".format
+    rows = [
+        ("trades", number(m["n_trades"], ",.0f"), "", number(m["default_n_trades"], ",.0f"), "on all tested days"),
+        (
+            "net return of a trade",
+            percent(m["expectancy"], "+.3%"),
+            band(percent(m["expectancy_low"], "+.3%"), percent(m["expectancy_high"], "+.3%")),
+            percent(m["default_expectancy"], "+.3%"),
+            "mean, as a share of the equity",
+        ),
+        (
+            "a day above the default",
+            percent(m["excess"], "+.3%"),
+            band(percent(m["excess_low"], "+.3%"), percent(m["excess_high"], "+.3%")),
+            "",
+            "mean difference of the daily returns",
+        ),
+        (
+            "random entries",
+            number(m["random_p"], ".3f"),
+            "",
+            "",
+            "share of random draws that did as well with the same risk rule; small is good, a half is chance",
+        ),
+    ]
+    for label, name, form, meaning in (
+        ("win rate", "win_rate", ".1%", "share of trades that gained after costs"),
+        ("profit factor", "profit_factor", ".2f", "gains ÷ losses; 1 is nothing"),
+        ("total return", "total_return", "+.1%", "all tested days together"),
+        ("max drawdown", "max_drawdown", ".1%", "largest fall of the daily equity"),
+        ("Sharpe ratio", "sharpe", ".2f", "annual, of daily returns; over so few days mostly noise"),
+    ):
+        rows.append((label, _plain(m[name], form), "", _plain(m[f"default_{name}"], form), meaning))
+    header = ("metric", "chosen fold by fold", "90 % band", "default", "what it means")
+    return Table(f"{m['n_days']} tested days, net of costs", header, rows, (1, 2, 3))
+
+
+def fold_days(study: Calibration) -> Table:
+    """What each fold chose on and was tested on."""
+    rows = [
+        (str(fold + 1), row["train"], str(row["train_days"]), row["test"], str(row["test_days"]))
+        for fold, row in enumerate(study.folds.frame.to_dict("records"))
+    ]
+    header = ("fold", "chosen on", "days", "tested on", "days")
+    return Table("Folds", header, rows, (0, 2, 4))
+
+
+def fold_results(study: Calibration) -> Table:
+    """What was chosen before each fold and what it did there, beside the default."""
+    rows = []
+    for fold, row in enumerate(study.walk_forward.folds.to_dict("records")):
+        rows.append(
+            (
+                str(fold + 1),
+                str(int(row["set"])),
+                number(row["train_score"], ".3g"),
+                number(row["test_score"], ".3g"),
+                number(row["default_score"], ".3g"),
+                number(row["n_trades"], ",.4g"),
+                percent(row["win_rate"], ".0%"),
+                percent(row["expectancy"], "+.3%"),
+                percent(row["total_return"], "+.1%"),
+            )
+        )
+    header = ("fold", "set", "score before", "test score", "default", "trades", "win rate", "a trade", "return")
+    return Table("Folds", header, rows, range(9))
+
+
+def in_sample(study: Calibration) -> Table:
+    """Chosen, best trial and default over all searched days."""
+    visible = study.results["visible"]
+    three = [visible[name] for name in ("chosen", "peak", "default")]
+    plateau = study.plateau
+    metric = study.experiment.metric[0]
+    sign = 1.0 if views.maximized(metric) else -1.0
+    means = (sign * plateau.mean_scores[plateau.centre], sign * plateau.mean_scores[plateau.peak])
+    scores = [*(float(mean) for mean in means), views.default_score(study, metric)]
+    rows = [(f"mean test {metric} over folds", *(number(score, ".3g") for score in scores))]
+    for label, name, form in (
+        ("trades", "n_trades", ",.0f"),
+        ("net return of a trade", "expectancy", "+.3%"),
+        ("win rate", "win_rate", ".1%"),
+        ("profit factor", "profit_factor", ".2f"),
+        ("total return", "total_return", "+.1%"),
+        ("max drawdown", "max_drawdown", ".1%"),
+    ):
+        rows.append((label, *(_plain(one[name], form) for one in three)))
+    return Table("All searched days", ("metric", "chosen", "best trial", "default"), rows, (1, 2, 3))
+
+
+def folds_text(study: Calibration, metric: str) -> str:
+    """How to read the folds."""
+    frame = study.walk_forward.folds
+    better = frame["test_score"] > frame["default_score"]
+    if not views.maximized(metric):
+        better = frame["test_score"] < frame["default_score"]
+    return (
+        f"Chosen on the days before, the set did better than the default on {int(better.sum())} of {len(frame)} folds. "
+        "The final choice and the best trial had seen these folds: their bars are no test. "
+        f"Scores are shrunk: {PRIOR_TRADES} trades that lose their costs are added to every fold."
+    )
+
+
+def _hidden_section(study: Calibration, hidden: Hidden | None) -> str:
+    if hidden is None:
+        return ""
+    m = hidden.metrics
+    rows = []
+    for label, name, form in (
+        ("trades", "n_trades", ",.0f"),
+        ("net return of a trade", "expectancy", "+.3%"),
+        ("lower end of its 90 % band", "expectancy_low", "+.3%"),
+        ("upper end", "expectancy_high", "+.3%"),
+        ("win rate", "win_rate", ".1%"),
+        ("total return", "total_return", "+.1%"),
+        ("random entries, p", "random_p", ".3f"),
+    ):
+        rows.append((label, _plain(m[name], form), _plain(m[f"default_{name}"], form)))
+    return f"<h3>The {m['n_days']} hidden days</h3>" + _table(("metric", "chosen", "default"), rows, (1, 2))
+
+
+def _front(study: Calibration, charts: _Charts) -> list[str]:
+    if len(study.experiment.metric) not in (2, 3):
+        return []
+    text = (
+        f"The plateau is chosen by {study.experiment.metric[0]}, the first metric, alone; the front shows what that "
+        "costs in the others."
+    )
+    return ["<h3>Pareto front</h3>", f"<p>{escape(text)}</p>", charts.html(study.plot_pareto())]
+
+
+def _luck(study: Calibration, charts: _Charts) -> list[str]:
+    ledger = study.ledger
+    known = (
+        f"The ledger holds {ledger.n_trials:,} distinct trials on {study.symbol} {study.experiment.interval}, this "
+        f"study's {len(study.sets):,} among them; repeats do not count. Its own resemble each other and amount to "
+        f"{study.n_effective:.1f} independent ones. The verdict counts all distinct ones, which errs against the find."
+    )
+    if study.folder is None:
+        known = known.replace("The ledger holds", "Without a folder no ledger was kept: there are", 1)
+    deflated = "The choice never moved: it has no Sharpe ratio." if study.deflated is None else study.deflated.sentence
+    parts = [f"<p>{escape(known)}</p>", f"<p>{escape(deflated)}</p>"]
+    if study.overfitting is None:
+        return [*parts, "<p>Fewer than two sets ever traded: overfitting cannot be measured.</p>"]
+    return [*parts, f"<p>{escape(study.overfitting.sentence)}</p>", charts.html(study.overfitting.plot())]
+
+
+def _provenance(study: Calibration) -> str:
+    made = study.experiment
+    rows = [
+        ("data", made.data),
+        ("rules (spec, settings, costs)", made.rules),
+        ("code", made.code),
+        ("ledger", study.ledger.digest),
+        ("study", study.digest),
+        *made.versions.items(),
+    ]
+    return (
+        "<details><summary>What this rests on</summary>"
+        + _table((), rows)
+        + '<p class="soft">Digests are sha256. experiment.json, beside this file, repeats the study; equal digests '
+        "give equal results.</p></details>"
+    )
+
+
+def _shown(table: Table) -> str:
+    return f"<h3>{escape(table.title)}</h3>" + _table(*_bare(table))
+
+
+def _bare(table: Table) -> tuple[tuple[str, ...], list[tuple[str, ...]], tuple[int, ...]]:
+    return table.header, table.rows, tuple(table.numbers)
+
+
+def _plain(value: float | None, form: str) -> str:
+    if value is None or math.isnan(value):
+        return "-"
+    return percent(value, form) if form.endswith("%") else number(value, form)
