@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,15 @@ if TYPE_CHECKING:
 FILE = "report.html"
 
 SEEN = (
-    "What this does not exclude: each fold's set was chosen on the days before the fold alone, but every trial was "
+    "What this does not exclude: each fold's set was chosen without the fold's days, but every trial was "
     "proposed by one search that saw the scores of all folds. What was chosen is independent of the test days, what "
     "there was to choose from is not. Only the hidden days are free of both, and they are looked at once."
+)
+
+
+AROUND = (
+    "A set's own score is its mean over folds less their standard deviation, so that one fold does not carry it; the "
+    "score of a neighbourhood is what three of four of its sets reach. The star is the highest neighbourhood."
 )
 
 
@@ -51,8 +58,11 @@ def page(study: Calibration, hidden: Hidden | None = None) -> str:
         _table(*_bare(words.sets(study))),
         '<p class="soft">Adaptive thresholds follow the symbol\'s own volatility bar by bar; 0.6x is 0.6 times what '
         "stands in the last column. Thresholds that were not searched are the default's in all three.</p>",
+        f"<p>{escape(words.at_the_edge(study))}</p>",
         "<h2>Out of sample</h2>",
+        f"<p>{escape(tested_text(study))}</p>",
         _table(*_bare(tested(study))),
+        "<h3>Equity of the tested days</h3>",
         charts.html(study.plot_equity()),
         f'<p class="note">{escape(SEEN)}</p>',
         "<h3>Fold by fold</h3>",
@@ -61,6 +71,7 @@ def page(study: Calibration, hidden: Hidden | None = None) -> str:
         _table(*_bare(fold_results(study))),
         "<h2>Plateau against peak</h2>",
         charts.html(study.plateau.plot()),
+        f'<p class="soft">{escape(AROUND)}</p>',
         _table(*_bare(in_sample(study))),
         '<p class="soft">These are the days that were searched: the numbers flatter the chosen set, and the best trial '
         "most of all. They say nothing about days to come.</p>",
@@ -69,7 +80,7 @@ def page(study: Calibration, hidden: Hidden | None = None) -> str:
         "<h3>Which thresholds mattered</h3>",
         "<p>How much of the variation of the score each threshold explains among the sets that were tried (functional "
         "ANOVA). It says what moved the score on these days, not that there is anything to find.</p>",
-        *(charts.html(study.plot_importance(name)) for name in study.experiment.metric),
+        charts.html(study.plot_importance()),
         "<h3>Where good sets lie</h3>",
         charts.html(study.plot_slices()),
         charts.html(study.plot_parallel()),
@@ -96,7 +107,7 @@ def tested(study: Calibration) -> Table:
     """Metrics of the tested days: what was chosen, with 90 % bands, and the default."""
     m = study.out_of_sample
     band = "{} to {}".format
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("trades", number(m["n_trades"], ",.0f"), "", number(m["default_n_trades"], ",.0f"), "on all tested days"),
         (
             "net return of a trade",
@@ -132,14 +143,30 @@ def tested(study: Calibration) -> Table:
     return Table(f"{m['n_days']} tested days, net of costs", header, rows, (1, 2, 3))
 
 
+def tested_text(study: Calibration) -> str:
+    """What the tested days are."""
+    if study.folds.scheme == "combinatorial":
+        return (
+            "Every choice of test groups is judged by the set chosen on the other groups, which may lie before it or "
+            "after; a day that is tested several times has the mean of its sets."
+        )
+    return "For each fold a set was chosen on the days before it alone, and judged on the fold; the folds in a row."
+
+
 def fold_days(study: Calibration) -> Table:
     """What each fold chose on and was tested on."""
     rows = [
-        (str(fold + 1), row["train"], str(row["train_days"]), row["test"], str(row["test_days"]))
-        for fold, row in enumerate(study.folds.frame.to_dict("records"))
+        (
+            str(fold + 1),
+            views.dates_of(study, train),
+            str(int(train.sum())),
+            views.dates_of(study, test),
+            str(int(test.sum())),
+        )
+        for fold, (train, test) in enumerate(zip(study.folds.train, study.folds.test, strict=True))
     ]
     header = ("fold", "chosen on", "days", "tested on", "days")
-    return Table("Folds", header, rows, (0, 2, 4))
+    return Table("Folds, whole UTC days", header, rows, (0, 2, 4))
 
 
 def fold_results(study: Calibration) -> Table:
@@ -150,16 +177,16 @@ def fold_results(study: Calibration) -> Table:
             (
                 str(fold + 1),
                 str(int(row["set"])),
-                number(row["train_score"], ".3g"),
-                number(row["test_score"], ".3g"),
-                number(row["default_score"], ".3g"),
+                number(row["train_score"], "#.3g"),
+                number(row["test_score"], "#.3g"),
+                number(row["default_score"], "#.3g"),
                 number(row["n_trades"], ",.4g"),
                 percent(row["win_rate"], ".0%"),
                 percent(row["expectancy"], "+.3%"),
                 percent(row["total_return"], "+.1%"),
             )
         )
-    header = ("fold", "set", "score before", "test score", "default", "trades", "win rate", "a trade", "return")
+    header = ("fold", "set", "score before", "test score", "default's", "trades", "win rate", "net a trade", "return")
     return Table("Folds", header, rows, range(9))
 
 
@@ -172,7 +199,7 @@ def in_sample(study: Calibration) -> Table:
     sign = 1.0 if views.maximized(metric) else -1.0
     means = (sign * plateau.mean_scores[plateau.centre], sign * plateau.mean_scores[plateau.peak])
     scores = [*(float(mean) for mean in means), views.default_score(study, metric)]
-    rows = [(f"mean test {metric} over folds", *(number(score, ".3g") for score in scores))]
+    rows = [(f"mean test {metric} over folds", *(number(score, "#.3g") for score in scores))]
     for label, name, form in (
         ("trades", "n_trades", ",.0f"),
         ("net return of a trade", "expectancy", "+.3%"),
@@ -191,8 +218,9 @@ def folds_text(study: Calibration, metric: str) -> str:
     better = frame["test_score"] > frame["default_score"]
     if not views.maximized(metric):
         better = frame["test_score"] < frame["default_score"]
+    before = "the other days" if study.folds.scheme == "combinatorial" else "the days before"
     return (
-        f"Chosen on the days before, the set did better than the default on {int(better.sum())} of {len(frame)} folds. "
+        f"Chosen on {before}, the set did better than the default on {int(better.sum())} of {len(frame)} folds. "
         "The final choice and the best trial had seen these folds: their bars are no test. "
         f"Scores are shrunk: {PRIOR_TRADES} trades that lose their costs are added to every fold."
     )
@@ -202,17 +230,20 @@ def _hidden_section(study: Calibration, hidden: Hidden | None) -> str:
     if hidden is None:
         return ""
     m = hidden.metrics
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for label, name, form in (
         ("trades", "n_trades", ",.0f"),
         ("net return of a trade", "expectancy", "+.3%"),
-        ("lower end of its 90 % band", "expectancy_low", "+.3%"),
-        ("upper end", "expectancy_high", "+.3%"),
         ("win rate", "win_rate", ".1%"),
         ("total return", "total_return", "+.1%"),
         ("random entries, p", "random_p", ".3f"),
     ):
         rows.append((label, _plain(m[name], form), _plain(m[f"default_{name}"], form)))
+    band = [
+        f"{percent(m[f'{who}expectancy_low'], '+.3%')} to {percent(m[f'{who}expectancy_high'], '+.3%')}"
+        for who in ("", "default_")
+    ]
+    rows.insert(2, ("its 90 % band", *band))
     return f"<h3>The {m['n_days']} hidden days</h3>" + _table(("metric", "chosen", "default"), rows, (1, 2))
 
 
@@ -264,7 +295,7 @@ def _shown(table: Table) -> str:
     return f"<h3>{escape(table.title)}</h3>" + _table(*_bare(table))
 
 
-def _bare(table: Table) -> tuple[tuple[str, ...], list[tuple[str, ...]], tuple[int, ...]]:
+def _bare(table: Table) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]], tuple[int, ...]]:
     return table.header, table.rows, tuple(table.numbers)
 
 

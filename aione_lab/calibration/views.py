@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from aione_lab.calibration.study import Calibration
 
 CHOSEN = "chosen on the days before"
+OTHERS = "chosen on the other days"
 FINAL = "final choice (saw this fold)"
 PEAK = "best trial (saw this fold)"
 DEFAULT = "default"
@@ -72,8 +73,9 @@ def fold_scores(study: Calibration, metric: str) -> tuple[pd.DataFrame, pd.DataF
         (aim.scores(study.tables.rows([row]), test[[fold]])[0, 0], (study.tables.trades[row] * test[fold]).sum())
         for fold, row in enumerate(walked.rows)
     ]
-    scores = {CHOSEN: [score for score, _ in chosen]}
-    trades = {CHOSEN: [n for _, n in chosen]}
+    first = OTHERS if study.folds.scheme == "combinatorial" else CHOSEN
+    scores = {first: [score for score, _ in chosen]}
+    trades = {first: [n for _, n in chosen]}
     for name, tables, row in (
         (FINAL, study.tables, plateau.centre),
         (PEAK, study.tables, plateau.peak),
@@ -82,8 +84,18 @@ def fold_scores(study: Calibration, metric: str) -> tuple[pd.DataFrame, pd.DataF
         one = tables.rows([row])
         scores[name] = list(aim.scores(one, test)[0])
         trades[name] = list((one.trades @ test.T)[0])
-    index = [f"{number + 1}: {dates}" for number, dates in enumerate(study.folds.frame["test"])]
+    index = pd.Index([f"{i + 1}: {dates_of(study, days)}" for i, days in enumerate(test)], name="Fold: its test days")
     return pd.DataFrame(scores, index=index), pd.DataFrame(trades, index=index)
+
+
+def dates_of(study: Calibration, days: np.ndarray) -> str:
+    """First and last date of each run of ``days`` (bool over the span), both inclusive."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], days, [False]]).astype(np.int8)))
+    first = study.folds.first_day
+    runs = (
+        (np.datetime64(int(first + a), "D"), np.datetime64(int(first + b - 1), "D")) for a, b in edges.reshape(-1, 2)
+    )
+    return ", ".join(f"{a} to {b}" for a, b in runs)
 
 
 def maximized(metric: str) -> bool:
@@ -221,17 +233,18 @@ def tested_spans(study: Calibration) -> list[tuple[pd.Timestamp, pd.Timestamp, s
     found = []
     for number, group in enumerate(np.unique(made.groups[tested])):
         days = np.flatnonzero((made.groups == group) & tested)
-        ends = (first + pd.Timedelta(days=int(day)) for day in (days[0], days[-1] + 1))
-        found.append((*ends, f"{word} {number + 1}"))
+        start, after = (first + pd.Timedelta(days=int(day)) for day in (days[0], days[-1] + 1))
+        found.append((start, after, f"{word} {number + 1}"))
     return found
 
 
 def overview(study: Calibration, theme: Theme = "light") -> go.Figure:
     """See ``Calibration.plot``."""
     name = metric_of(study, None)
+    scores, trades = (table.set_axis(range(1, len(table) + 1)) for table in fold_scores(study, name))
     panels: Mapping[str, go.Figure] = {
         "Days that had no part in the choice, net of costs": equity(study, theme),
-        f"Test {name}, fold by fold": folds(study, None, theme),
+        f"Test {name}, fold by fold": folds_chart(scores, trades, name, theme=theme),
         "Each set, and the sets around it": study.plateau.plot(theme),
         f"What {name} varied with": importance(study, None, theme),
         "The search": history(study, None, theme),

@@ -21,7 +21,7 @@ class Table(NamedTuple):
 
     title: str
     header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
+    rows: Sequence[tuple[str, ...]]
     numbers: Sequence[int] = ()
 
 
@@ -97,6 +97,23 @@ def sets(study: Calibration) -> Table:
         searched = f"{low:g} to {high:g} by {step:g}" + (f", × {of}" if of else "")
         rows.append((name, *(threshold(name, one.get(name)) for one in three), searched))
     return Table("Thresholds", ("threshold", "chosen", "best trial", "default", "searched"), rows, (1, 2, 3))
+
+
+def at_the_edge(study: Calibration) -> str:
+    """Which of the chosen thresholds lie at an end of what was searched, in one sentence; "" if none does."""
+    place = study.thresholds.digest()[:16]
+    trials = study.optuna_study.get_trials(deepcopy=False)
+    params = next(trial.params for trial in trials if trial.user_attrs["set"] == place)
+    half = {name: step / 2 for name, (_, _, step) in study.experiment.space.items()}
+    ends = [
+        name
+        for name, (low, high, _) in study.experiment.space.items()
+        if params[name] < low + half[name] or params[name] > high - half[name]
+    ]
+    if not ends:
+        return ""
+    word = "lies at an end of its range" if len(ends) == 1 else "lie at an end of their ranges"
+    return f"{', '.join(ends)} {word}: what lies beyond was not tried."
 
 
 def threshold(name: str, value: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from aione_lab.errors import InputError
 from aione_lab.figures.theme import Palette, Theme, finish, floats, need_columns, need_series, nothing, palette, safe
 
 POINTS = 1_500
+FORMATS = {"expectancy": ".3~%", "win_rate": ".1~%"}
+"""How a metric is written where it is a share; the others are plain numbers."""
+
 CELLS = 14
 """Most rows and columns of a heatmap; a threshold of more values is cut into as many equal parts."""
 
@@ -51,7 +55,8 @@ def importance_chart(
         range=[0, float(np.nanmax(shares)) * 1.12],
     )
     figure.update_yaxes(type="category")
-    return finish(figure, theme, title, max(240, 110 + 26 * len(shares)))
+    height = max(240, 110 + 26 * len(shares))
+    return finish(figure, theme, title, height).update_layout(margin={"t": 56 if title else 28})
 
 
 def history_chart(
@@ -76,14 +81,16 @@ def history_chart(
         return nothing(theme, title, "no trials")
     best = np.maximum.accumulate(scores) if maximize else np.minimum.accumulate(scores)
     number = np.arange(len(scores))
-    figure = go.Figure()
-    points(figure, number, scores, "a trial", colours.neutral, "circle", 5, "trial %{x}: %{y:.3g}")
+    hover = "trial %{x}: %{y:" + FORMATS.get(metric, ".3g") + "}"
     line = {"color": colours.ink, "width": 1.4, "shape": "hv"}
-    figure.add_trace(go.Scatter(x=number, y=best, mode="lines", name="best so far", line=line, hoverinfo="skip"))
-    level_line(figure, number[[0, -1]], default, colours)
-    if peak != chosen:
-        points(figure, [peak], scores[[peak]], "best trial", colours.down, "x", 11, "best trial, %{x}: %{y:.3g}")
-    points(figure, [chosen], scores[[chosen]], "chosen", colours.up, "star", 15, "chosen, trial %{x}: %{y:.3g}")
+    figure = go.Figure(
+        [
+            points(number, scores, "a trial", colours.neutral, "circle", 5, hover),
+            {"type": "scatter", "x": number, "y": best, "mode": "lines", "name": "best so far", "line": line},
+            *level_line(number[[0, -1]], default, colours),
+            *(points([at], scores[[at]], *look, hover) for look, at in marked(chosen, peak, colours)),
+        ]
+    )
     if 0 < random_until < len(scores):
         figure.add_vrect(
             x0=-0.5,
@@ -96,8 +103,9 @@ def history_chart(
             annotation_position="bottom left",
             annotation_font={"size": 11, "color": colours.soft},
         )
-    figure.update_xaxes(title_text="Trial").update_yaxes(title_text=f"Mean {safe(metric)} over folds")
-    return finish(figure, theme, title, 380).update_layout(margin={"b": 84})
+    figure.update_xaxes(title_text="Trial")
+    figure.update_yaxes(title_text=f"Mean {safe(metric)} over folds", tickformat=FORMATS.get(metric))
+    return finish(figure, theme, title, 380).update_layout(margin={"t": 56 if title else 28, "b": 84})
 
 
 def slices_chart(
@@ -133,22 +141,24 @@ def slices_chart(
     )
     close = np.asarray(neighbours, dtype=np.int64)
     others = np.setdiff1d(thinned(len(sets)), [centre, peak, *close])
+    hover = "%{xaxis.title.text} %{x}: %{y:" + FORMATS.get(metric, ".3g") + "}"
+    traces: list[dict[str, Any]] = []
     for i, (name, label) in enumerate(parameters.items()):
         x = floats(sets[name], name)
-        place = {"row": i // columns + 1, "col": i % columns + 1}
-        look = {"showlegend": i == 0, **place}
-        hover = f"{safe(label)} %{{x}}: %{{y:.3g}}"
-        points(figure, x[others], scores[others], "a set", colours.neutral, "circle", 5, hover, **look)
-        level_line(figure, [x.min(), x.max()], default, colours, **look)
+        panel = [points(x[others], scores[others], "a set", colours.neutral, "circle", 5, hover)]
+        panel += level_line([x.min(), x.max()], default, colours)
         if len(close):
-            points(figure, x[close], scores[close], "neighbour", colours.third, "diamond", 6, hover, **look)
-        if peak != centre:
-            points(figure, x[[peak]], scores[[peak]], "best trial", colours.down, "x", 10, hover, **look)
-        points(figure, x[[centre]], scores[[centre]], "chosen", colours.up, "star", 13, hover, **look)
-        figure.update_xaxes(title_text=safe(label), **place)
-    figure.update_yaxes(title_text=f"{safe(metric)}", col=1)
+            panel.append(points(x[close], scores[close], "neighbour", colours.third, "diamond", 6, hover))
+        panel += [points(x[[at]], scores[[at]], *look, hover) for look, at in marked(centre, peak, colours)]
+        axis = "" if i == 0 else str(i + 1)
+        traces += [{**one, "showlegend": i == 0, "xaxis": f"x{axis}", "yaxis": f"y{axis}"} for one in panel]
+        figure.layout[f"xaxis{axis}"].title.text = safe(label)
+        if i % columns == 0:
+            figure.layout[f"yaxis{axis}"].title.text = safe(metric)
+    figure.add_traces(traces)  # at once: one by one, half a hundred of them take long
+    figure.update_yaxes(tickformat=FORMATS.get(metric))
     height = 230 * rows + 100
-    return finish(figure, theme, title, height).update_layout(margin={"t": 56 if title else 20, "b": 100})
+    return finish(figure, theme, title, height).update_layout(margin={"t": 56 if title else 28, "b": 100})
 
 
 def heatmap_chart(
@@ -195,23 +205,20 @@ def heatmap_chart(
             hovertemplate=f"{safe(x)} %{{x:.4g}}, {safe(y)} %{{y:.4g}}: %{{z:.3g}} of %{{text}} sets<extra></extra>",
         )
     )
-    for name, at, colour, symbol, size in marked(centre, peak, colours):
-        points(
-            figure, across[[at]], up[[at]], name, colour, symbol, size, f"{name}: %{{x}}, %{{y}}", edge=colours.paper
-        )
+    for look, at in marked(centre, peak, colours):
+        figure.add_trace(points(across[[at]], up[[at]], *look, "%{x}, %{y}", edge=colours.paper))
     figure.update_xaxes(title_text=safe(says.get(x, x)), showgrid=False)
     figure.update_yaxes(title_text=safe(says.get(y, y)), showgrid=False)
     return finish(figure, theme, title, 460).update_layout(margin={"b": 84})
 
 
-def marked(centre: int, peak: int, colours: Palette) -> list[tuple[str, int, str, str, int]]:
-    """Name, position, colour, symbol and size of the sets that every chart marks; the chosen one on top."""
-    best = [("best trial", peak, colours.down, "x", 11)] if peak != centre else []
-    return [*best, ("chosen", centre, colours.up, "star", 15)]
+def marked(centre: int, peak: int, colours: Palette) -> list[tuple[tuple[str, str, str, int], int]]:
+    """(name, colour, symbol, size) and position of the sets that every chart marks; the chosen one on top."""
+    best = [(("best trial", colours.down, "x", 11), peak)] if peak != centre else []
+    return [*best, (("chosen", colours.up, "star", 15), centre)]
 
 
 def points(
-    figure: go.Figure,
     x: np.ndarray | Sequence[int],
     y: np.ndarray,
     name: str,
@@ -220,43 +227,28 @@ def points(
     size: int,
     hover: str,
     edge: str | None = None,
-    **place: object,
-) -> None:
-    """Marks of one kind of sets; ``place`` may hold row, col and showlegend."""
-    legend = place.pop("showlegend", True)
-    marker = {"color": colour, "symbol": symbol, "size": size, "line": {"width": 1, "color": edge} if edge else None}
-    trace = go.Scatter(
-        x=x,
-        y=y,
-        mode="markers",
-        name=name,
-        legendgroup=name,
-        showlegend=legend,
-        marker=marker,
-        hovertemplate=f"{hover} {name}<extra></extra>" if name not in hover else f"{hover}<extra></extra>",
-    )
-    figure.add_trace(trace, **place)
+) -> dict[str, Any]:
+    """Trace with the marks of one kind of sets."""
+    return {
+        "type": "scatter",
+        "x": x,
+        "y": y,
+        "mode": "markers",
+        "name": name,
+        "legendgroup": name,
+        "marker": {"color": colour, "symbol": symbol, "size": size, "line": {"width": 1 if edge else 0, "color": edge}},
+        "hovertemplate": f"{hover}<extra>{name}</extra>",
+    }
 
 
-def level_line(
-    figure: go.Figure, ends: Sequence[float] | np.ndarray, level: float, colours: Palette, **place: object
-) -> None:
-    """The default's score as a dotted line from the first to the second of ``ends``."""
-    legend = place.pop("showlegend", True)
-    if np.isfinite(level):
-        figure.add_trace(
-            go.Scatter(
-                x=ends,
-                y=[level, level],
-                mode="lines",
-                name="default",
-                legendgroup="default",
-                showlegend=legend,
-                line={"color": colours.second, "width": 2, "dash": "dot"},
-                hovertemplate=f"default: {level:.3g}<extra></extra>",
-            ),
-            **place,
-        )
+def level_line(ends: Sequence[float] | np.ndarray, level: float, colours: Palette) -> list[dict[str, Any]]:
+    """Trace with the default's score as a dotted line between two ``ends``; none where it is NaN."""
+    if not np.isfinite(level):
+        return []
+    line = {"color": colours.second, "width": 2, "dash": "dot"}
+    hover = "%{y:.3g}<extra>default</extra>"
+    shared = {"name": "default", "legendgroup": "default", "hovertemplate": hover}
+    return [{"type": "scatter", "x": ends, "y": [level, level], "mode": "lines", "line": line, **shared}]
 
 
 def thinned(n: int, most: int = POINTS) -> np.ndarray:

@@ -10,6 +10,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from aione_lab.figures.calibration import FORMATS
 from aione_lab.figures.performance import equity_chart
 from aione_lab.figures.theme import Theme, finish, floats, need_columns, nothing, palette, safe, utc_times
 
@@ -37,17 +38,18 @@ def folds_chart(
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.06, row_heights=[0.66, 0.34])
     looks = ((colours.up, ""), (colours.third, "/"), (colours.down, "x"), (colours.second, "."))
     x = [f"{safe(label)}" for label in scores.index]
+    form = FORMATS.get(metric)
     for i, name in enumerate(scores.columns):
         colour, shape = looks[i % len(looks)]
         hatch = {"shape": shape, "fillmode": "overlay", "fgcolor": colours.paper, "fgopacity": 0.6, "size": 6}
         group = {"name": safe(name), "legendgroup": safe(name), "marker": {"color": colour, "pattern": hatch}}
-        for row, table, form in ((1, scores, ":.3g"), (2, trades, ":,.4~g")):
+        for row, table, says in ((1, scores, form or ".3g"), (2, trades, ",.4~g")):
             figure.add_trace(
                 go.Bar(
                     x=x,
                     y=floats(table[name], name),
                     showlegend=row == 1,
-                    hovertemplate=f"%{{y{form}}}{' trades' if row == 2 else ''}<extra>{safe(name)}</extra>",
+                    hovertemplate=f"%{{y:{says}}}{' trades' if row == 2 else ''}<extra>{safe(name)}</extra>",
                     **group,
                 ),
                 row=row,
@@ -56,9 +58,9 @@ def folds_chart(
     if metric in BREAK_EVEN:
         line = {"color": colours.ink, "width": 1.2, "dash": "dot"}
         figure.add_hline(y=BREAK_EVEN[metric], line=line, row=1, col=1)
-    figure.update_yaxes(title_text=f"Test {safe(metric)}", row=1, col=1)
+    figure.update_yaxes(title_text=f"Test {safe(metric)}", tickformat=form, row=1, col=1)
     figure.update_yaxes(title_text="Trades", row=2, col=1)
-    figure.update_xaxes(type="category", title_text="Fold (its test days)", row=2, col=1)
+    figure.update_xaxes(type="category", title_text=safe(scores.index.name or "Fold"), row=2, col=1)
     figure.update_layout(barmode="group", bargap=0.25, margin={"t": 56 if title else 20, "b": 100})
     return finish(figure, theme, title, 480)
 
@@ -87,34 +89,24 @@ def walk_forward_chart(
         for column, name in (("return", "chosen fold by fold"), ("default_return", "default"))
     ]
     figure = equity_chart(*curves, title=title, theme=theme)
+    shapes: list[dict[str, object]] = []
+    notes: list[dict[str, object]] = []
     for i, (first, after, label) in enumerate(spans):
         a, b = (stamp.tz_localize(None) for stamp in (first, after))
-        for row in (1, 2):
-            figure.add_shape(
-                type="rect",
-                x0=a,
-                x1=b,
-                y0=0,
-                y1=1,
-                yref="y domain" if row == 1 else "y2 domain",
-                xref="x" if row == 1 else "x2",
-                fillcolor=colours.neutral,
-                opacity=0.16 if i % 2 == 0 else 0.05,
-                line_width=0,
-                layer="below",
-            )
-        figure.add_annotation(
-            x=a + (b - a) / 2,
-            y=1.0,
-            yref="y domain",
-            text=safe(label),
-            showarrow=False,
-            yanchor="bottom",
-            font={"size": 11, "color": colours.soft},
-        )
-    figure.add_hline(y=100.0, line={"color": colours.ink, "width": 1, "dash": "dot"}, row=1, col=1)
+        look = {"fillcolor": colours.neutral, "opacity": 0.16 if i % 2 == 0 else 0.05, "line": {"width": 0}}
+        for axis in ("", "2"):
+            place = {"xref": f"x{axis}", "yref": f"y{axis} domain", "y0": 0, "y1": 1}
+            shapes.append({"type": "rect", "x0": a, "x1": b, "layer": "below", **place, **look})
+        font = {"size": 11, "color": colours.soft}
+        place = {"x": a + (b - a) / 2, "y": 1.0, "yref": "y domain", "yanchor": "bottom"}
+        notes.append({"text": safe(label), "showarrow": False, "font": font, **place})
+    even = {"color": colours.ink, "width": 1, "dash": "dot"}
+    shapes.append(
+        {"type": "line", "xref": "x domain", "yref": "y", "x0": 0, "x1": 1, "y0": 100, "y1": 100, "line": even}
+    )
+    figure.update_layout(shapes=shapes, annotations=notes)
     figure.update_yaxes(title_text="Equity, start = 100", row=1, col=1)
-    return figure.update_layout(margin={"t": 76 if title else 36, "b": 84})
+    return figure.update_layout(margin={"t": 76 if title else 56, "b": 84})
 
 
 def overview_chart(
@@ -147,13 +139,29 @@ def overview_chart(
             seen |= {label}
             trace.update(xaxis=None, yaxis=None, showlegend=shown, legendgroup=label)
             figure.add_trace(trace, **place)
+        _shapes(figure, panel, place)
         for axis, update in (("xaxis", figure.update_xaxes), ("yaxis", figure.update_yaxes)):
             kept = panel.layout[axis]
             bottom = kept.title.text or (panel.layout.xaxis2.title.text if axis == "xaxis" else None)
             update(title_text=bottom, tickformat=kept.tickformat, type=kept.type, range=kept.range, **place)
-    wrapped = "<br>".join(safe(line) for line in textwrap.wrap(sentence, 150))
+    wrapped = "<br>".join(safe(line) for line in textwrap.wrap(sentence, 130))
     figure.add_annotation(
         text=wrapped, x=0, y=1, xref="paper", yref="paper", yshift=86, showarrow=False, align="left", yanchor="top"
     )
     finish(figure, theme, title, 180 + 330 * rows)
     return figure.update_layout(margin={"t": 150, "b": 110}, barmode="group", bargap=0.2)
+
+
+def _shapes(figure: go.Figure, panel: go.Figure, place: Mapping[str, int]) -> None:
+    """Shadings and lines of a chart's first panel, on the axes it has in ``figure``."""
+    there = figure.get_subplot(**place)
+    x, y = (axis.plotly_name.replace("axis", "") for axis in (there.xaxis, there.yaxis))
+    kept = [shape.to_plotly_json() for shape in panel.layout.shapes if (shape.yref or "y").split()[0] == "y"]
+    moved = [
+        {
+            **one,
+            **{ref: str(one.get(ref, axis[0])).replace(axis[0], axis, 1) for ref, axis in (("xref", x), ("yref", y))},
+        }
+        for one in kept
+    ]
+    figure.update_layout(shapes=[*figure.layout.shapes, *moved])

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from aione_lab.errors import InputError
-from aione_lab.figures.calibration import POINTS, marked, thinned
+from aione_lab.figures.calibration import FORMATS, POINTS, marked, thinned
 from aione_lab.figures.theme import Theme, finish, floats, need_columns, nothing, palette, safe
 
 
@@ -64,11 +64,14 @@ def parallel_chart(
         height = (row - bottom) / (top - bottom)
         line = {"color": colour, "width": width, "dash": dash}
         _threads(figure, height[None], row[None], names, name, line, 1.0, mode="lines+markers")
-    for i, (a, b) in enumerate(ends):
-        for y, end, anchor in ((-0.01, a, "top"), (1.01, b, "bottom")):
-            figure.add_annotation(
-                x=i, y=y, text=f"{end:.4g}", showarrow=False, yanchor=anchor, font={"size": 11, "color": colours.soft}
-            )
+    notes = []
+    for i, two in enumerate(ends):
+        share = i == len(parameters) and "%" in FORMATS.get(metric, "")
+        for y, end, anchor in zip((-0.015, 1.015), two, ("top", "bottom"), strict=True):
+            text = f"{end:.3%}" if share else f"{end:.4g}"
+            look = {"showarrow": False, "font": {"size": 11, "color": colours.soft}, "bgcolor": colours.paper}
+            notes.append({"x": i, "y": y, "text": text, "yanchor": anchor, **look})
+    figure.update_layout(annotations=notes)
     labels = [*parameters.values(), f"{metric}"]
     figure.update_xaxes(
         tickvals=list(range(len(names))),
@@ -79,7 +82,7 @@ def parallel_chart(
         ticks="",
     )
     figure.update_yaxes(visible=False, range=[-0.09, 1.09])
-    return finish(figure, theme, title, 520).update_layout(margin={"b": 170, "l": 72})
+    return finish(figure, theme, title, 520).update_layout(margin={"t": 56 if title else 28, "b": 150, "l": 72})
 
 
 def pareto_chart(
@@ -111,14 +114,15 @@ def pareto_chart(
     figure = go.Figure()
     flat = len(metrics) == 2
     kind = go.Scatter if flat else go.Scatter3d
-    hover = ", ".join(f"{safe(name)} %{{{axis}:.3g}}" for name, axis in zip(metrics, "xyz", strict=False))
-    layers = [
+    forms = [FORMATS.get(name) for name in metrics]
+    shown = zip(metrics, "xyz", forms, strict=False)
+    hover = ", ".join(f"{safe(name)} %{{{axis}:{form or '.3g'}}}" for name, axis, form in shown)
+    layers: list[tuple[str, np.ndarray, str, str, int, str]] = [
         ("a set", off, colours.neutral, "circle", 6 if flat else 3, "markers"),
         ("Pareto front", on, colours.third, "diamond", 8 if flat else 5, "lines+markers" if flat else "markers"),
-        *((*one, "markers") for one in marked(centre, peak, colours)),
+        *((look[0], np.array([at]), *look[1:], "markers") for look, at in marked(centre, peak, colours)),
     ]
     for name, rows, colour, symbol, size, mode in layers:
-        rows = np.atleast_1d(rows)
         symbol = symbol if flat or symbol != "star" else "diamond-open"  # Plotly has no star in space
         figure.add_trace(
             kind(
@@ -141,11 +145,12 @@ def pareto_chart(
             )
         )
     if flat:
-        figure.update_xaxes(title_text=axes[0]).update_yaxes(title_text=axes[1])
+        figure.update_xaxes(title_text=axes[0], tickformat=forms[0])
+        figure.update_yaxes(title_text=axes[1], tickformat=forms[1])
     else:
         scene = {f"{axis}axis": {"title": {"text": text}} for axis, text in zip("xyz", axes, strict=True)}
         figure.update_layout(scene=scene)
-    return finish(figure, theme, title, 460 if flat else 620).update_layout(margin={"b": 84})
+    return finish(figure, theme, title, 460 if flat else 620).update_layout(margin={"t": 56 if title else 28, "b": 84})
 
 
 def _threads(
