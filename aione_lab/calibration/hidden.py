@@ -41,6 +41,7 @@ class Hidden:
     verdict: str
     sentence: str
     data: str  # sha256 of the candles, funding and reference of the span
+    thresholds: str = ""  # digest of the set that was scored: a study that goes on may choose another
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Hidden:
@@ -60,6 +61,7 @@ class Hidden:
                 "fresh": self.fresh,
                 "spent_by": list(self.spent_by),
                 "data": self.data,
+                "thresholds": self.thresholds,
                 "metrics": dict(self.metrics),
             }
         )
@@ -119,7 +121,7 @@ def score_hidden(study: Calibration, start: int, end: int, spent_by: tuple[str, 
     theirs, _ = _metrics(frames, study.default, days, made.seed)
     metrics = {"n_days": days[1] - days[0] + 1, **mine, **{f"default_{name}": value for name, value in theirs.items()}}
     verdict, sentence = _verdict(study, metrics, spent_by)
-    return Hidden(ReadOnly(metrics), not spent_by, spent_by, verdict, sentence, data)
+    return Hidden(ReadOnly(metrics), not spent_by, spent_by, verdict, sentence, data, study.thresholds.digest())
 
 
 def _metrics(frames: Frames, thresholds: Thresholds, days: tuple[int, int], seed: int) -> tuple[dict[str, Any], str]:

@@ -58,7 +58,7 @@ def page(study: Calibration, hidden: Hidden | None = None) -> str:
         _table(*_bare(words.sets(study))),
         '<p class="soft">Adaptive thresholds follow the symbol\'s own volatility bar by bar; 0.6x is 0.6 times what '
         "stands in the last column. Thresholds that were not searched are the default's in all three.</p>",
-        f"<p>{escape(words.at_the_edge(study))}</p>",
+        f"<p>{escape(standing(study))}</p>",
         "<h2>Out of sample</h2>",
         f"<p>{escape(tested_text(study))}</p>",
         _table(*_bare(tested(study))),
@@ -72,7 +72,7 @@ def page(study: Calibration, hidden: Hidden | None = None) -> str:
         "<h2>Plateau against peak</h2>",
         charts.html(study.plateau.plot()),
         f'<p class="soft">{escape(AROUND)}</p>',
-        _table(*_bare(in_sample(study))),
+        _shown(in_sample(study)),
         '<p class="soft">These are the days that were searched: the numbers flatter the chosen set, and the best trial '
         "most of all. They say nothing about days to come.</p>",
         "<h2>The search</h2>",
@@ -96,11 +96,21 @@ def page(study: Calibration, hidden: Hidden | None = None) -> str:
 def hidden_note(study: Calibration, hidden: Hidden | None) -> str:
     """What the hidden days say, or that they were not asked."""
     state = words.hidden_text(study)
-    if hidden is not None:
+    if hidden is not None and of_this_set(study, hidden):
         return f"Hidden days, {state}. {hidden.sentence}"
+    if hidden is not None:
+        return (
+            f"Hidden days, {state}: they were looked at when this study had fewer trials and another choice. What they "
+            "said then says nothing about this set, and they are spent."
+        )
     if state == "nothing":
         return "No days were hidden: there is nothing left to confirm this on but days to come."
     return f"Hidden days: {state}. study.reveal() scores the chosen set on them, once."
+
+
+def of_this_set(study: Calibration, hidden: Hidden) -> bool:
+    """Whether the hidden days were asked about the set that is chosen now."""
+    return hidden.thresholds == study.thresholds.digest()
 
 
 def tested(study: Calibration) -> Table:
@@ -136,11 +146,21 @@ def tested(study: Calibration) -> Table:
         ("profit factor", "profit_factor", ".2f", "gains ÷ losses; 1 is nothing"),
         ("total return", "total_return", "+.1%", "all tested days together"),
         ("max drawdown", "max_drawdown", ".1%", "largest fall of the daily equity"),
-        ("Sharpe ratio", "sharpe", ".2f", "annual, of daily returns; over so few days mostly noise"),
+        ("Sharpe ratio", "sharpe", ".2f", f"annual, of daily returns; {m['n_days']} days say little about a year"),
     ):
         rows.append((label, _plain(m[name], form), "", _plain(m[f"default_{name}"], form), meaning))
     header = ("metric", "chosen fold by fold", "90 % band", "default", "what it means")
     return Table(f"{m['n_days']} tested days, net of costs", header, rows, (1, 2, 3))
+
+
+def standing(study: Calibration) -> str:
+    """What the chosen set is worth as it stands there."""
+    parts = [words.at_the_edge(study)]
+    if study.verdict != "accept":
+        parts.append("The chosen set is not accepted: the defaults stay.")
+    if not study.tables.trades[study.plateau.centre].any():
+        parts.append("It never traded on the days searched: standing aside scored better than what was tried.")
+    return " ".join(filter(None, parts))
 
 
 def tested_text(study: Calibration) -> str:
@@ -172,14 +192,15 @@ def fold_days(study: Calibration) -> Table:
 def fold_results(study: Calibration) -> Table:
     """What was chosen before each fold and what it did there, beside the default."""
     rows = []
+    metric = study.experiment.metric[0]
     for fold, row in enumerate(study.walk_forward.folds.to_dict("records")):
         rows.append(
             (
                 str(fold + 1),
                 str(int(row["set"])),
-                number(row["train_score"], "#.3g"),
-                number(row["test_score"], "#.3g"),
-                number(row["default_score"], "#.3g"),
+                score_text(metric, row["train_score"]),
+                score_text(metric, row["test_score"]),
+                score_text(metric, row["default_score"]),
                 number(row["n_trades"], ",.4g"),
                 percent(row["win_rate"], ".0%"),
                 percent(row["expectancy"], "+.3%"),
@@ -188,6 +209,11 @@ def fold_results(study: Calibration) -> Table:
         )
     header = ("fold", "set", "score before", "test score", "default's", "trades", "win rate", "net a trade", "return")
     return Table("Folds", header, rows, range(9))
+
+
+def score_text(metric: str, score: float) -> str:
+    """A score as text: in per cent where it is a share."""
+    return percent(score, "+.3%") if metric == "expectancy" else number(score, "#.3g")
 
 
 def in_sample(study: Calibration) -> Table:
@@ -199,7 +225,7 @@ def in_sample(study: Calibration) -> Table:
     sign = 1.0 if views.maximized(metric) else -1.0
     means = (sign * plateau.mean_scores[plateau.centre], sign * plateau.mean_scores[plateau.peak])
     scores = [*(float(mean) for mean in means), views.default_score(study, metric)]
-    rows = [(f"mean test {metric} over folds", *(number(score, "#.3g") for score in scores))]
+    rows = [(f"mean test {metric} over folds", *(score_text(metric, score) for score in scores))]
     for label, name, form in (
         ("trades", "n_trades", ",.0f"),
         ("net return of a trade", "expectancy", "+.3%"),
@@ -227,7 +253,7 @@ def folds_text(study: Calibration, metric: str) -> str:
 
 
 def _hidden_section(study: Calibration, hidden: Hidden | None) -> str:
-    if hidden is None:
+    if hidden is None or not of_this_set(study, hidden):
         return ""
     m = hidden.metrics
     rows: list[tuple[str, ...]] = []

@@ -139,10 +139,15 @@ def overview_chart(
             seen |= {label}
             trace.update(xaxis=None, yaxis=None, showlegend=shown, legendgroup=label)
             figure.add_trace(trace, **place)
+        if not panel.data:  # it says why
+            middle = {"x": 0.5, "y": 0.5, "xref": "x domain", "yref": "y domain", "showarrow": False}
+            figure.add_annotation(text=panel.layout.annotations[0].text, **middle, **place)
         _shapes(figure, panel, place)
         for axis, update in (("xaxis", figure.update_xaxes), ("yaxis", figure.update_yaxes)):
             kept = panel.layout[axis]
-            bottom = kept.title.text or (panel.layout.xaxis2.title.text if axis == "xaxis" else None)
+            bottom = kept.title.text or (
+                panel.layout.xaxis2.title.text if axis == "xaxis" and "xaxis2" in panel.layout else None
+            )
             update(title_text=bottom, tickformat=kept.tickformat, type=kept.type, range=kept.range, **place)
     wrapped = "<br>".join(safe(line) for line in textwrap.wrap(sentence, 130))
     figure.add_annotation(
