@@ -44,7 +44,6 @@ def page(study: Calibration, hidden: Hidden | None = None) -> str:
     Every text is escaped and nothing refers to another address. The same study in the same state gives the same text.
     """
     charts = _Charts()
-    metric = study.experiment.metric[0]
     parts = [
         f'<p class="verdict">{escape(study.sentence)}</p>',
         f'<p class="note">{escape(hidden_note(study, hidden))}</p>',
@@ -66,7 +65,7 @@ def page(study: Calibration, hidden: Hidden | None = None) -> str:
         charts.html(study.plot_equity()),
         f'<p class="note">{escape(SEEN)}</p>',
         "<h3>Fold by fold</h3>",
-        f"<p>{escape(folds_text(study, metric))}</p>",
+        f"<p>{escape(folds_text(study))}</p>",
         charts.html(study.plot_folds()),
         _table(*_bare(fold_results(study))),
         "<h2>Plateau against peak</h2>",
@@ -193,6 +192,7 @@ def fold_results(study: Calibration) -> Table:
     """What was chosen before each fold and what it did there, beside the default."""
     rows = []
     metric = study.experiment.metric[0]
+    returns = views.fold_returns(study)
     for fold, row in enumerate(study.walk_forward.folds.to_dict("records")):
         rows.append(
             (
@@ -205,10 +205,21 @@ def fold_results(study: Calibration) -> Table:
                 percent(row["win_rate"], ".0%"),
                 percent(row["expectancy"], "+.3%"),
                 percent(row["total_return"], "+.1%"),
+                percent(returns["default"][fold], "+.1%"),
             )
         )
-    header = ("fold", "set", "score before", "test score", "default's", "trades", "win rate", "net a trade", "return")
-    return Table("Folds", header, rows, range(9))
+    header = (
+        "fold",
+        "set",
+        "score before",
+        "test score",
+        "default's score",
+        "trades",
+        "win rate",
+        "net a trade",
+        "return",
+    )
+    return Table("Folds", (*header, "default's return"), rows, range(10))
 
 
 def score_text(metric: str, score: float) -> str:
@@ -238,17 +249,19 @@ def in_sample(study: Calibration) -> Table:
     return Table("All searched days", ("metric", "chosen", "best trial", "default"), rows, (1, 2, 3))
 
 
-def folds_text(study: Calibration, metric: str) -> str:
-    """How to read the folds."""
-    frame = study.walk_forward.folds
-    better = frame["test_score"] > frame["default_score"]
-    if not views.maximized(metric):
-        better = frame["test_score"] < frame["default_score"]
-    before = "the other days" if study.folds.scheme == "combinatorial" else "the days before"
+def folds_text(study: Calibration) -> str:
+    """How the folds went, and how to read them."""
+    returns = views.fold_returns(study)
+    n, better = len(returns), int((returns["chosen"] > returns["default"]).sum())
+    gained = int((returns["chosen"] > 0).sum())
+    before, folds = "the days before", "folds"
+    if study.folds.scheme == "combinatorial":
+        before, folds = "the other days", "folds, which overlap"
     return (
-        f"Chosen on {before}, the set did better than the default on {int(better.sum())} of {len(frame)} folds. "
-        "The final choice and the best trial had seen these folds: their bars are no test. "
-        f"Scores are shrunk: {PRIOR_TRADES} trades that lose their costs are added to every fold."
+        f"Chosen on {before} and net of costs, the set made money on {gained} of {n} {folds}, and did better than the "
+        f"default on {better}. The final choice and the best trial had seen these folds: their bars are no test. Scores "
+        f"are shrunk: {PRIOR_TRADES} trades that lose their costs are added to every fold, which weighs most on a set "
+        "that trades little. A higher score on many losing trades is no smaller loss."
     )
 
 

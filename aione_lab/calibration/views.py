@@ -85,7 +85,16 @@ def fold_scores(study: Calibration, metric: str) -> tuple[pd.DataFrame, pd.DataF
         scores[name] = list(aim.scores(one, test)[0])
         trades[name] = list((one.trades @ test.T)[0])
     index = pd.Index([f"{i + 1}: {dates_of(study, days)}" for i, days in enumerate(test)], name="Fold: its test days")
+    if study.folds.scheme == "combinatorial":  # several spans each: too long to stand below a bar
+        index = pd.Index([str(i + 1) for i in range(len(test))], name="Fold")
     return pd.DataFrame(scores, index=index), pd.DataFrame(trades, index=index)
+
+
+def fold_returns(study: Calibration) -> pd.DataFrame:
+    """Net return of the equity on each fold's test days: of the set chosen without them, and of the default."""
+    rows = zip(study.walk_forward.rows, study.folds.test, strict=True)
+    pairs = [(study.tables.returns[row][days], study.default_tables.returns[0][days]) for row, days in rows]
+    return pd.DataFrame([[np.prod(1 + one) - 1 for one in pair] for pair in pairs], columns=["chosen", "default"])
 
 
 def dates_of(study: Calibration, days: np.ndarray) -> str:

@@ -60,8 +60,8 @@ def folds_chart(
         figure.add_hline(y=BREAK_EVEN[metric], line=line, row=1, col=1)
     figure.update_yaxes(title_text=f"Test {safe(metric)}", tickformat=form, row=1, col=1)
     figure.update_yaxes(title_text="Trades", row=2, col=1)
-    figure.update_xaxes(type="category", title_text=safe(scores.index.name or "Fold"), row=2, col=1)
-    figure.update_layout(barmode="group", bargap=0.25, margin={"t": 56 if title else 20, "b": 100})
+    figure.update_xaxes(type="category").update_xaxes(title_text=safe(scores.index.name or "Fold"), row=2, col=1)
+    figure.update_layout(barmode="group", bargap=0.25, margin={"t": 56 if title else 40, "b": 100})
     return finish(figure, theme, title, 480)
 
 

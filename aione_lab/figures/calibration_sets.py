@@ -149,7 +149,7 @@ def pareto_chart(
         figure.update_yaxes(title_text=axes[1], tickformat=forms[1])
     else:
         scene = {f"{axis}axis": {"title": {"text": text}} for axis, text in zip("xyz", axes, strict=True)}
-        figure.update_layout(scene=scene)
+        figure.update_layout(scene={**scene, "camera": {"eye": {"x": 1.6, "y": 1.6, "z": 1.1}}})
     return finish(figure, theme, title, 460 if flat else 620).update_layout(margin={"t": 56 if title else 28, "b": 84})
 
 

@@ -147,6 +147,9 @@ def test_equity_and_folds_hold_the_tested_days_and_nothing_of_the_hidden_ones(st
     np.testing.assert_allclose(trades[views.CHOSEN], study.walk_forward.folds["n_trades"])
     np.testing.assert_allclose(scores[views.DEFAULT], study.walk_forward.folds["default_score"])
     np.testing.assert_allclose(scores[views.FINAL], study.plateau.fold_scores[study.plateau.centre])
+    returns = views.fold_returns(study)
+    np.testing.assert_allclose(returns["chosen"], study.walk_forward.folds["total_return"])
+    assert np.prod(1 + returns["default"]) - 1 == pytest.approx(study.out_of_sample["default_total_return"])
     first, last = scores.index[-1].split(": ")[1].split(" to ")
     assert last == str((hidden - pd.Timedelta(days=1)).date())  # both ends are tested days
     assert (pd.Timestamp(last) - pd.Timestamp(first)).days + 1 == study.folds.test[-1].sum()
