@@ -259,9 +259,9 @@ def folds_text(study: Calibration) -> str:
         before, folds = "the other days", "folds, which overlap"
     return (
         f"Chosen on {before} and net of costs, the set made money on {gained} of {n} {folds}, and did better than the "
-        f"default on {better}. The final choice and the best trial had seen these folds: their bars are no test. Scores "
-        f"are shrunk: {PRIOR_TRADES} trades that lose their costs are added to every fold, which weighs most on a set "
-        "that trades little. A higher score on many losing trades is no smaller loss."
+        f"default on {better}. The final choice and the best trial had seen these folds: their bars are no test. "
+        f"Scores are shrunk: {PRIOR_TRADES} trades that lose their costs are added to every fold, which weighs most on "
+        "a set that trades little. A higher score on many losing trades is no smaller loss."
     )
 
 
