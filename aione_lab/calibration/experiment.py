@@ -159,7 +159,12 @@ def plain_json(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace ``path`` by the JSON of ``value``: a reader sees the old file or the new one."""
-    write_whole(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` by ``text``: a reader sees the old file or the new one."""
+    write_whole(path, text.encode())
 
 
 @functools.cache

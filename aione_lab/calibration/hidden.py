@@ -41,6 +41,7 @@ class Hidden:
     spent_by: tuple[str, ...]  # the studies that had
     verdict: str
     sentence: str
+    thresholds: str = ""  # digest of the set that was scored: a study that goes on may choose another
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Hidden:
@@ -51,7 +52,7 @@ class Hidden:
 
     def to_json(self) -> dict[str, Any]:
         """What ``hidden.json`` holds of a symbol."""
-        values = {"symbol": self.symbol, "verdict": self.verdict, "sentence": self.sentence, "fresh": self.fresh}
+        values = {name: getattr(self, name) for name in ("symbol", "verdict", "sentence", "fresh", "thresholds")}
         return values | {"spent_by": list(self.spent_by), "metrics": dict(self.metrics)}
 
 
@@ -61,9 +62,9 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> dict[str, Hid
     start, end = to_ms(made.hidden_from, "hidden_from"), to_ms(made.end, "end")
     if start >= end:
         raise InputError.of("study", study.symbol, "has no hidden span: it was run with hidden=0")
-    if place is not None and (place / FILE).exists():
-        kept = json.loads((place / FILE).read_text(encoding="utf-8"))
-        return {symbol: Hidden.from_json(values) for symbol, values in kept.items()}
+    known = revealed(study)
+    if known and all(one.thresholds == study.thresholds_for(symbol).digest() for symbol, one in known.items()):
+        return known
     if study.lake is None:
         raise InputError.of("study", study.symbol, "was not made from a lake")
     seen: dict[str, tuple[str, ...]] = {}
@@ -73,7 +74,9 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> dict[str, Hid
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         for symbol in made.symbols:
             marks = ledger.spent(symbol, made.interval, start, end)
-            seen[symbol] = tuple(dict.fromkeys(mark.experiment for mark in marks if mark.experiment != place.name))
+            others = dict.fromkeys(mark.experiment for mark in marks if mark.experiment != place.name)
+            # The study itself has seen them too where it has gone on since, and chosen another set.
+            seen[symbol] = (*others, *((place.name,) if symbol in known else ()))
             ledger.spend(symbol, made.interval, start, end, place.name, now)
     found = {}
     for symbol in made.symbols:
@@ -81,7 +84,18 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> dict[str, Hid
         found[symbol] = _score(study, market, (start // DAY_MS, (end - 1) // DAY_MS), seen.get(symbol, ()))
     if place is not None:
         write_json(place / FILE, plain_json({symbol: one.to_json() for symbol, one in found.items()}))
+        from aione_lab.calibration.report import write_report  # with Plotly: only where it is wanted
+
+        write_report(study)
     return found
+
+
+def revealed(study: Calibration) -> dict[str, Hidden]:
+    """What ``reveal`` told before, by symbol; empty where it was not asked, or the study is not on disk."""
+    if study.folder is None or not (study.folder / FILE).exists():
+        return {}
+    kept = json.loads((study.folder / FILE).read_text(encoding="utf-8"))
+    return {symbol: Hidden.from_json(values) for symbol, values in kept.items()}
 
 
 def _score(study: Calibration, market: Market, days: tuple[int, int], spent_by: tuple[str, ...]) -> Hidden:
@@ -90,8 +104,9 @@ def _score(study: Calibration, market: Market, days: tuple[int, int], spent_by: 
     mine = _metrics(market, study.thresholds_for(market.symbol), days, seed)
     theirs = _metrics(market, study.default, days, seed)
     metrics = {"n_days": days[1] - days[0] + 1, **mine, **{f"default_{name}": value for name, value in theirs.items()}}
+    thresholds = study.thresholds_for(market.symbol)
     verdict, sentence = _verdict(study.verdict_for(market.symbol), metrics, spent_by)
-    return Hidden(market.symbol, ReadOnly(metrics), not spent_by, spent_by, verdict, sentence)
+    return Hidden(market.symbol, ReadOnly(metrics), not spent_by, spent_by, verdict, sentence, thresholds.digest())
 
 
 def _metrics(market: Market, thresholds: Thresholds, days: tuple[int, int], seed: int) -> dict[str, Any]:

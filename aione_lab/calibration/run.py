@@ -298,6 +298,9 @@ def _run_in(
     study = replace(judged_by(study, entries), folder=place)
     study.experiment.save(place)
     write_json(place / RESULTS_FILE, {"digest": study.digest, **study.results})
+    from aione_lab.calibration.report import write_report  # with Plotly: a study without a folder needs none
+
+    write_report(study)
     return study
 
 

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
 import pandas as pd
 
+from aione_lab.calibration import words
 from aione_lab.calibration.experiment import Experiment, plain_json
 from aione_lab.calibration.folds import Folds, make_folds
 from aione_lab.calibration.hidden import Hidden, reveal
@@ -38,6 +39,11 @@ from aione_lab.research.overfitting import BacktestOverfitting, DeflatedSharpe, 
 from aione_lab.settings import ReadOnly
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import DAY_MS, to_ms
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from aione_lab.figures.theme import Theme
 
 MOST_SPLITS = 12
 """Blocks of the overfitting test: 924 ways to halve them, and a tenth of the time of the 12,870 of 16 blocks."""
@@ -264,6 +270,59 @@ class Calibration:
             ],
         }
         return ReadOnly(plain_json(values))
+
+    def plot(self, theme: Theme = "light") -> go.Figure:
+        """The study on one page: verdict, tested days, folds, plateau, importance and search."""
+        return _views().overview(self, theme)
+
+    def plot_importance(self, metric: str | None = None, theme: Theme = "light") -> go.Figure:
+        """Share of the variation of ``metric`` (None: the first) that each threshold explains, among the sets tried."""
+        return _views().importance(self, metric, theme)
+
+    def plot_history(self, metric: str | None = None, theme: Theme = "light") -> go.Figure:
+        """Score of every trial in order, and the best so far."""
+        return _views().history(self, metric, theme)
+
+    def plot_slices(self, metric: str | None = None, theme: Theme = "light") -> go.Figure:
+        """Score against each threshold, peak and plateau marked."""
+        return _views().slices(self, metric, theme)
+
+    def plot_parallel(self, metric: str | None = None, theme: Theme = "light") -> go.Figure:
+        """Every set as a line across its thresholds and its score."""
+        return _views().parallel(self, metric, theme)
+
+    def plot_pareto(self, theme: Theme = "light") -> go.Figure:
+        """Sets by two or three metrics with their Pareto front; InputError for a study of one metric, or of more."""
+        return _views().pareto(self, theme)
+
+    def plot_heatmap(self, x: str, y: str, metric: str | None = None, theme: Theme = "light") -> go.Figure:
+        """Mean score of the sets by two thresholds; InputError for one that was not searched."""
+        return _views().heatmap(self, x, y, metric, theme)
+
+    def plot_folds(self, metric: str | None = None, theme: Theme = "light") -> go.Figure:
+        """Score and trades on each fold's test days: chosen before it, final choice, best trial and default."""
+        return _views().folds(self, metric, theme)
+
+    def plot_equity(self, theme: Theme = "light") -> go.Figure:
+        """Equity of the tested days, chosen fold by fold, beside the default's; nothing of the hidden days."""
+        return _views().equity(self, theme)
+
+    def __repr__(self) -> str:
+        n = len(self.optuna_study.get_trials(deepcopy=False))
+        return f"Calibration({self.symbol} {self.experiment.interval}, {n} trials, {self.verdict})"
+
+    def __str__(self) -> str:
+        return words.as_text(self)
+
+    def _repr_html_(self) -> str:
+        return words.as_html(self)
+
+
+def _views() -> Any:
+    """The module of figures, loaded with Plotly when the first one is drawn."""
+    from aione_lab.calibration import views
+
+    return views
 
 
 def days_of(tables: DayTables, row: int) -> Days:

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from aione_lab import __version__
 
 STYLE = """
 :root { color-scheme: light }
@@ -43,6 +46,19 @@ CONFIG = {
     "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
     "showSendToCloud": False,  # plotly.js has a button that uploads the chart
 }
+
+
+def page_html(title: str, note: str, body: str) -> str:
+    """A whole page that opens without a network; ``body`` is HTML, ``title`` and ``note`` are text."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{STYLE}</style>\n<script>{get_plotlyjs()}</script></head>\n<body>"
+        f"<h1>{escape(title)}</h1>"
+        f'<p class="soft">aione-lab {escape(__version__)}. Research on past candles; no advice. {escape(note)}</p>'
+        f"{body}</body></html>\n"
+    )
 
 
 class Charts:

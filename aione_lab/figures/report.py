@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 
-from aione_lab import __version__
 from aione_lab.backtest.summary import (
     FEW_TRADES,
     costs_text,
@@ -30,7 +28,7 @@ from aione_lab.backtest.summary import (
 )
 from aione_lab.engine.records import RECOMMENDATIONS
 from aione_lab.figures.baseline import random_entries_chart
-from aione_lab.figures.page import POLICY, STYLE, Charts, table
+from aione_lab.figures.page import Charts, page_html, table
 from aione_lab.figures.performance import equity_chart, trades_chart
 from aione_lab.figures.portfolio_section import PortfolioSection, portfolio_html
 from aione_lab.figures.result import result_chart
@@ -87,16 +85,11 @@ def report_html(sections: Sequence[Section], title: str, portfolio: PortfolioSec
     account = "" if portfolio is None else portfolio_html(portfolio, charts)
     body = "".join(_section(section, charts, f"symbol-{place}") for place, section in enumerate(sections))
     words = "".join(f"<dt>{escape(word)}</dt><dd>{escape(meaning)}</dd>" for word, meaning in WORDS)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style>\n<script>{get_plotlyjs()}</script></head>\n<body>"
-        f"<h1>{escape(title)}</h1>"
-        f'<p class="soft">aione-lab {escape(__version__)}. Research on past candles; no advice. '
-        "Trades are net of the costs stated; moves after a trigger are before costs where it says so.</p>"
+    return page_html(
+        title,
+        "Trades are net of the costs stated; moves after a trigger are before costs where it says so.",
         f"<details><summary>Words used here</summary><dl>{words}</dl></details>"
-        f"{account}{_overview(sections, 'h3' if portfolio is None else 'h2')}{body}</body></html>\n"
+        f"{account}{_overview(sections, 'h3' if portfolio is None else 'h2')}{body}",
     )
 
 
