@@ -344,7 +344,7 @@ def _luck(study: Calibration, charts: Charts) -> list[str]:
 def _provenance(study: Calibration) -> str:
     made = study.experiment
     rows = [
-        ("data", made.data),
+        *((f"data of {symbol}", digest) for symbol, digest in made.data.items()),
         ("rules (spec, settings, costs)", made.rules),
         ("code", made.code),
         ("ledger", study.ledger.digest),

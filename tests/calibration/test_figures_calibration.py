@@ -282,7 +282,7 @@ def test_the_report_lies_beside_the_results_and_is_the_same_again(study: Calibra
         "not looked at by this study",
         "What this does not exclude",
         f"{study.ledger.n_trials:,} distinct trials",
-        study.experiment.data,
+        *study.experiment.data.values(),
         study.digest,
     ):
         assert said in shown.text
@@ -297,12 +297,13 @@ def test_the_report_tells_what_the_hidden_days_said_of_this_set_only(study: Cali
     for name in ("experiment.json", "results.json"):
         (tmp_path / name).write_bytes((study.folder / name).read_bytes())
     copy = dataclasses.replace(study, folder=tmp_path)
-    hidden = copy.reveal()
-    assert revealed(copy) == hidden and hidden.thresholds == study.thresholds.digest()
+    hidden = copy.reveal()[study.symbol]
+    assert revealed(copy) == {study.symbol: hidden} and hidden.thresholds == study.thresholds.digest()
     shown = Page((tmp_path / FILE).read_text(encoding="utf-8")).text
-    assert hidden.sentence in shown and "not looked at" not in shown and "The 6 hidden days" in shown
+    assert hidden.sentence in shown and "not looked at" not in shown and f"The 6 hidden days of {study.symbol}" in shown
     kept = json.loads((tmp_path / "hidden.json").read_text(encoding="utf-8"))
-    write_json(tmp_path / "hidden.json", {**kept, "thresholds": "of another set"})
+    other = {study.symbol: {**kept[study.symbol], "thresholds": "of another set"}}
+    write_json(tmp_path / "hidden.json", other)
     shown = Page(page(copy, revealed(copy))).text
     assert hidden.sentence not in shown and "nothing about this set" in shown
 
