@@ -101,20 +101,18 @@ def open_storage(where: str) -> BaseStorage:
         return RDBStorage(where)
     except (SQLAlchemyError, ImportError, optuna.exceptions.OptunaError) as error:
         why = str(getattr(error, "orig", None) or error).partition("\n")[0]
-        raise InputError.of("storage", _without_password(where), f"cannot be used ({why})") from None
+        shown = sqlalchemy.make_url(where).set(password=None, query={}).render_as_string()  # a query may hold one too
+        raise InputError.of("storage", shown, f"cannot be used ({why})") from None
 
 
 def check_storage(storage: Any) -> None:
-    """InputError for what is no database's URL."""
+    """InputError for what is no URL of a database that answers."""
     try:
         sqlalchemy.make_url(storage)
     except (SQLAlchemyError, TypeError, ValueError):
         shown = "…" if isinstance(storage, str) else storage  # it may hold a password
         raise InputError.of("storage", shown, "must be a URL like postgresql://user:password@host/database") from None
-
-
-def _without_password(url: str) -> str:
-    return sqlalchemy.make_url(url).render_as_string(hide_password=True)
+    open_storage(storage)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

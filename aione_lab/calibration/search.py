@@ -67,12 +67,12 @@ def run_search(
     study = optuna.create_study(directions=[one.direction for one in objectives])
     for first in range(0, len(proposed), BATCH):
         part = proposed[first : first + BATCH]
-        for trial, scored in zip(part, score([trial.params for trial in part]), strict=True):
+        for old, scored in zip(part, score([one.params for one in part]), strict=True):
             study.add_trial(
                 optuna.trial.create_trial(
                     values=scored.values,
-                    params=trial.params,
-                    distributions=trial.distributions,
+                    params=old.params,
+                    distributions=old.distributions,
                     user_attrs=dict(scored.attributes),
                 )
             )

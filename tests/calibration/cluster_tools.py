@@ -35,7 +35,15 @@ class Cluster:
         self.processes: list[subprocess.Popen[bytes]] = []
         told = folder / "scheduler.json"
         self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(told)
+            "scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--dashboard-address",
+            "127.0.0.1:0",
+            "--scheduler-file",
+            str(told),
         )
         until = time.monotonic() + PATIENCE
         while not told.exists() or not told.read_text():
