@@ -109,7 +109,7 @@ async def _converse(
         await asyncio.wait({ended}, timeout=GRACE_S)
     outcome = listening.result() if listening.done() else None
     if outcome is None:
-        raise JobFailed(f"its process {_how_ended(ended.result() if ended.done() else None)} without an outcome")
+        raise JobFailed(f"its process {how_ended(ended.result() if ended.done() else None)} without an outcome")
     return outcome
 
 
@@ -143,7 +143,8 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _how_ended(code: int | None) -> str:
+def how_ended(code: int | None) -> str:
+    """How a process ended, for a sentence that begins with it."""
     if code is None:
         return "closed its pipe"
     if code >= 0:

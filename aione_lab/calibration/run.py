@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optuna
 from filelock import FileLock, Timeout
@@ -26,7 +28,7 @@ from aione_lab.calibration.markets import REFERENCE
 from aione_lab.calibration.objective import objectives
 from aione_lab.calibration.search import Report
 from aione_lab.calibration.space import Fields, Space
-from aione_lab.calibration.study import Calibration, judged_by, own_entries, run_study
+from aione_lab.calibration.study import Calibration, experiment_folds, judged_by, own_entries, run_study
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import MIN_TRADES
 from aione_lab.engine.params import check_kind
@@ -38,6 +40,9 @@ from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.classes import thresholds_for
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import DAY_MS, interval_ms, iso, parse_symbol, to_ms
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 EXPERIMENTS = "experiments"
 STUDY_FILE = "study.sqlite3"
@@ -235,25 +240,36 @@ def run_experiment(
     """
     if experiment.own and spec is None:
         raise InputError.of("experiment", list(experiment.own), "has own triggers or factors: give the spec= with them")
-    with progress_reporter(progress, f"calibrating {experiment.title}") as tell:
+    if storage is not None and cluster is None:
+        raise InputError.of("storage", "…", "is for a study on a cluster: give cluster= too")
+    if folder is None and cluster is not None:
+        raise InputError.of("folder", folder, "a study on a cluster needs a folder")
+    experiment_folds(experiment)  # too short a span is refused before anything is made
+    searched = 0
+    with progress_reporter(progress, f"calibrating {experiment.title}") as tell, contextlib.ExitStack() as stack:
 
         def report(done: int, total: int) -> None:
+            nonlocal searched
+            searched = done
             tell("trials", done, total)
 
         if folder is None:
-            if cluster is not None:
-                raise InputError.of("folder", folder, "a study on a cluster needs a folder")
             return run_study(experiment, lake, spec=spec, report=report)
         root = Path(folder)
         place = root / (default_name(experiment) if name is None else check_name(name))
+        share = None if cluster is None else _share(cluster, storage, stack)
+        new = not place.exists()
         place.mkdir(parents=True, exist_ok=True)
         lock = FileLock(place / ".lock", timeout=0)
         try:
             with lock:
-                share = None if cluster is None else Share(cluster, storage)
                 return _run_in(place, experiment, lake, Ledger(root), spec, report, share)
         except Timeout:
             raise InputError.of("name", place.name, f"is being calibrated by another process ({place})") from None
+        except (InputError, LakeError):
+            if new and not searched:  # refused: nothing of it stays
+                shutil.rmtree(place)
+            raise
 
 
 def default_name(experiment: Experiment) -> str:
@@ -265,8 +281,17 @@ def default_name(experiment: Experiment) -> str:
 class Share(NamedTuple):
     """The cluster that runs a study's trials, and the database they share (None: a journal in the folder)."""
 
-    cluster: Any
+    client: Client
     storage: str | None
+
+
+def _share(cluster: Any, storage: str | None, stack: contextlib.ExitStack) -> Share:
+    """Connected for as long as ``stack`` lasts."""
+    from aione_lab.calibration.cluster import check_storage, connected
+
+    if storage is not None:
+        check_storage(storage)
+    return Share(stack.enter_context(connected(cluster)), storage)
 
 
 def _run_in(
@@ -285,7 +310,7 @@ def _run_in(
         if share is not None:
             from aione_lab.calibration.cluster import run_trials
 
-            run_trials(share.cluster, experiment, lake, place, store, storage=share.storage, spec=spec, report=report)
+            run_trials(share.client, experiment, lake, place, store, storage=share.storage, spec=spec, report=report)
         study = run_study(experiment, lake, spec=spec, store=store, report=report, known=known)
     finally:
         store.close()
@@ -368,13 +393,23 @@ def repeat(
         raise InputError.of("path", str(path), f"has no {RESULTS_FILE} beside it to compare with")
     digest = json.loads(results.read_text(encoding="utf-8"))["digest"]
     made = before.replace(code=code_fingerprint(), versions=versions(), data={})
-    if made.cluster:  # what its workers proposed is kept, scored and judged again
-        store = TrialStore(path.with_name(STUDY_FILE), made.title, [one.direction for one in objectives(made.metric)])
-        try:
-            study = run_study(made, lake, spec=spec, store=store)
-        finally:
-            store.close()
+    if made.cluster:  # what its workers proposed is scored and judged again
+        with progress_reporter(progress, f"calibrating {made.title}") as tell:
+            tell("trials", 0, made.n_trials)
+            study = run_study(made, lake, spec=spec, proposed=_proposed(path.with_name(STUDY_FILE), made))
+            tell("trials", made.n_trials, made.n_trials)
     else:
         study = run_experiment(made, lake, folder=None, spec=spec, progress=progress)
     study = judged_by(study, _read_entries(path.with_name(LEDGER_FILE)))
     return Repeated(study, study.digest == digest, tuple(before.differences(study.experiment)))
+
+
+def _proposed(path: Path, experiment: Experiment) -> list[optuna.trial.FrozenTrial]:
+    """The trials of a study's database."""
+    if not path.exists():
+        raise InputError.of("path", str(path), "is missing: a study of a cluster cannot be searched again without it")
+    store = TrialStore(path, experiment.title, [one.direction for one in objectives(experiment.metric)])
+    try:
+        return store.trials()
+    finally:
+        store.close()

@@ -56,13 +56,26 @@ def run_search(
     seed: int = 0,
     store: TrialStore | None = None,
     report: Report | None = None,
+    proposed: Sequence[optuna.trial.FrozenTrial] = (),
 ) -> optuna.Study:
     """Run until there are ``n_trials`` trials and return them as an Optuna study in memory.
 
     Trials already in ``store`` are taken as they are and only scored again, for what the caller keeps of them; a
-    score that differs from the stored one means other data or other code and raises InputError.
+    score that differs from the stored one means other data or other code and raises InputError. The parameters of
+    ``proposed`` trials are scored instead of asking a sampler, for as many as there are.
     """
     study = optuna.create_study(directions=[one.direction for one in objectives])
+    for first in range(0, len(proposed), BATCH):
+        part = proposed[first : first + BATCH]
+        for old, scored in zip(part, score([one.params for one in part]), strict=True):
+            study.add_trial(
+                optuna.trial.create_trial(
+                    values=scored.values,
+                    params=old.params,
+                    distributions=old.distributions,
+                    user_attrs=dict(scored.attributes),
+                )
+            )
     if store is not None and (done := store.trials()[:n_trials]):
         _check_same(done, score([trial.params for trial in done]))
         study.add_trials(done)

@@ -338,11 +338,13 @@ def run_study(
     store: TrialStore | None = None,
     report: Report | None = None,
     known: Mapping[str, str] | None = None,
+    proposed: Sequence[optuna.trial.FrozenTrial] = (),
 ) -> Calibration:
     """Search, choose and judge one experiment, by the study's own trials; nothing is written but trials to ``store``.
 
-    ``judged_by`` takes in a ledger. ``known``: fingerprints that the data must have. Several symbols are one portfolio
-    of equal shares, and each of them a ``Member``.
+    ``judged_by`` takes in a ledger. ``known``: fingerprints that the data must have; ``proposed``:
+    trials to score again instead of searching. Several symbols are one portfolio of equal shares, and each of them a
+    ``Member``.
     """
     spec = experiment.spec if spec is None else spec
     folds = experiment_folds(experiment)
@@ -362,6 +364,7 @@ def run_study(
             seed=experiment.seed,
             store=store,
             report=report,
+            proposed=proposed,
         )
         scored = scorer.scored
         default = markets.measure_apart([experiment.default])
