@@ -31,6 +31,9 @@ LOOK_BACK_DAYS = 1
 """What a signal looks back on: its windows of up to a day. The 7-day mean and the 30-day levels are context that
 changes slowly; purging by them would leave nothing of a quarter."""
 
+MOST_FOLDS = 1_000
+"""Choices of groups in a combinatorial scheme; their number explodes, and they are correlated all the more."""
+
 LEAST_GROUP = 3  # days: a group shorter than its purged edges would judge nothing
 
 
@@ -105,6 +108,9 @@ def make_folds(
         )
     if not walks:
         n_test = whole("n_test", n_test, 1, n_folds - 1)
+        if math.comb(n_folds, n_test) > MOST_FOLDS:
+            count = math.comb(n_folds, n_test)
+            raise InputError.of("n_test", n_test, f"{count:,} choices of {n_folds} groups are more than {MOST_FOLDS:,}")
     groups = np.arange(n_days) * n_groups // n_days
     if walks:
         tested: list[tuple[int, ...]] = [(group,) for group in range(FIRST_TRAIN, n_groups)]
@@ -120,7 +126,11 @@ def make_folds(
                 allowed &= groups >= chosen[0] - FIRST_TRAIN
         train[i] = allowed & ~_near(test[i], purge, purge + embargo)
     if not train.any(axis=1).all():
-        raise InputError.of("embargo_days", embargo, "nothing is left to choose on")
+        raise InputError.of(
+            "embargo_days",
+            embargo,
+            "nothing is left to choose on; a longer span or fewer groups tested at a time leave more",
+        )
     return Folds(scheme, first_day, groups, train, test, purge, embargo)
 
 
