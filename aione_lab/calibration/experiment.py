@@ -9,9 +9,12 @@ import json
 import os
 import platform
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from filelock import FileLock, Timeout
 from pydantic import AfterValidator, Field
 
 import aione_lab
@@ -108,7 +111,7 @@ class Experiment(Config):
     def differences(self, other: Experiment) -> list[str]:
         """What distinguishes ``other``, in words: fields of the design, data, code, versions."""
         mine, theirs = self.design, other.design
-        found = [f"{name}: {mine[name]} became {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        found = _differences("", mine, theirs)
         if self.n_trials != other.n_trials:
             found.append(f"n_trials: {self.n_trials} became {other.n_trials}")
         if self.data != other.data:
@@ -122,6 +125,18 @@ class Experiment(Config):
         return found
 
 
+def _differences(prefix: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What distinguishes two designs, down to the single setting."""
+    found = []
+    for name in sorted({*mine, *theirs}):
+        a, b = mine.get(name), theirs.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += _differences(f"{prefix}{name}.", a, b)
+        elif a != b:
+            found.append(f"{prefix}{name}: {a} became {b}")
+    return found
+
+
 def check_name(name: Any) -> str:
     """A name that is safe as a folder's."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
@@ -129,6 +144,26 @@ def check_name(name: Any) -> str:
             "name", name, "must be up to 100 of letters, digits, '.', '_' and '-', a letter or digit first"
         )
     return name
+
+
+@contextmanager
+def held(place: Path) -> Iterator[None]:
+    """Hold the folder of an experiment against other processes, and clear away what killed ones left half-written.
+
+    InputError where another process has it.
+    """
+    lock = FileLock(place / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError.of("name", place.name, f"is being worked on by another process ({place})") from None
+    try:
+        for pattern in ("*.[0-9]*.new", "*.[0-9]*.new-journal"):
+            for path in place.glob(pattern):
+                path.unlink()
+        yield
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -140,6 +175,17 @@ def write_json(path: Path, value: Any) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(new, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What ``write_json`` wrote; InputError where it is not there or broken."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError.of("path", str(path), f"cannot be read ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError.of("path", str(path), "must hold one JSON object")
+    return values
 
 
 @functools.cache

@@ -14,7 +14,7 @@ import numpy as np
 from aione_lab.backtest.baseline import random_entries
 from aione_lab.backtest.metrics import mean_interval
 from aione_lab.calibration.data import Frames, fingerprint_bars
-from aione_lab.calibration.experiment import write_json
+from aione_lab.calibration.experiment import held, write_json
 from aione_lab.calibration.ledger import Ledger
 from aione_lab.calibration.objective import trade_returns
 from aione_lab.calibration.out_of_sample import LEVEL, N_RANDOM
@@ -75,16 +75,16 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> Hidden:
         return Hidden.from_json(json.loads((place / FILE).read_text(encoding="utf-8")))
     if study.lake is None:
         raise InputError.of("study", made.symbol, "was not made from a lake")
-    spent_by: tuple[str, ...] = ()
-    if place is not None:
+    spec = made.spec if spec is None else spec
+    if place is None:
+        return score_hidden(study, start, end, (), spec)
+    with held(place):
         # Marked before it is looked at: who is killed between the two has still looked.
-        ledger = Ledger(place.parent)
-        marks = ledger.spent(made.symbol, made.interval, start, end)
-        spent_by = tuple(dict.fromkeys(mark.experiment for mark in marks if mark.experiment != place.name))
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        ledger.spend(made.symbol, made.interval, start, end, place.name, now)
-    hidden = score_hidden(study, start, end, spent_by, made.spec if spec is None else spec)
-    if place is not None:
+        choice = study.thresholds.digest()
+        marks = Ledger(place.parent).spend(made.symbol, made.interval, start, end, place.name, choice, now)
+        spent_by = tuple(dict.fromkeys(mark.experiment for mark in marks))
+        hidden = score_hidden(study, start, end, spent_by, spec)
         write_json(place / FILE, hidden.to_json())
     return hidden
 
