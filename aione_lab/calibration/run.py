@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import optuna
-from filelock import FileLock, Timeout
 
 from aione_lab.calibration.data import REFERENCE
 from aione_lab.calibration.experiment import (
@@ -20,18 +22,23 @@ from aione_lab.calibration.experiment import (
     FoldPlan,
     check_name,
     code_fingerprint,
+    held,
+    read_json,
     versions,
     write_json,
 )
+from aione_lab.calibration.folds import SCHEMES
+from aione_lab.calibration.hidden import FILE as HIDDEN_FILE
 from aione_lab.calibration.ledger import Entries, Ledger
 from aione_lab.calibration.objective import objectives
+from aione_lab.calibration.plateau import FEWEST_NEIGHBOURS
 from aione_lab.calibration.space import Fields, Space
-from aione_lab.calibration.study import Calibration, daily_sharpes, judged_by, study_symbol
+from aione_lab.calibration.study import Calibration, daily_sharpes, experiment_folds, judged_by, study_symbol
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import MIN_TRADES
 from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
-from aione_lab.errors import InputError, LakeError
+from aione_lab.errors import AioneError, InputError, LakeError
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
 from aione_lab.lake.store import Lake
 from aione_lab.settings import Costs, Settings
@@ -145,6 +152,8 @@ def plan(
     spec = FeatureSpec() if spec is None else spec
     check_kind("spec", spec, FeatureSpec)
     base = thresholds_for(symbol) if base is None else base
+    if isinstance(folds, str) and folds not in SCHEMES:
+        raise InputError.unknown("folds", folds, SCHEMES)
     folds = FoldPlan() if folds is None else FoldPlan(scheme=folds) if isinstance(folds, str) else folds
     check_kind("folds", folds, FoldPlan)
     step = interval_ms(interval)
@@ -154,15 +163,16 @@ def plan(
     first = there[0] if start is None else max(there[0], to_ms(start, "start"))
     last = there[1] + step if end is None else min(there[1] + step, to_ms(end, "end"))
     if first >= last:
+        argument, value = ("end", end) if start is None else ("start", start)
         raise InputError.of(
-            "start", start, f"the lake's {interval} candles of {symbol} go from {iso(there[0])} to {iso(there[1])}"
+            argument, value, f"the lake's {interval} candles of {symbol} go from {iso(there[0])} to {iso(there[1])}"
         )
     if reference is not None:
         reference = parse_symbol(reference, "reference")
         if reference == symbol or lake.span(reference, interval) is None:
             reference = None
     days = last // DAY_MS - first // DAY_MS
-    hidden = min(last, (last // DAY_MS - int(round(days * folds.hidden))) * DAY_MS) if folds.hidden else last
+    hidden = min(last, (last // DAY_MS - max(1, round(days * folds.hidden))) * DAY_MS) if folds.hidden else last
     own = (*(one.name for one in spec.triggers), *(one.name for one in spec.factors))
     return Experiment(
         symbol=symbol,
@@ -201,6 +211,14 @@ def run_experiment(
     """
     if experiment.own and spec is None:
         raise InputError.of("experiment", list(experiment.own), "has own triggers or factors: give the spec= with them")
+    if not (callable(progress) or progress is None or isinstance(progress, bool)):
+        raise InputError.of("progress", progress, "must be a callback, False for none or None for a bar")
+    experiment_folds(experiment)  # too short a span is refused before anything is made
+    space = Space.of(experiment.space, base=experiment.default, spec=spec)
+    if space.size <= FEWEST_NEIGHBOURS:
+        raise InputError.of(
+            "space", list(space.ranges), f"holds {space.size} sets, at least {FEWEST_NEIGHBOURS + 1} are needed"
+        )
     with progress_reporter(progress, f"calibrating {experiment.symbol}") as tell:
 
         def report(done: int, total: int) -> None:
@@ -209,15 +227,21 @@ def run_experiment(
         if folder is None:
             study, _ = study_symbol(experiment, lake, spec=spec, report=report)
             return study
-        root = Path(folder)
-        place = root / (default_name(experiment) if name is None else check_name(name))
-        place.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place / ".lock", timeout=0)
+        if not isinstance(folder, str | os.PathLike):
+            raise InputError.of("folder", folder, "must be the path of a folder, or None")
+        place = Path(folder) / (default_name(experiment) if name is None else check_name(name))
         try:
-            with lock:
-                return _run_in(place, experiment, lake, Ledger(root), spec, report)
-        except Timeout:
-            raise InputError.of("name", place.name, f"is being calibrated by another process ({place})") from None
+            place.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise InputError.of("folder", str(folder), f"cannot be used ({error})") from None
+        with held(place):
+            new = not (place / FILE).exists()
+            try:
+                return _run_in(place, experiment, lake, Ledger(place.parent), spec, report)
+            except AioneError:
+                if new:  # refused: nothing of it stays
+                    shutil.rmtree(place)
+                raise
 
 
 def default_name(experiment: Experiment) -> str:
@@ -270,17 +294,26 @@ def _settle(place: Path, experiment: Experiment) -> Experiment | None:
         return None
     before = Experiment.load(place / FILE)
     if before.design != experiment.design:
-        names = [one for one in before.differences(experiment) if one.split(":")[0] in before.design]
+        names = [one for one in before.differences(experiment) if re.split("[.:]", one)[0] in before.design]
         raise InputError.of("name", place.name, f"holds another study ({'; '.join(names)}); take another name")
+    if experiment.n_trials != before.n_trials and (place / HIDDEN_FILE).exists():
+        raise InputError.of(
+            "n_trials",
+            experiment.n_trials,
+            f"the hidden span of {place} was revealed after {before.n_trials} trials; take another name",
+        )
     if experiment.n_trials < before.n_trials:
         raise InputError.of("n_trials", experiment.n_trials, f"the study in {place} has {before.n_trials} already")
     return before
 
 
 def _read_entries(path: Path) -> Entries:
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    names, sharpes = zip(*kept["trials"], strict=True) if kept["trials"] else ((), ())
-    return Entries(kept["last"], tuple(names), np.array(sharpes, np.float64))
+    kept = read_json(path)
+    try:
+        names, sharpes = zip(*kept["trials"], strict=True) if kept["trials"] else ((), ())
+        return Entries(int(kept["last"]), tuple(names), np.array(sharpes, np.float64))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError.of("path", str(path), f"holds no state of the ledger ({error!r})") from None
 
 
 @dataclass(frozen=True)
@@ -309,13 +342,17 @@ def repeat(
     ``path``: an ``experiment.json`` with its ``results.json`` and ``ledger.json`` beside it. Judged against the state
     of the ledger that the experiment pinned. Raises InputError where the results are missing: run it first.
     """
+    check_kind("lake", lake, Lake)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError.of("path", path, f"must be an experiment's folder or its {FILE}")
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     before = Experiment.load(path)
     results = path.with_name(RESULTS_FILE)
     if not results.exists():
         raise InputError.of("path", str(path), f"has no {RESULTS_FILE} beside it to compare with")
-    digest = json.loads(results.read_text(encoding="utf-8"))["digest"]
+    digest = read_json(results).get("digest")
+    pinned = _read_entries(path.with_name(LEDGER_FILE))
     made = before.replace(code=code_fingerprint(), versions=versions(), data="")
     study = run_experiment(made, lake, folder=None, spec=spec, progress=progress)
-    study = judged_by(study, _read_entries(path.with_name(LEDGER_FILE)))
+    study = judged_by(study, pinned)
     return Repeated(study, study.digest == digest, tuple(before.differences(study.experiment)))

@@ -21,16 +21,17 @@ from aione_lab.calibration.data import Frames, fingerprint_bars
 from aione_lab.calibration.experiment import Experiment
 from aione_lab.calibration.folds import Folds, make_folds
 from aione_lab.calibration.hidden import Hidden, reveal
-from aione_lab.calibration.ledger import Entries
+from aione_lab.calibration.ledger import Entries, trial_name
 from aione_lab.calibration.objective import DayTables, objectives
 from aione_lab.calibration.out_of_sample import Days, OutOfSample, summary_of, walk
-from aione_lab.calibration.plateau import Plateau, choose_plateau
+from aione_lab.calibration.plateau import FEWEST_NEIGHBOURS, Plateau, choose_plateau
 from aione_lab.calibration.scoring import Scorer
 from aione_lab.calibration.search import Report, run_search
 from aione_lab.calibration.space import Space
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import Verdict, judge
 from aione_lab.engine.spec import FeatureSpec
+from aione_lab.errors import InputError
 from aione_lab.lake.store import Lake
 from aione_lab.research.overfitting import BacktestOverfitting, DeflatedSharpe, deflated_sharpe, effective_trials, pbo
 from aione_lab.settings import ReadOnly
@@ -144,7 +145,9 @@ class Calibration:
     def digest(self) -> str:
         """Sha256 of every trial and of the judgement: equal for an equal study, wherever it is run."""
         trials = [[t.number, t.params, t.values, t.user_attrs] for t in self.optuna_study.get_trials(deepcopy=False)]
-        text = json.dumps([trials, self.results], sort_keys=True)
+        # A row's number in the ledger says who else came by in the meantime, and nothing of the study.
+        ledger = {name: value for name, value in self.results["ledger"].items() if name != "last"}
+        text = json.dumps([trials, {**self.results, "ledger": ledger}], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -232,14 +235,20 @@ def study_symbol(
         report=report,
     )
     default = scorer.tables_of([experiment.default])
+    if len(scorer.sets) <= FEWEST_NEIGHBOURS:
+        raise InputError.of(
+            "space", list(space.ranges), f"only {len(scorer.sets)} distinct sets came up: widen it or ask more trials"
+        )
     plateau = choose_plateau(scorer.frame, aims[0].better(aims[0].scores(scorer.tables, folds.test)), scorer.ranges)
 
     def replayed(thresholds: Thresholds, days: np.ndarray) -> Any:
         inside = folds.first_day + np.flatnonzero(days)
         return frames.replay_days(thresholds, int(inside[0]), int(inside[-1]))
 
+    data = fingerprint_bars(prepared.bars)
+    names = tuple(trial_name(data, experiment.rules, one.digest()) for one in scorer.sets)
     found = Calibration(
-        experiment=experiment.replace(data=fingerprint_bars(prepared.bars)),
+        experiment=experiment.replace(data=data),
         folds=folds,
         optuna_study=study,
         sets=tuple(scorer.sets),
@@ -250,7 +259,7 @@ def study_symbol(
         deflated=None,
         n_effective=_effective(scorer.tables.returns),
         overfitting=_overfitting(scorer.tables),
-        ledger=Entries(0, tuple(one.digest() for one in scorer.sets), daily_sharpes(scorer.tables.returns)),
+        ledger=Entries(0, names, daily_sharpes(scorer.tables.returns)),
         judged=Verdict("not enough trades", (), ""),
         lake=lake,
     )
