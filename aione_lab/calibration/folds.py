@@ -19,6 +19,7 @@ import pandas as pd
 
 from aione_lab.errors import InputError
 from aione_lab.research.arguments import whole
+from aione_lab.research.overfitting import FEWEST_RETURNS
 from aione_lab.units import DAY_MS, MINUTE_MS
 
 Scheme = Literal["anchored", "rolling", "combinatorial"]
@@ -99,7 +100,7 @@ def make_folds(
     purge = LOOK_BACK_DAYS + math.ceil(max_holding_minutes * MINUTE_MS / DAY_MS)
     walks = scheme != "combinatorial"
     n_groups = n_folds + FIRST_TRAIN if walks else n_folds
-    least = n_groups * max(LEAST_GROUP, purge + 1)
+    least = max(n_groups * max(LEAST_GROUP, purge + 1), FEWEST_RETURNS)
     if n_days < least:
         raise InputError.of(
             "n_folds",
@@ -129,7 +130,7 @@ def make_folds(
         raise InputError.of(
             "embargo_days",
             embargo,
-            "nothing is left to choose on; a longer span or fewer groups tested at a time leave more",
+            "leaves nothing to choose on; a longer span or fewer groups tested at once leave more",
         )
     return Folds(scheme, first_day, groups, train, test, purge, embargo)
 
