@@ -1,4 +1,4 @@
-"""Scoring and search: one replay a set, values as a plain replay gives them, and a resumed study is the unbroken one."""
+"""Scoring and search: one replay a set, worth what a plain replay gives, and a resumed study is the unbroken one."""
 
 from __future__ import annotations
 

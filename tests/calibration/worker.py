@@ -38,7 +38,7 @@ def die_at(where: str, count: int) -> None:
     if where == "COMMIT":
         sqlalchemy.event.listen(Engine, "commit", lambda connection: counted("COMMIT"))
     else:
-        sqlalchemy.event.listen(Engine, "before_cursor_execute", lambda c, cursor, text, *rest: counted(text))
+        sqlalchemy.event.listen(Engine, "before_cursor_execute", lambda c, cursor, text, *rest: counted(text.strip()))
 
 
 def main() -> None:
