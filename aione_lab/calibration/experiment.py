@@ -21,6 +21,7 @@ import aione_lab
 from aione_lab.calibration.objective import objectives
 from aione_lab.calibration.search import SAMPLERS
 from aione_lab.calibration.verdict import MIN_TRADES
+from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.settings import Config, Costs, Settings
@@ -104,6 +105,21 @@ class Experiment(Config):
         text = json.dumps([self.spec.digest(), self.own, self.settings.digest(), self.costs.digest()])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def whole_spec(self, spec: FeatureSpec | None) -> FeatureSpec:
+        """The spec with its own triggers and factors, which are code: ``spec`` must bring them.
+
+        InputError where it is missing, or not the one that the experiment was made with.
+        """
+        if spec is None and not self.own:
+            return self.spec
+        if spec is None:
+            raise InputError.of("spec", None, f"must be given, with the own {', '.join(self.own)} of the experiment")
+        check_kind("spec", spec, FeatureSpec)
+        if own_names(spec) != self.own or spec.replace(triggers=(), factors=()).digest() != self.spec.digest():
+            mine = f"{', '.join(self.own) or 'none'}; digest {self.spec.digest()[:8]}"
+            raise InputError.of("spec", spec, f"is not that of the experiment (own triggers and factors: {mine})")
+        return spec
+
     def save(self, folder: Path) -> None:
         """Write ``experiment.json``, whole or not at all."""
         write_json(folder / FILE, self.model_dump(mode="json", exclude_defaults=False))
@@ -144,6 +160,11 @@ def check_name(name: Any) -> str:
             "name", name, "must be up to 100 of letters, digits, '.', '_' and '-', a letter or digit first"
         )
     return name
+
+
+def own_names(spec: FeatureSpec) -> tuple[str, ...]:
+    """Names of the own triggers, then of the own factors."""
+    return (*(one.name for one in spec.triggers), *(one.name for one in spec.factors))
 
 
 @contextmanager

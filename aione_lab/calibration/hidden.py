@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import numpy as np
 from aione_lab.backtest.baseline import random_entries
 from aione_lab.backtest.metrics import mean_interval
 from aione_lab.calibration.data import Frames, fingerprint_bars
-from aione_lab.calibration.experiment import held, write_json
+from aione_lab.calibration.experiment import held, read_json, write_json
 from aione_lab.calibration.ledger import Ledger
 from aione_lab.calibration.objective import trade_returns
 from aione_lab.calibration.out_of_sample import LEVEL, N_RANDOM
@@ -72,10 +71,13 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> Hidden:
     if start >= end:
         raise InputError.of("study", made.symbol, "has no hidden span: it was run with hidden=0")
     if place is not None and (place / FILE).exists():
-        return Hidden.from_json(json.loads((place / FILE).read_text(encoding="utf-8")))
+        try:
+            return Hidden.from_json(read_json(place / FILE))
+        except (AttributeError, KeyError, TypeError):
+            raise InputError.of("path", str(place / FILE), "holds no look at a hidden span") from None
     if study.lake is None:
         raise InputError.of("study", made.symbol, "was not made from a lake")
-    spec = made.spec if spec is None else spec
+    spec = made.whole_spec(spec)
     if place is None:
         return score_hidden(study, start, end, (), spec)
     with held(place):

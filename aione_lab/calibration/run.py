@@ -23,6 +23,7 @@ from aione_lab.calibration.experiment import (
     check_name,
     code_fingerprint,
     held,
+    own_names,
     read_json,
     versions,
     write_json,
@@ -173,7 +174,7 @@ def plan(
             reference = None
     days = last // DAY_MS - first // DAY_MS
     hidden = min(last, (last // DAY_MS - max(1, round(days * folds.hidden))) * DAY_MS) if folds.hidden else last
-    own = (*(one.name for one in spec.triggers), *(one.name for one in spec.factors))
+    own = own_names(spec)
     return Experiment(
         symbol=symbol,
         interval=interval,
@@ -209,8 +210,7 @@ def run_experiment(
     Killed at any instant and called again, it goes on after the last batch that is on disk. ``spec`` is needed where
     the experiment has own triggers or factors, which are code.
     """
-    if experiment.own and spec is None:
-        raise InputError.of("experiment", list(experiment.own), "has own triggers or factors: give the spec= with them")
+    spec = experiment.whole_spec(spec)
     if not (callable(progress) or progress is None or isinstance(progress, bool)):
         raise InputError.of("progress", progress, "must be a callback, False for none or None for a bar")
     experiment_folds(experiment)  # too short a span is refused before anything is made

@@ -198,7 +198,7 @@ def study_symbol(
 
     The verdict is over the study's own trials; ``judged_by`` takes in a ledger.
     """
-    spec = experiment.spec if spec is None else spec
+    spec = experiment.whole_spec(spec)
     frames = Frames.load(
         lake,
         experiment.symbol,
