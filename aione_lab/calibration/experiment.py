@@ -9,17 +9,20 @@ import json
 import math
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from filelock import FileLock, Timeout
 from pydantic import AfterValidator, Field
 
 import aione_lab
 from aione_lab.calibration.objective import objectives
 from aione_lab.calibration.search import SAMPLERS
 from aione_lab.calibration.verdict import MIN_TRADES
+from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.files import write_whole
@@ -98,6 +101,12 @@ class Experiment(Config):
             return self.symbols[0]
         return f"POOL{hashlib.sha256(' '.join(self.symbols).encode()).hexdigest()[:8].upper()}"
 
+    def data_of(self, title: str) -> str:
+        """Fingerprint of a symbol's data, of the pool all of them together."""
+        if title in self.data:
+            return self.data[title]
+        return hashlib.sha256("".join(self.data[symbol] for symbol in self.symbols).encode()).hexdigest()
+
     @property
     def design(self) -> dict[str, Any]:
         """What determines the study, as JSON holds it; without the number of trials, which may grow."""
@@ -114,6 +123,21 @@ class Experiment(Config):
         text = json.dumps([self.spec.digest(), self.own, self.settings.digest(), self.costs.digest()])
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def whole_spec(self, spec: FeatureSpec | None) -> FeatureSpec:
+        """The spec with its own triggers and factors, which are code: ``spec`` must bring them.
+
+        InputError where it is missing, or not the one that the experiment was made with.
+        """
+        if spec is None and not self.own:
+            return self.spec
+        if spec is None:
+            raise InputError.of("spec", None, f"must be given, with the own {', '.join(self.own)} of the experiment")
+        check_kind("spec", spec, FeatureSpec)
+        if own_names(spec) != self.own or spec.replace(triggers=(), factors=()).digest() != self.spec.digest():
+            mine = f"{', '.join(self.own) or 'none'}; digest {self.spec.digest()[:8]}"
+            raise InputError.of("spec", spec, f"is not that of the experiment (own triggers and factors: {mine})")
+        return spec
+
     def save(self, folder: Path) -> None:
         """Write ``experiment.json``, whole or not at all."""
         write_json(folder / FILE, self.model_dump(mode="json", exclude_defaults=False))
@@ -121,7 +145,7 @@ class Experiment(Config):
     def differences(self, other: Experiment) -> list[str]:
         """What distinguishes ``other``, in words: fields of the design, data, code, versions."""
         mine, theirs = self.design, other.design
-        found = [f"{name}: {mine[name]} became {theirs[name]}" for name in mine if mine[name] != theirs[name]]
+        found = _differences("", mine, theirs)
         if self.n_trials != other.n_trials:
             found.append(f"n_trials: {self.n_trials} became {other.n_trials}")
         if self.data != other.data:
@@ -133,6 +157,18 @@ class Experiment(Config):
             if (a := self.versions.get(name)) != (b := other.versions.get(name)):
                 found.append(f"{name}: {a} became {b}")
         return found
+
+
+def _differences(prefix: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """What distinguishes two designs, down to the single setting."""
+    found = []
+    for name in sorted({*mine, *theirs}):
+        a, b = mine.get(name), theirs.get(name)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += _differences(f"{prefix}{name}.", a, b)
+        elif a != b:
+            found.append(f"{prefix}{name}: {a} became {b}")
+    return found
 
 
 def check_name(name: Any) -> str:
@@ -157,6 +193,31 @@ def plain_json(value: Any) -> Any:
     return value
 
 
+def own_names(spec: FeatureSpec) -> tuple[str, ...]:
+    """Names of the own triggers, then of the own factors."""
+    return (*(one.name for one in spec.triggers), *(one.name for one in spec.factors))
+
+
+@contextmanager
+def held(place: Path) -> Iterator[None]:
+    """Hold the folder of an experiment against other processes, and clear away what killed ones left half-written.
+
+    InputError where another process has it.
+    """
+    lock = FileLock(place / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError.of("name", place.name, f"is being worked on by another process ({place})") from None
+    try:
+        for pattern in ("*.[0-9]*.new", "*.[0-9]*.new-journal"):
+            for path in place.glob(pattern):
+                path.unlink()
+        yield
+    finally:
+        lock.release()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace ``path`` by the JSON of ``value``: a reader sees the old file or the new one."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
@@ -165,6 +226,17 @@ def write_json(path: Path, value: Any) -> None:
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` by ``text``: a reader sees the old file or the new one."""
     write_whole(path, text.encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What ``write_json`` wrote; InputError where it is not there or broken."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError.of("path", str(path), f"cannot be read ({error})") from None
+    if not isinstance(values, dict):
+        raise InputError.of("path", str(path), "must hold one JSON object")
+    return values
 
 
 @functools.cache

@@ -19,6 +19,7 @@ import pandas as pd
 
 from aione_lab.errors import InputError
 from aione_lab.research.arguments import whole
+from aione_lab.research.overfitting import FEWEST_RETURNS
 from aione_lab.units import DAY_MS, MINUTE_MS
 
 Scheme = Literal["anchored", "rolling", "combinatorial"]
@@ -30,6 +31,9 @@ FIRST_TRAIN = 2
 LOOK_BACK_DAYS = 1
 """What a signal looks back on: its windows of up to a day. The 7-day mean and the 30-day levels are context that
 changes slowly; purging by them would leave nothing of a quarter."""
+
+MOST_FOLDS = 1_000
+"""Choices of groups in a combinatorial scheme; their number explodes, and they are correlated all the more."""
 
 LEAST_GROUP = 3  # days: a group shorter than its purged edges would judge nothing
 
@@ -96,7 +100,7 @@ def make_folds(
     purge = LOOK_BACK_DAYS + math.ceil(max_holding_minutes * MINUTE_MS / DAY_MS)
     walks = scheme != "combinatorial"
     n_groups = n_folds + FIRST_TRAIN if walks else n_folds
-    least = n_groups * max(LEAST_GROUP, purge + 1)
+    least = max(n_groups * max(LEAST_GROUP, purge + 1), FEWEST_RETURNS)
     if n_days < least:
         raise InputError.of(
             "n_folds",
@@ -105,6 +109,9 @@ def make_folds(
         )
     if not walks:
         n_test = whole("n_test", n_test, 1, n_folds - 1)
+        if math.comb(n_folds, n_test) > MOST_FOLDS:
+            count = math.comb(n_folds, n_test)
+            raise InputError.of("n_test", n_test, f"{count:,} choices of {n_folds} groups are more than {MOST_FOLDS:,}")
     groups = np.arange(n_days) * n_groups // n_days
     if walks:
         tested: list[tuple[int, ...]] = [(group,) for group in range(FIRST_TRAIN, n_groups)]
@@ -120,7 +127,11 @@ def make_folds(
                 allowed &= groups >= chosen[0] - FIRST_TRAIN
         train[i] = allowed & ~_near(test[i], purge, purge + embargo)
     if not train.any(axis=1).all():
-        raise InputError.of("embargo_days", embargo, "nothing is left to choose on")
+        raise InputError.of(
+            "embargo_days",
+            embargo,
+            "leaves nothing to choose on; a longer span or fewer groups tested at once leave more",
+        )
     return Folds(scheme, first_day, groups, train, test, purge, embargo)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from aione_lab.backtest.baseline import random_entries
 from aione_lab.backtest.metrics import mean_interval
-from aione_lab.calibration.experiment import plain_json, write_json
+from aione_lab.calibration.experiment import held, plain_json, read_json, write_json
 from aione_lab.calibration.ledger import Ledger
 from aione_lab.calibration.markets import N_RANDOM, Market
 from aione_lab.calibration.objective import trade_returns
@@ -62,27 +61,21 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> dict[str, Hid
     start, end = to_ms(made.hidden_from, "hidden_from"), to_ms(made.end, "end")
     if start >= end:
         raise InputError.of("study", study.symbol, "has no hidden span: it was run with hidden=0")
-    known = revealed(study)
-    if known and all(one.thresholds == study.thresholds_for(symbol).digest() for symbol, one in known.items()):
+    if known := revealed(study):
         return known
     if study.lake is None:
         raise InputError.of("study", study.symbol, "was not made from a lake")
-    seen: dict[str, tuple[str, ...]] = {}
-    if place is not None:
+    spec = made.whole_spec(spec)
+    if place is None:
+        return {symbol: _score(study, symbol, spec, ()) for symbol in made.symbols}
+    found = {}
+    with held(place):
         # Marked before it is looked at: who is killed between the two has still looked.
-        ledger = Ledger(place.parent)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         for symbol in made.symbols:
-            marks = ledger.spent(symbol, made.interval, start, end)
-            others = dict.fromkeys(mark.experiment for mark in marks if mark.experiment != place.name)
-            # The study itself has seen them too where it has gone on since, and chosen another set.
-            seen[symbol] = (*others, *((place.name,) if symbol in known else ()))
-            ledger.spend(symbol, made.interval, start, end, place.name, now)
-    found = {}
-    for symbol in made.symbols:
-        market = Market.load(study.lake, symbol, made, made.spec if spec is None else spec, hidden=True)
-        found[symbol] = _score(study, market, (start // DAY_MS, (end - 1) // DAY_MS), seen.get(symbol, ()))
-    if place is not None:
+            choice = study.thresholds_for(symbol).digest()
+            marks = Ledger(place.parent).spend(symbol, made.interval, start, end, place.name, choice, now)
+            found[symbol] = _score(study, symbol, spec, tuple(dict.fromkeys(mark.experiment for mark in marks)))
         write_json(place / FILE, plain_json({symbol: one.to_json() for symbol, one in found.items()}))
         from aione_lab.calibration.report import write_report  # with Plotly: only where it is wanted
 
@@ -94,19 +87,24 @@ def revealed(study: Calibration) -> dict[str, Hidden]:
     """What ``reveal`` told before, by symbol; empty where it was not asked, or the study is not on disk."""
     if study.folder is None or not (study.folder / FILE).exists():
         return {}
-    kept = json.loads((study.folder / FILE).read_text(encoding="utf-8"))
-    return {symbol: Hidden.from_json(values) for symbol, values in kept.items()}
+    path = study.folder / FILE
+    try:
+        return {symbol: Hidden.from_json(values) for symbol, values in read_json(path).items()}
+    except (AttributeError, KeyError, TypeError):
+        raise InputError.of("path", str(path), "holds no look at a hidden span") from None
 
 
-def _score(study: Calibration, market: Market, days: tuple[int, int], spent_by: tuple[str, ...]) -> Hidden:
+def _score(study: Calibration, symbol: str, spec: FeatureSpec, spent_by: tuple[str, ...]) -> Hidden:
     """Replay choice and default over the hidden days, the features warm from the days before."""
-    seed = study.experiment.seed
-    mine = _metrics(market, study.thresholds_for(market.symbol), days, seed)
-    theirs = _metrics(market, study.default, days, seed)
+    made, thresholds = study.experiment, study.thresholds_for(symbol)
+    assert study.lake is not None
+    market = Market.load(study.lake, symbol, made, spec, hidden=True)
+    days = (to_ms(made.hidden_from, "hidden_from") // DAY_MS, (to_ms(made.end, "end") - 1) // DAY_MS)
+    mine = _metrics(market, thresholds, days, made.seed)
+    theirs = _metrics(market, study.default, days, made.seed)
     metrics = {"n_days": days[1] - days[0] + 1, **mine, **{f"default_{name}": value for name, value in theirs.items()}}
-    thresholds = study.thresholds_for(market.symbol)
-    verdict, sentence = _verdict(study.verdict_for(market.symbol), metrics, spent_by)
-    return Hidden(market.symbol, ReadOnly(metrics), not spent_by, spent_by, verdict, sentence, thresholds.digest())
+    verdict, sentence = _verdict(study.verdict_for(symbol), metrics, spent_by)
+    return Hidden(symbol, ReadOnly(metrics), not spent_by, spent_by, verdict, sentence, thresholds.digest())
 
 
 def _metrics(market: Market, thresholds: Thresholds, days: tuple[int, int], seed: int) -> dict[str, Any]:

@@ -9,15 +9,17 @@ The hidden spans that have been looked at are kept here too.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aione_lab.errors import InputError
 from aione_lab.units import parse_symbol
 
 FILE = "ledger.sqlite3"
@@ -31,7 +33,8 @@ CREATE TABLE IF NOT EXISTS trials (
 );
 CREATE TABLE IF NOT EXISTS spent (
     id INTEGER PRIMARY KEY AUTOINCREMENT, symbol TEXT NOT NULL, interval TEXT NOT NULL, start_ms INTEGER NOT NULL,
-    end_ms INTEGER NOT NULL, experiment TEXT NOT NULL, at TEXT NOT NULL, UNIQUE (symbol, interval, experiment)
+    end_ms INTEGER NOT NULL, experiment TEXT NOT NULL, choice TEXT NOT NULL, at TEXT NOT NULL,
+    UNIQUE (symbol, interval, start_ms, end_ms, experiment, choice)
 );
 """
 
@@ -70,6 +73,11 @@ class Entries:
         )
 
 
+def trial_name(data: str, rules: str, thresholds: str) -> str:
+    """What a trial is known by in an experiment's pinned state of the ledger."""
+    return f"{data}:{rules}:{thresholds}"
+
+
 @dataclass(frozen=True)
 class Spent:
     """A hidden span that was looked at."""
@@ -77,6 +85,7 @@ class Spent:
     start_ms: int
     end_ms: int
     experiment: str
+    choice: str  # digest of the thresholds that were scored on it
     at: str
 
 
@@ -113,20 +122,34 @@ class Ledger:
             return Entries(0, (), np.zeros(0))
         with self._open() as connection:
             rows = connection.execute(
-                "SELECT id, data || ':' || rules || ':' || thresholds, sharpe FROM trials "
+                "SELECT id, data, rules, thresholds, sharpe FROM trials "
                 "WHERE symbol = ? AND interval = ? AND id <= ? ORDER BY id",
                 (parse_symbol(symbol), interval, 2**62 if last is None else last),
             ).fetchall()
-        return Entries(rows[-1][0] if rows else 0, tuple(row[1] for row in rows), np.array([row[2] for row in rows]))
+        return Entries(
+            rows[-1][0] if rows else 0,
+            tuple(trial_name(*row[1:4]) for row in rows),
+            np.array([row[4] for row in rows], np.float64),
+        )
 
-    def spend(self, symbol: str, interval: str, start_ms: int, end_ms: int, experiment: str, at: str) -> None:
-        """Mark a hidden span as looked at by ``experiment``; the first mark stays."""
+    def spend(
+        self, symbol: str, interval: str, start_ms: int, end_ms: int, experiment: str, choice: str, at: str
+    ) -> list[Spent]:
+        """Mark a hidden span as looked at; the first mark stays. Returns the overlapping marks that are older.
+
+        Another choice under the same name is another look: a study that was deleted and made anew has seen the days.
+        """
         with self._open() as connection:
             connection.execute(
-                "INSERT OR IGNORE INTO spent (symbol, interval, start_ms, end_ms, experiment, at) "
-                "VALUES (?, ?, ?, ?, ?, ?)",
-                (parse_symbol(symbol), interval, start_ms, end_ms, experiment, at),
+                "INSERT OR IGNORE INTO spent (symbol, interval, start_ms, end_ms, experiment, choice, at) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (parse_symbol(symbol), interval, start_ms, end_ms, experiment, choice, at),
             )
+        mine = (start_ms, end_ms, experiment, choice)
+        marks = self.spent(symbol, interval, start_ms, end_ms)
+        return list(
+            itertools.takewhile(lambda one: (one.start_ms, one.end_ms, one.experiment, one.choice) != mine, marks)
+        )
 
     def spent(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> list[Spent]:
         """The marks that overlap a span, oldest first."""
@@ -134,7 +157,7 @@ class Ledger:
             return []
         with self._open() as connection:
             rows = connection.execute(
-                "SELECT start_ms, end_ms, experiment, at FROM spent WHERE symbol = ? AND interval = ? "
+                "SELECT start_ms, end_ms, experiment, choice, at FROM spent WHERE symbol = ? AND interval = ? "
                 "AND start_ms < ? AND end_ms > ? ORDER BY id",
                 (parse_symbol(symbol), interval, end_ms, start_ms),
             ).fetchall()
@@ -144,10 +167,10 @@ class Ledger:
     def _open(self) -> Iterator[sqlite3.Connection]:
         """One transaction; SQLite keeps several writers apart and rolls back what a killed one left."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(self.path, timeout=_WAIT, isolation_level="IMMEDIATE")
         try:
-            connection.executescript(_SCHEMA)
-            with connection:
-                yield connection
-        finally:
-            connection.close()
+            with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level="IMMEDIATE")) as connection:
+                connection.executescript(_SCHEMA)
+                with connection:
+                    yield connection
+        except sqlite3.Error as error:
+            raise InputError.of("folder", str(self.path), f"cannot be used as the ledger ({error})") from None

@@ -159,11 +159,12 @@ OBJECTIVES: dict[str, Objective] = {one.name: one for one in _ALL}
 
 def objectives(metric: str | Sequence[str]) -> tuple[Objective, ...]:
     """The objectives of one name or several (Pareto). InputError for an unknown, repeated or missing one."""
-    names = [metric] if isinstance(metric, str) else list(metric) if isinstance(metric, Sequence) else None
+    several = isinstance(metric, Sequence) and not isinstance(metric, str | bytes)
+    names = [metric] if isinstance(metric, str) else list(metric) if several else None
     if not names:
         raise InputError.of("metric", metric, f"must be one or several of {', '.join(OBJECTIVES)}")
     for name in names:
-        if name not in OBJECTIVES:
+        if not isinstance(name, str) or name not in OBJECTIVES:
             raise InputError.unknown("metric", name, OBJECTIVES)
     if len(set(names)) < len(names):
         raise InputError.of("metric", names, "names an objective twice")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import optuna
-from filelock import FileLock, Timeout
 
 from aione_lab.calibration.experiment import (
     FILE,
@@ -20,20 +21,26 @@ from aione_lab.calibration.experiment import (
     FoldPlan,
     check_name,
     code_fingerprint,
+    held,
+    own_names,
+    read_json,
     versions,
     write_json,
 )
+from aione_lab.calibration.folds import SCHEMES
+from aione_lab.calibration.hidden import FILE as HIDDEN_FILE
 from aione_lab.calibration.ledger import Entries, Ledger
 from aione_lab.calibration.markets import REFERENCE
 from aione_lab.calibration.objective import objectives
+from aione_lab.calibration.plateau import FEWEST_NEIGHBOURS
 from aione_lab.calibration.search import Report
 from aione_lab.calibration.space import Fields, Space
-from aione_lab.calibration.study import Calibration, experiment_folds, judged_by, own_entries, run_study
+from aione_lab.calibration.study import Calibration, daily_sharpes, experiment_folds, judged_by, run_study
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import MIN_TRADES
 from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
-from aione_lab.errors import InputError, LakeError
+from aione_lab.errors import AioneError, InputError, LakeError
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
 from aione_lab.lake.store import Lake
 from aione_lab.settings import Costs, Settings
@@ -162,6 +169,8 @@ def plan(
     check_kind("spec", spec, FeatureSpec)
     if base is None:
         base = thresholds_for(symbols[0]) if len(symbols) == 1 else Thresholds()
+    if isinstance(folds, str) and folds not in SCHEMES:
+        raise InputError.unknown("folds", folds, SCHEMES)
     folds = FoldPlan() if folds is None else FoldPlan(scheme=folds) if isinstance(folds, str) else folds
     check_kind("folds", folds, FoldPlan)
     first, last = _span(lake, symbols, interval, start, end)
@@ -170,8 +179,8 @@ def plan(
         if symbols == (reference,) or lake.span(reference, interval) is None:
             reference = None
     days = last // DAY_MS - first // DAY_MS
-    hidden = min(last, (last // DAY_MS - int(round(days * folds.hidden))) * DAY_MS) if folds.hidden else last
-    own = (*(one.name for one in spec.triggers), *(one.name for one in spec.factors))
+    hidden = min(last, (last // DAY_MS - max(1, round(days * folds.hidden))) * DAY_MS) if folds.hidden else last
+    own = own_names(spec)
     return Experiment(
         symbols=symbols,
         interval=interval,
@@ -238,13 +247,19 @@ def run_experiment(
     Killed at any instant and called again, it goes on after the last batch that is on disk. ``spec`` is needed where
     the experiment has own triggers or factors, which are code.
     """
-    if experiment.own and spec is None:
-        raise InputError.of("experiment", list(experiment.own), "has own triggers or factors: give the spec= with them")
+    spec = experiment.whole_spec(spec)
+    if not (callable(progress) or progress is None or isinstance(progress, bool)):
+        raise InputError.of("progress", progress, "must be a callback, False for none or None for a bar")
     if storage is not None and cluster is None:
         raise InputError.of("storage", "…", "is for a study on a cluster: give cluster= too")
     if folder is None and cluster is not None:
         raise InputError.of("folder", folder, "a study on a cluster needs a folder")
     experiment_folds(experiment)  # too short a span is refused before anything is made
+    space = Space.of(experiment.space, base=experiment.default, spec=spec)
+    if space.size <= FEWEST_NEIGHBOURS:
+        raise InputError.of(
+            "space", list(space.ranges), f"holds {space.size} sets, at least {FEWEST_NEIGHBOURS + 1} are needed"
+        )
     searched = 0
     with progress_reporter(progress, f"calibrating {experiment.title}") as tell, contextlib.ExitStack() as stack:
 
@@ -255,21 +270,22 @@ def run_experiment(
 
         if folder is None:
             return run_study(experiment, lake, spec=spec, report=report)
-        root = Path(folder)
-        place = root / (default_name(experiment) if name is None else check_name(name))
+        if not isinstance(folder, str | os.PathLike):
+            raise InputError.of("folder", folder, "must be the path of a folder, or None")
+        place = Path(folder) / (default_name(experiment) if name is None else check_name(name))
         share = None if cluster is None else _share(cluster, storage, stack)
-        new = not place.exists()
-        place.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(place / ".lock", timeout=0)
         try:
-            with lock:
-                return _run_in(place, experiment, lake, Ledger(root), spec, report, share)
-        except Timeout:
-            raise InputError.of("name", place.name, f"is being calibrated by another process ({place})") from None
-        except (InputError, LakeError):
-            if new and not searched:  # refused: nothing of it stays
-                shutil.rmtree(place)
-            raise
+            place.mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise InputError.of("folder", str(folder), f"cannot be used ({error})") from None
+        with held(place):
+            new = not (place / FILE).exists()
+            try:
+                return _run_in(place, experiment, lake, Ledger(place.parent), spec, report, share)
+            except AioneError:
+                if new and not searched:  # refused: nothing of it stays
+                    shutil.rmtree(place)
+                raise
 
 
 def default_name(experiment: Experiment) -> str:
@@ -332,14 +348,13 @@ def _run_in(
 def entered(ledger: Ledger, study: Calibration, name: str) -> dict[str, Entries]:
     """Enter the study's trials, by title and by symbol, and return the state of the ledger that it is judged by."""
     made = study.experiment
-    whole = hashlib.sha256("".join(made.data[symbol] for symbol in made.symbols).encode()).hexdigest()
-    rows = [(made.title, made.data.get(made.title, whole), study.tables)]
-    rows += [(member.symbol, made.data[member.symbol], member.tables) for member in study.members]
-    for title, data, tables in rows:
-        own = own_entries(study.sets, tables)
-        trials = list(zip(own.thresholds, own.sharpes.tolist(), strict=True))
-        ledger.add(title, made.interval, data, made.rules, trials, name)
-    return {title: ledger.entries(title, made.interval) for title, _, _ in rows}
+    found = {}
+    for title, tables in ((study.symbol, study.tables), *((one.symbol, one.tables) for one in study.members)):
+        sharpes = daily_sharpes(tables.returns)
+        trials = [(one.digest(), float(sharpe)) for one, sharpe in zip(study.sets, sharpes, strict=True)]
+        ledger.add(title, made.interval, made.data_of(title), made.rules, trials, name)
+        found[title] = ledger.entries(title, made.interval)
+    return found
 
 
 def _settle(place: Path, experiment: Experiment) -> Experiment | None:
@@ -349,15 +364,24 @@ def _settle(place: Path, experiment: Experiment) -> Experiment | None:
         return None
     before = Experiment.load(place / FILE)
     if before.design != experiment.design:
-        names = [one for one in before.differences(experiment) if one.split(":")[0] in before.design]
+        names = [one for one in before.differences(experiment) if re.split("[.:]", one)[0] in before.design]
         raise InputError.of("name", place.name, f"holds another study ({'; '.join(names)}); take another name")
+    if experiment.n_trials != before.n_trials and (place / HIDDEN_FILE).exists():
+        raise InputError.of(
+            "n_trials",
+            experiment.n_trials,
+            f"the hidden span of {place} was revealed after {before.n_trials} trials; take another name",
+        )
     if experiment.n_trials < before.n_trials:
         raise InputError.of("n_trials", experiment.n_trials, f"the study in {place} has {before.n_trials} already")
     return before
 
 
 def _read_entries(path: Path) -> dict[str, Entries]:
-    return {title: Entries.from_json(one) for title, one in json.loads(path.read_text(encoding="utf-8")).items()}
+    try:
+        return {title: Entries.from_json(one) for title, one in read_json(path).items()}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError.of("path", str(path), f"holds no state of the ledger ({error!r})") from None
 
 
 @dataclass(frozen=True)
@@ -386,12 +410,16 @@ def repeat(
     ``path``: an ``experiment.json`` with its ``results.json`` and ``ledger.json`` beside it. Judged against the state
     of the ledger that the experiment pinned. Raises InputError where the results are missing: run it first.
     """
+    check_kind("lake", lake, Lake)
+    if not isinstance(path, str | os.PathLike):
+        raise InputError.of("path", path, f"must be an experiment's folder or its {FILE}")
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     before = Experiment.load(path)
     results = path.with_name(RESULTS_FILE)
     if not results.exists():
         raise InputError.of("path", str(path), f"has no {RESULTS_FILE} beside it to compare with")
-    digest = json.loads(results.read_text(encoding="utf-8"))["digest"]
+    digest = read_json(results).get("digest")
+    pinned = _read_entries(path.with_name(LEDGER_FILE))
     made = before.replace(code=code_fingerprint(), versions=versions(), data={})
     if made.cluster:  # what its workers proposed is scored and judged again
         with progress_reporter(progress, f"calibrating {made.title}") as tell:
@@ -400,7 +428,7 @@ def repeat(
             tell("trials", made.n_trials, made.n_trials)
     else:
         study = run_experiment(made, lake, folder=None, spec=spec, progress=progress)
-    study = judged_by(study, _read_entries(path.with_name(LEDGER_FILE)))
+    study = judged_by(study, pinned)
     return Repeated(study, study.digest == digest, tuple(before.differences(study.experiment)))
 
 

@@ -29,6 +29,8 @@ STARTUP = 40
 
 SAMPLERS = ("tpe", "random", "nsga2")
 
+_OTHER = "data, code or versions have changed, it cannot go on; take another name"
+
 Score = Callable[[Sequence[dict[str, float]]], "list[Scored]"]
 Report = Callable[[int, int], None]
 
@@ -76,23 +78,33 @@ def run_search(
                     user_attrs=dict(scored.attributes),
                 )
             )
+    # Of a batch that a shorter study cut: asked again with the rest of it, because what a sampler proposes next
+    # depends on what else it has asked for and not heard of.
+    cut: list[optuna.trial.FrozenTrial] = []
     if store is not None and (done := store.trials()[:n_trials]):
         _check_same(done, score([trial.params for trial in done]))
-        study.add_trials(done)
+        whole = len(done) if len(done) == n_trials else len(done) // BATCH * BATCH
+        study.add_trials(done[:whole])
+        cut = done[whole:]
+        _remember_parents(sampler, study)
     distributions = space.distributions
     while (first := len(study.get_trials(deepcopy=False))) < n_trials:
         if report is not None:
             report(first, n_trials)
         study.sampler = sampler_of(sampler, seed, first)
-        # A batch ends where batches end, also after a study that was shorter: its sampler is that of the long one.
-        size = min(BATCH - first % BATCH, n_trials - first)
-        trials = [study.ask(distributions) for _ in range(size)]
+        trials = [study.ask(distributions) for _ in range(min(BATCH, n_trials - first))]
+        for trial, before in zip(trials, cut, strict=False):
+            if trial.params != before.params:
+                raise InputError.of(
+                    "experiment", f"trial {before.number}: {before.params}", f"is {trial.params} now: {_OTHER}"
+                )
         for trial, scored in zip(trials, score([trial.params for trial in trials]), strict=True):
             for key, value in scored.attributes.items():
                 trial.set_user_attr(key, value)
             study.tell(trial, scored.values)
         if store is not None:
-            store.append(study.get_trials(deepcopy=False)[first:])
+            store.append(study.get_trials(deepcopy=False)[first + len(cut) :])
+            cut = []
     if report is not None:
         report(n_trials, n_trials)
     return study
@@ -104,5 +116,13 @@ def _check_same(trials: Sequence[optuna.trial.FrozenTrial], again: Sequence[Scor
             raise InputError.of(
                 "experiment",
                 f"trial {trial.number}: {list(trial.values)}",
-                f"is {list(scored.values)} now: data or code have changed, it cannot go on; take another name",
+                f"is {list(scored.values)} now: {_OTHER}",
             )
+
+
+def _remember_parents(sampler: str, study: optuna.Study) -> None:
+    """NSGA-II breeds from the parents of each generation as it keeps them in memory: choose them as it did then."""
+    generations = len(study.get_trials(deepcopy=False)) // BATCH
+    if sampler == "nsga2":
+        for generation in range(1, generations):
+            sampler_of(sampler, 0, 0).get_parent_population(study, generation)  # type: ignore[attr-defined]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from aione_lab.engine.params import check_kind
@@ -37,7 +40,7 @@ class Space:
         """The space of ``fields``: names, or names with (low, high) or (low, high, step); None: all but ``APART``.
 
         A range that is given replaces the declared one; it may not leave what the field allows. Raises InputError for
-        an unknown name, a range that is none, and no field at all.
+        an unknown name, a range that is none, no field at all, and a space in which some set is none.
         """
         declared = search_space(spec)
         base = Thresholds() if base is None else base
@@ -51,15 +54,36 @@ class Space:
             raise InputError.of("space", names, "must name at least one threshold")
         ranges: dict[str, Search] = {}
         for name in names:
-            if name not in declared:
+            if not isinstance(name, str) or name not in declared:
                 raise InputError.unknown("space", name, declared)
             ranges[name] = (
                 _narrowed(name, declared[name], fields[name]) if isinstance(fields, Mapping) else declared[name]
             )
         space = cls({name: ranges[name] for name in declared if name in ranges}, base)
-        for end in ("low", "high"):  # one clear refusal now rather than in the middle of a study
-            space.thresholds({name: getattr(search, end) for name, search in space.ranges.items()})
+        space._check()
         return space
+
+    @property
+    def size(self) -> int:
+        """How many different sets there are."""
+        return math.prod(_steps(search) + 1 for search in self.ranges.values())
+
+    def _check(self) -> None:
+        """Try the corners: one clear refusal now rather than in the middle of a study."""
+        low = {name: search.low for name, search in self.ranges.items()}
+        high = {name: search.high for name, search in self.ranges.items()}
+        meeting = {name: (high if name == "rsi_oversold" else low)[name] for name in self.ranges}
+        try:
+            for corner in (low, high, meeting):
+                self.thresholds(corner)
+        except InputError as error:
+            shown = {name: (search.low, search.high) for name, search in self.ranges.items()}
+            raise InputError.of("space", shown, f"holds sets that are none: {error}") from None
+        for name, search in self.ranges.items():
+            known = Thresholds.model_fields.get(name)
+            if known is not None and known.annotation is int and not isinstance(_distribution(search), IntDistribution):
+                given = (search.low, search.high, search.step)
+                raise InputError.of(f"space[{name!r}]", given, "must be whole numbers")
 
     @property
     def distributions(self) -> dict[str, BaseDistribution]:
@@ -77,7 +101,7 @@ class Space:
             if name.startswith(PREFIX):
                 own[name.removeprefix(PREFIX)] = number
             elif self.ranges[name].multiple_of:
-                values[name] = f"{number:g}x"
+                values[name] = f"{np.format_float_positional(number, trim='-')}x"
             else:
                 values[name] = int(number) if isinstance(_distribution(self.ranges[name]), IntDistribution) else number
         if own:
@@ -95,11 +119,19 @@ def _distribution(search: Search) -> BaseDistribution:
     return FloatDistribution(float(low), float(low + (high - low) // step * step), step=float(step))
 
 
+def _steps(search: Search) -> int:
+    low, high, step = (Decimal(str(end)) for end in (search.low, search.high, search.step))
+    return int((high - low) // step)
+
+
 def _narrowed(name: str, declared: Search, given: Any) -> Search:
     try:
-        low, high, *step = (float(end) for end in given)
+        ends = list(given)
+        if not all(isinstance(end, numbers.Real | Decimal) and not isinstance(end, bool | np.bool_) for end in ends):
+            raise TypeError
+        low, high, *step = (float(end) for end in ends)
         (step_size,) = step or [min(declared.step, high - low)]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError.of(f"space[{name!r}]", given, "must be (low, high) or (low, high, step)") from None
     try:
         return Search(low, high, step_size, declared.multiple_of)

@@ -22,11 +22,11 @@ from aione_lab.calibration import words
 from aione_lab.calibration.experiment import Experiment, plain_json
 from aione_lab.calibration.folds import Folds, make_folds
 from aione_lab.calibration.hidden import Hidden, reveal
-from aione_lab.calibration.ledger import Entries
+from aione_lab.calibration.ledger import Entries, trial_name
 from aione_lab.calibration.markets import Markets, RandomEntries, pooled
 from aione_lab.calibration.objective import DayTables, Objective, objectives
 from aione_lab.calibration.out_of_sample import Days, OutOfSample, choose_by_fold, summary_of, walk
-from aione_lab.calibration.plateau import Plateau
+from aione_lab.calibration.plateau import FEWEST_NEIGHBOURS, Plateau
 from aione_lab.calibration.scoring import ScoredSets, Scorer
 from aione_lab.calibration.search import Report, run_search
 from aione_lab.calibration.space import Space
@@ -228,7 +228,9 @@ class Calibration:
     def digest(self) -> str:
         """Sha256 of every trial and of the judgement: equal for an equal study, wherever it is run."""
         trials = [[t.number, t.params, t.values, t.user_attrs] for t in self.optuna_study.get_trials(deepcopy=False)]
-        text = json.dumps([trials, self.results], sort_keys=True)
+        # A row's number in the ledger says who else came by in the meantime, and nothing of the study.
+        ledger = {name: value for name, value in self.results["ledger"].items() if name != "last"}
+        text = json.dumps([trials, {**self.results, "ledger": ledger}], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -346,7 +348,7 @@ def run_study(
     trials to score again instead of searching. Several symbols are one portfolio of equal shares, and each of them a
     ``Member``.
     """
-    spec = experiment.spec if spec is None else spec
+    spec = experiment.whole_spec(spec)
     folds = experiment_folds(experiment)
     aims = objectives(experiment.metric)
     space = Space.of(experiment.space, base=experiment.default, spec=spec)
@@ -367,13 +369,17 @@ def run_study(
             proposed=proposed,
         )
         scored = scorer.scored
+        if len(scored.sets) <= FEWEST_NEIGHBOURS:
+            found_sets = f"only {len(scored.sets)} distinct sets came up: widen it or ask more trials"
+            raise InputError.of("space", list(space.ranges), found_sets)
         default = markets.measure_apart([experiment.default])
         rows = choose_by_fold(scored, aims[0])
         entries, members = _members(experiment, markets, scored, rows, default, aims[0])
         fingerprints = markets.fingerprints
     together = pooled(list(default.values()))
+    experiment = experiment.replace(data=fingerprints)
     found = Calibration(
-        experiment=experiment.replace(data=fingerprints),
+        experiment=experiment,
         folds=folds,
         optuna_study=study,
         sets=scored.sets,
@@ -384,7 +390,7 @@ def run_study(
         deflated=None,
         n_effective=_effective(scored.tables.returns),
         overfitting=_overfitting(scored.tables),
-        ledger=own_entries(scored.sets, scored.tables),
+        ledger=own_entries(experiment, experiment.title, scored.sets, scored.tables),
         judged=Verdict("not enough trades", (), ""),
         members=members,
         lake=lake,
@@ -439,7 +445,7 @@ def judged_by(study: Calibration, ledger: Mapping[str, Entries]) -> Calibration:
     rival = "shared set" if judged.decision == "accept" else "default"
     members = []
     for member in study.members:
-        theirs = ledger.get(member.symbol, own_entries(study.sets, member.tables))
+        theirs = ledger.get(member.symbol, own_entries(made, member.symbol, study.sets, member.tables))
         member = dataclasses.replace(member, rival=rival)
         found, verdict = _judge(member, theirs, made.min_trades, rival)
         members.append(dataclasses.replace(member, deflated=found, judged=verdict, n_trials=theirs.n_trials))
@@ -464,9 +470,11 @@ def _judge(
     return deflated, verdict
 
 
-def own_entries(sets: Sequence[Thresholds], tables: DayTables) -> Entries:
+def own_entries(experiment: Experiment, title: str, sets: Sequence[Thresholds], tables: DayTables) -> Entries:
     """A study's own trials, as a ledger would hold them."""
-    return Entries(0, tuple(one.digest() for one in sets), daily_sharpes(tables.returns))
+    data = experiment.data_of(title)
+    names = tuple(trial_name(data, experiment.rules, one.digest()) for one in sets)
+    return Entries(0, names, daily_sharpes(tables.returns))
 
 
 def experiment_folds(experiment: Experiment) -> Folds:

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import optuna
 from optuna.distributions import distribution_to_json
+from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial
 from sqlalchemy import URL, func, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from aione_lab.calibration.objective import Direction
@@ -31,15 +33,20 @@ class TrialStore:
     def __init__(self, path: Path, name: str, directions: Sequence[Direction]) -> None:
         if not path.exists():
             new = path.with_name(f"{path.name}.{os.getpid()}.new")
-            new.unlink(missing_ok=True)
+            for old in (new, new.with_name(f"{new.name}-journal")):  # a journal without its file would be replayed
+                old.unlink(missing_ok=True)
             storage = _storage(new)
             optuna.create_study(storage=storage, study_name=name, directions=list(directions))
             storage.engine.dispose()
             os.replace(new, path)
         self.path = path
         self.name = name
-        self._storage = _storage(path)
-        study = optuna.load_study(study_name=name, storage=self._storage)
+        try:
+            self._storage = _storage(path)
+            study = optuna.load_study(study_name=name, storage=self._storage)
+        except (SQLAlchemyError, StorageInternalError, KeyError, RuntimeError) as error:
+            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError.of("name", str(path), f"is no Optuna database with the study {name} ({why})") from None
         kept = [direction.name.lower() for direction in study.directions]
         if kept != list(directions):
             raise InputError.of("metric", list(directions), f"the study {name} in {path} has the directions {kept}")

@@ -32,7 +32,7 @@ class Search:
             raise InputError.of("search", ends, "must be three finite numbers: low, high and step")
         if not self.low < self.high:
             raise InputError.of("search", ends, "low must be less than high")
-        if not 0 < self.step <= self.high - self.low:
+        if not 0 < self.step <= (self.high - self.low) * (1 + 1e-9):  # 0.21 - 0.01 is a little less than 0.2
             raise InputError.of("search", ends, "step must be positive and no wider than the range")
 
 
