@@ -101,6 +101,11 @@ class Experiment(Config):
             return self.symbols[0]
         return f"POOL{hashlib.sha256(' '.join(self.symbols).encode()).hexdigest()[:8].upper()}"
 
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What its trials are entered in the ledger under: the symbol; of a pool its name and each symbol."""
+        return self.symbols if len(self.symbols) == 1 else (self.title, *self.symbols)
+
     def data_of(self, title: str) -> str:
         """Fingerprint of a symbol's data, of the pool all of them together."""
         if title in self.data:

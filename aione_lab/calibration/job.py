@@ -64,7 +64,7 @@ def outcome_of(study: Calibration, symbol: str | None = None, *, reveal: bool = 
     symbol = made.symbols[0] if symbol is None else symbol
     verdict, sentence = study.verdict_for(symbol), study.sentence_for(symbol)
     if reveal and verdict == "accept" and made.hidden_from != made.end:
-        hidden = study.reveal()[symbol]
+        hidden = study.reveal(symbol)
         verdict, sentence = hidden.verdict, f"{sentence} {hidden.sentence}"
     return CalibrationOutcome(
         symbol=symbol,

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -223,9 +223,10 @@ def _span(lake: Lake, symbols: tuple[str, ...], interval: str, start: Any, end: 
     first = begins if start is None else max(begins, to_ms(start, "start"))
     last = ends if end is None else min(ends, to_ms(end, "end"))
     if first >= last:
+        argument, value = ("end", end) if start is None else ("start", start)
         raise InputError.of(
-            "start",
-            start,
+            argument,
+            value,
             f"the lake's {interval} candles of {', '.join(symbols)} go from {iso(begins)} to {iso(ends)}",
         )
     return first, last
@@ -332,7 +333,7 @@ def _run_in(
         store.close()
     pinned = place / LEDGER_FILE
     if before is not None and before.n_trials == experiment.n_trials and pinned.exists():
-        entries = _read_entries(pinned)
+        entries = _read_entries(pinned, experiment.titles)
     else:
         entries = entered(ledger, study, place.name)
         write_json(pinned, {title: one.to_json() for title, one in entries.items()})
@@ -377,9 +378,10 @@ def _settle(place: Path, experiment: Experiment) -> Experiment | None:
     return before
 
 
-def _read_entries(path: Path) -> dict[str, Entries]:
+def _read_entries(path: Path, titles: Iterable[str]) -> dict[str, Entries]:
+    kept = read_json(path)
     try:
-        return {title: Entries.from_json(one) for title, one in read_json(path).items()}
+        return {title: Entries.from_json(kept[title]) for title in titles}
     except (KeyError, TypeError, ValueError) as error:
         raise InputError.of("path", str(path), f"holds no state of the ledger ({error!r})") from None
 
@@ -419,7 +421,7 @@ def repeat(
     if not results.exists():
         raise InputError.of("path", str(path), f"has no {RESULTS_FILE} beside it to compare with")
     digest = read_json(results).get("digest")
-    pinned = _read_entries(path.with_name(LEDGER_FILE))
+    pinned = _read_entries(path.with_name(LEDGER_FILE), before.titles)
     made = before.replace(code=code_fingerprint(), versions=versions(), data={})
     if made.cluster:  # what its workers proposed is scored and judged again
         with progress_reporter(progress, f"calibrating {made.title}") as tell:

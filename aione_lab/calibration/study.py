@@ -196,14 +196,19 @@ class Calibration:
             return self.sentence
         return next(one.judged.sentence for one in self.members if one.symbol == symbol)
 
-    def reveal(self, spec: FeatureSpec | None = None) -> dict[str, Hidden]:
-        """Score the choice for each symbol on the hidden span, once: asked again, it tells the same.
+    def reveal(self, symbol: str | None = None, spec: FeatureSpec | None = None) -> Hidden:
+        """Score the choice for ``symbol`` (None: the only one) on the hidden span, once; asked again, it says the same.
 
-        The span is marked as spent in the ledger, before it is looked at; a study that comes after and hides a part of
-        the same days is told so. ``Hidden.verdict`` is what is left of the verdict: acceptance does not survive a
-        hidden span on which the choice loses. ``spec`` is needed where own triggers or factors are part of it.
+        The span of every symbol of the study is marked as spent in the ledger, before it is looked at; a study that
+        comes after and hides a part of the same days is told so. ``Hidden.verdict`` is what is left of the verdict:
+        acceptance does not survive a hidden span on which the choice loses. ``spec`` is needed where own triggers or
+        factors are part of it.
         """
-        return reveal(self, spec)
+        if symbol is None and len(self.experiment.symbols) > 1:
+            raise InputError.of("symbol", None, f"name one of {', '.join(self.experiment.symbols)}")
+        name = self.experiment.symbols[0] if symbol is None else symbol
+        self.thresholds_for(name)  # refuses a symbol that is not of the study before anything is looked at
+        return reveal(self, spec)[name]
 
     @property
     def trials(self) -> pd.DataFrame:

@@ -55,6 +55,7 @@ def judge(
     loses on the other. NaN fails a check.
     """
     n, mean = metrics["n_trades"], metrics["expectancy"]
+    kept = f"the {against}s" if against == "default" else f"the {against}"
     low, high = metrics["expectancy_low"], metrics["expectancy_high"]
     checks = (
         Check(
@@ -103,11 +104,11 @@ def judge(
         ),
     )
     if not checks[0].passed:
-        return Verdict("not enough trades", checks, f"Not enough trades: {checks[0].failing}; the {against} stays.")
+        return Verdict("not enough trades", checks, f"Not enough trades: {checks[0].failing}; nothing is changed.")
     failed = [check for check in checks if not check.passed]
     if failed:
         why = "; ".join(check.failing for check in failed)
-        return Verdict("keep defaults", checks, f"Keep the {against}: {why}.")
+        return Verdict("keep defaults", checks, f"Keep {kept}: {why}.")
     return Verdict(
         "accept",
         checks,

@@ -146,7 +146,7 @@ def calibrate(
         from aione_lab.calibration import calibrate as run
 
         study = run(lake, names if pool else names[0], interval=interval, folder=experiments, name=name, **options)
-        revealed = study.reveal() if reveal or promote else {}
+        revealed = {one: study.reveal(one) for one in study.experiment.symbols} if reveal or promote else {}
         promoted = _promote(study, experiments) if promote else {}
         if as_json:
             hidden_days = {symbol: one.to_json() for symbol, one in revealed.items()}

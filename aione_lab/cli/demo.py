@@ -142,7 +142,7 @@ def _show_studies(studies: list[Calibration], notes: dict[str, str]) -> None:
     for study in studies:
         out.print(f"{study.symbol}: {study.sentence}", style="bold")
         if study.verdict == "accept":
-            out.print(f"  The last days, hidden until now: {study.reveal()[study.symbol].sentence}")
+            out.print(f"  The last days, hidden until now: {study.reveal().sentence}")
         out.print(f"  {notes[study.symbol]}")
         out.print(f"  The study, its trials and its report: {study.folder}")
 

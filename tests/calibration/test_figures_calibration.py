@@ -297,7 +297,7 @@ def test_the_report_tells_what_the_hidden_days_said_of_this_set_only(study: Cali
     for name in ("experiment.json", "results.json"):
         (tmp_path / name).write_bytes((study.folder / name).read_bytes())
     copy = dataclasses.replace(study, folder=tmp_path)
-    hidden = copy.reveal()[study.symbol]
+    hidden = copy.reveal()
     assert revealed(copy) == {study.symbol: hidden} and hidden.thresholds == study.thresholds.digest()
     shown = Page((tmp_path / FILE).read_text(encoding="utf-8")).text
     assert hidden.sentence in shown and "not looked at" not in shown and f"The 6 hidden days of {study.symbol}" in shown

@@ -62,7 +62,7 @@ def finished(process: subprocess.Popen[str]) -> str:
 def clean(place: Path) -> bool:
     """Whether only what a finished study consists of is there."""
     names = {path.name for path in place.iterdir()}
-    return names == {".lock", "experiment.json", "ledger.json", "results.json", DATABASE}
+    return names == {".lock", "experiment.json", "ledger.json", "report.html", "results.json", DATABASE}
 
 
 def test_four_kills_and_the_study_is_the_unbroken_one(small: Study, worker, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def judged(study: Calibration, returns: np.ndarray) -> Calibration:
             tables=dataclasses.replace(study.tables, returns=returns.T),
             plateau=dataclasses.replace(study.plateau, centre=int(sharpes.argmax())),
         ),
-        Entries(0, tuple(map(str, range(len(sharpes)))), sharpes),
+        {study.symbol: Entries(0, tuple(map(str, range(len(sharpes)))), sharpes)},
     )
 
 
@@ -110,6 +110,6 @@ def test_an_edge_is_seen_and_more_luck_in_the_ledger_takes_it_away(study: Calibr
     assert found.plateau.centre == 11 and found.deflated_sharpe > 0.95
     assert found.ledger.n_trials == 60
     luck = daily_sharpes(rng.normal(0, 0.01, (100_000, 180)))
-    more = judged_by(found, Entries(1, (), np.concatenate([found.ledger.sharpes, luck])))
+    more = judged_by(found, {study.symbol: Entries(1, (), np.concatenate([found.ledger.sharpes, luck]))})
     assert more.deflated_sharpe < found.deflated_sharpe
     assert math.isnan(judged(study, np.zeros((180, 60))).deflated_sharpe)

@@ -25,7 +25,7 @@ def die(*_: Any, **__: Any) -> None:
 def die_at(where: str, count: int) -> None:
     """Arrange for a SIGKILL: before the ``count``-th statement that begins with ``where``, at a commit, at a look."""
     if where == "look":
-        hidden.score_hidden = die  # type: ignore[assignment]
+        hidden._score = die  # type: ignore[assignment]
         return
     seen = [0]
 
