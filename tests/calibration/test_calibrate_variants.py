@@ -35,7 +35,9 @@ def test_holes_odd_beginnings_coarser_candles_and_no_reference(lake: Lake, tmp_p
         assert found.reveal().metrics["n_days"] == 4
 
 
-@pytest.mark.parametrize("plan", [FoldPlan(scheme="rolling", n_folds=3), FoldPlan(scheme="combinatorial", n_folds=4, n_test=1)])
+@pytest.mark.parametrize(
+    "plan", [FoldPlan(scheme="rolling", n_folds=3), FoldPlan(scheme="combinatorial", n_folds=4, n_test=1)]
+)
 def test_each_scheme_judges_every_tested_day_once(small, plan: FoldPlan) -> None:
     found = small(folds=plan, n_trials=20)
     tested = found.folds.test.any(axis=0)
