@@ -133,9 +133,9 @@ def test_a_study_cut_after_any_number_of_trials_and_gone_on_with_is_the_unbroken
     sampler: str, case: str, tmp_path
 ) -> None:
     score, aims = CASES[case]
-    total = 110
+    total = 70
     long = of(run_search(score, SPACE, aims, total, sampler=sampler, seed=4))
-    for cut in (25, 40, 97):
+    for cut in (25, 40, 57):
         store = TrialStore(tmp_path / f"{cut}.sqlite3", "x", [one.direction for one in aims])
         short = run_search(score, SPACE, aims, cut, sampler=sampler, seed=4, store=store)
         assert of(short) == long[:cut]
