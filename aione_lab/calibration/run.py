@@ -258,8 +258,7 @@ def run_experiment(
         root = Path(folder)
         place = root / (default_name(experiment) if name is None else check_name(name))
         share = None if cluster is None else _share(cluster, storage, stack)
-        new = not place.exists()
-        place.mkdir(parents=True, exist_ok=True)
+        new = _make(place)
         lock = FileLock(place / ".lock", timeout=0)
         try:
             with lock:
@@ -270,6 +269,20 @@ def run_experiment(
             if new and not searched:  # refused: nothing of it stays
                 shutil.rmtree(place)
             raise
+
+
+def _make(place: Path) -> bool:
+    """Make a study's folder, or take one that is there; whether it is new. InputError for one that is no study's."""
+    try:
+        new = not place.exists()
+        place.mkdir(parents=True, exist_ok=True)
+        own = new or (place / FILE).exists()
+        others = [] if own else [path.name for path in place.iterdir() if not path.name.startswith((".", FILE))]
+    except (OSError, ValueError) as error:
+        raise InputError.of("folder", str(place), f"cannot be used ({error})") from None
+    if others:
+        raise InputError.of("name", place.name, f"is a folder with other files ({place}); take another name")
+    return new
 
 
 def default_name(experiment: Experiment) -> str:
