@@ -18,6 +18,7 @@ _HOME = {
     "Promoter": "job",
     "QueueSettings": "queue_settings",
     "calibrate": "run",
+    "calibrate_job": "job",
     "calibrate_many": "many",
     "choose_plateau": "plateau",
     "outcome_of": "job",
@@ -35,6 +36,7 @@ __all__ = [
     "Promoter",
     "QueueSettings",
     "calibrate",
+    "calibrate_job",
     "calibrate_many",
     "choose_plateau",
     "outcome_of",
@@ -44,7 +46,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from aione_lab.calibration.experiment import Experiment, FoldPlan
-    from aione_lab.calibration.job import Promoter, outcome_of, promote
+    from aione_lab.calibration.job import Promoter, calibrate_job, outcome_of, promote
     from aione_lab.calibration.many import calibrate_many
     from aione_lab.calibration.plateau import choose_plateau
     from aione_lab.calibration.queue import CalibrationQueue

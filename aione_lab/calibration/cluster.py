@@ -1,10 +1,9 @@
 """A study's trials on a Dask cluster, with Optuna's own distributed storage in between.
 
-A task is a batch of trials: a worker asks, scores and tells them against the shared storage, and keeps the symbol's
-candles for the next one. Workers know nothing of each other but the finished trials. What the cluster leaves behind
-is a journal of Optuna's; its finished trials go into the study's own database, and the study is judged here like any
-other. A worker that dies takes its batch with it: Dask runs the batch again elsewhere, and what the dead one had asked
-and not told is marked as failed.
+A task is a batch of trials: a worker proposes them from the finished ones, scores them, and adds each to the shared
+storage whole, in one write, where telling Optuna step by step takes one a parameter. Nothing there is ever half done,
+and workers know nothing of each other but what is. A worker that dies takes its batch with it, and Dask runs the batch
+again elsewhere. In the end the shared trials go into the study's own database, and it is judged here like any other.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ import optuna
 import sqlalchemy
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from aione_lab.calibration.experiment import Experiment, code_fingerprint, versions
@@ -42,7 +40,8 @@ if TYPE_CHECKING:
     from distributed import Client
 
 JOURNAL = "cluster.journal"
-STRAYS = 1_000_000  # numbers of batches from here on are those that make up for failed ones
+ROUNDS = "rounds"  # attribute of the shared study: how often batches have been handed out
+ROUND = 1_000_000  # seeds of a round: what another one proposed is not proposed again
 CONNECT_S = 8.0
 WORKER_S = 300.0  # for the first worker: a cluster that grows on demand takes its time
 
@@ -89,8 +88,7 @@ def run_trials(
     if not study.get_trials(deepcopy=False):
         study.add_trials(there)
     _fill(client, study, Work(uuid.uuid4().hex, name, where, experiment, lake.root, spec), report)
-    done = finished(study)[: experiment.n_trials]
-    store.append([_renumbered(trial, number) for number, trial in enumerate(done)][len(there) :])
+    store.append(study.get_trials(deepcopy=False)[len(there) : experiment.n_trials])
 
 
 def open_storage(where: str) -> BaseStorage:
@@ -115,23 +113,15 @@ def check_storage(storage: Any) -> None:
     open_storage(storage)
 
 
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that were told, by number."""
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state == TrialState.COMPLETE]
-
-
 def _fill(client: Client, study: optuna.Study, work: Work, report: Report | None) -> None:
     n = work.experiment.n_trials
-    first = len(study.get_trials(deepcopy=False))
-    while (missing := n - len(finished(study))) > 0:
-        batches = [(first + i, min(BATCH, missing - i)) for i in range(0, missing, BATCH)]
+    while (missing := n - len(study.get_trials(deepcopy=False))) > 0:
+        number = study.user_attrs.get(ROUNDS, 0)
+        study.set_user_attr(ROUNDS, number + 1)
+        batches = [(number * ROUND + i, min(BATCH, missing - i)) for i in range(0, missing, BATCH)]
         for _ in _completed(client, [client.submit(batch, work, *one, pure=False) for one in batches]):
             if report is not None:
-                report(min(len(finished(study)), n), n)
-        first += STRAYS
-    for trial in study.get_trials(deepcopy=False):  # every batch has ended: who is still running is dead
-        if trial.state == TrialState.RUNNING:
-            study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+                report(min(len(study.get_trials(deepcopy=False)), n), n)
 
 
 def _completed(client: Client, tasks: list[Any]) -> Iterator[None]:
@@ -159,26 +149,25 @@ def _completed(client: Client, tasks: list[Any]) -> Iterator[None]:
 
 
 def batch(work: Work, first: int, size: int) -> int:
-    """On a worker: ask, score and tell ``size`` trials; how many that were."""
+    """On a worker: propose, score and add ``size`` trials; how many that were."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if "://" not in work.where and not Path(work.where).exists():
         raise InputError.of(
             "folder", work.where, "is not seen by the worker: share the folder under that path, or give storage="
         )
     made = work.experiment
-    study = optuna.load_study(
-        study_name=work.study,
-        storage=open_storage(work.where),
-        sampler=sampler_of(made.sampler, made.seed, first),
-    )
+    shared = optuna.load_study(study_name=work.study, storage=open_storage(work.where))
     with _ONE_AT_A_TIME:
         scorer = _scorer(work)
+        study = optuna.create_study(directions=shared.directions, sampler=sampler_of(made.sampler, made.seed, first))
+        study.add_trials(shared.get_trials(deepcopy=False))
         distributions = scorer.space.distributions
         trials = [study.ask(distributions) for _ in range(size)]
         for trial, scored in zip(trials, scorer.score([trial.params for trial in trials]), strict=True):
             for key, value in scored.attributes.items():
                 trial.set_user_attr(key, value)
             study.tell(trial, scored.values)
+    shared.add_trials(study.get_trials(deepcopy=False)[-size:])
     return size
 
 
@@ -235,18 +224,3 @@ def connected(cluster: Any) -> Iterator[Client]:
             client.close()
     finally:
         log.setLevel(before)
-
-
-def _renumbered(trial: FrozenTrial, number: int) -> FrozenTrial:
-    """The trial as the study's own database numbers it: failed ones are not in it."""
-    made = optuna.trial.create_trial(
-        state=trial.state,
-        values=trial.values,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs=trial.user_attrs,
-        system_attrs=trial.system_attrs,
-    )
-    made.number = number
-    made.datetime_start, made.datetime_complete = trial.datetime_start, trial.datetime_complete
-    return made

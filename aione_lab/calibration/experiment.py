@@ -31,7 +31,7 @@ from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import INTERVALS, parse_symbol, to_ms
 
 FILE = "experiment.json"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+NAME = re.compile(r"(?!thresholds$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # thresholds: the folder of promoted sets
 MOST_TRIALS = 100_000
 _PACKAGES = ("numba", "numpy", "optuna", "pandas", "pyarrow", "scipy")
 
@@ -180,7 +180,9 @@ def check_name(name: Any) -> str:
     """A name that is safe as a folder's."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise InputError.of(
-            "name", name, "must be up to 100 of letters, digits, '.', '_' and '-', a letter or digit first"
+            "name",
+            name,
+            "must be up to 100 of letters, digits, '.', '_' and '-', a letter or digit first, and not 'thresholds'",
         )
     return name
 

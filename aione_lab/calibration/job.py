@@ -42,8 +42,7 @@ def calibrate_job(
         if n < least:
             raise InputError.of("min_bars", least, f"{request.symbol} has {n:,} {request.interval} candles in the lake")
     if starts is not None and (file := Path(starts) / f"{request.symbol}.json").exists():
-        base = Thresholds.from_json(file.read_text(encoding="utf-8"))
-        options.setdefault("base", base.replace(meta=None))
+        options.setdefault("base", _read_defaults(file))
     study = calibrate(
         source,
         request.symbol,
@@ -53,6 +52,13 @@ def calibrate_job(
         **options,
     )
     return outcome_of(study, reveal=reveal)
+
+
+def _read_defaults(file: Path) -> Thresholds:
+    try:
+        return Thresholds.from_json(file.read_text(encoding="utf-8")).replace(meta=None)
+    except (InputError, OSError, ValueError) as error:
+        raise InputError.of("defaults_dir", str(file), f"is no set of thresholds ({error})") from None
 
 
 def outcome_of(study: Calibration, symbol: str | None = None, *, reveal: bool = True) -> CalibrationOutcome:

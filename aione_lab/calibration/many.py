@@ -18,7 +18,8 @@ from typing import Any
 import numba
 
 from aione_lab.calibration.process import how_ended
-from aione_lab.calibration.run import EXPERIMENTS, calibrate
+from aione_lab.calibration.run import EXPERIMENTS, calibrate, plan
+from aione_lab.calibration.study import experiment_folds
 from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
 from aione_lab.lake.store import Lake
@@ -70,7 +71,20 @@ def calibrate_many(
         pickle.dumps(options)
     except Exception as error:
         raise InputError.of("options", sorted(options), f"cannot be sent to another process ({error})") from None
+    refusals = [_refusal(lake, name, options) for name in names]
+    if all(isinstance(one, InputError) for one in refusals):  # what is wrong is no matter of the symbol
+        raise refusals[0]  # type: ignore[misc]
     return _studies(lake.root, names, n, str(folder), options, progress)
+
+
+def _refusal(lake: Lake, symbol: str, options: dict[str, Any]) -> AioneError | None:
+    """Why no study of the symbol can begin."""
+    design = {name: value for name, value in options.items() if name not in ("cluster", "storage")}
+    try:
+        experiment_folds(plan(lake, symbol, **design))
+    except AioneError as error:
+        return error
+    return None
 
 
 def _studies(

@@ -275,10 +275,7 @@ def run_experiment(
             raise InputError.of("folder", folder, "must be the path of a folder, or None")
         place = Path(folder) / (default_name(experiment) if name is None else check_name(name))
         share = None if cluster is None else _share(cluster, storage, stack)
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            raise InputError.of("folder", str(folder), f"cannot be used ({error})") from None
+        _make(place)
         with held(place):
             new = not (place / FILE).exists()
             try:
@@ -287,6 +284,19 @@ def run_experiment(
                 if new and not searched:  # refused: nothing of it stays
                     shutil.rmtree(place)
                 raise
+
+
+def _make(place: Path) -> None:
+    """Make a study's folder, or take one that is there. InputError for one that is no study's."""
+    try:
+        new = not place.exists()
+        place.mkdir(parents=True, exist_ok=True)
+        own = new or (place / FILE).exists()
+        others = [] if own else [path.name for path in place.iterdir() if not path.name.startswith((".", FILE))]
+    except (OSError, ValueError) as error:
+        raise InputError.of("folder", str(place), f"cannot be used ({error})") from None
+    if others:
+        raise InputError.of("name", place.name, f"is a folder with other files ({place}); take another name")
 
 
 def default_name(experiment: Experiment) -> str:

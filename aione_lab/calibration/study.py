@@ -97,7 +97,7 @@ class Calibration:
     plateau: Plateau  # rows are those of ``sets``
     walk_forward: OutOfSample
     deflated: DeflatedSharpe | None  # None: the choice never moved
-    n_effective: float  # what the study's own trials amount to; shown, the distinct ones are what is judged by
+    n_effective: float  # what the study's own trials amount to, correlated as they are
     overfitting: BacktestOverfitting | None  # None: fewer than two sets ever traded
     ledger: Entries
     judged: Verdict
@@ -461,7 +461,11 @@ def _judge(
     one: Calibration | Member, ledger: Entries, min_trades: int, rival: str
 ) -> tuple[DeflatedSharpe | None, Verdict]:
     returns = one.tables.returns[one.plateau.centre]
-    deflated = deflated_sharpe(returns, trial_sharpes=ledger.sharpes) if np.ptp(returns) > 0 else None
+    deflated = None
+    if np.ptp(returns) > 0:
+        # The study's own trials count by their effective number; of earlier ones only the Sharpe ratios are known.
+        n_trials = max(1.0, _effective(one.tables.returns) + ledger.n_trials - len(one.sets))
+        deflated = deflated_sharpe(returns, trial_sharpes=ledger.sharpes, n_trials=n_trials)
     overfitting = one.overfitting
     verdict = judge(
         one.walk_forward.metrics,
@@ -469,6 +473,7 @@ def _judge(
         loss=math.nan if overfitting is None else overfitting.probability_of_loss,
         pbo=math.nan if overfitting is None else overfitting.pbo,
         n_trials=ledger.n_trials,
+        n_effective=None if deflated is None else deflated.n_trials,
         min_trades=min_trades,
         against=rival,
     )

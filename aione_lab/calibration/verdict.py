@@ -45,6 +45,7 @@ def judge(
     loss: float,
     pbo: float,
     n_trials: int,
+    n_effective: float | None = None,
     min_trades: int = MIN_TRADES,
     against: str = "default",
 ) -> Verdict:
@@ -55,6 +56,9 @@ def judge(
     loses on the other. NaN fails a check.
     """
     n, mean = metrics["n_trades"], metrics["expectancy"]
+    counted = f"{n_trials:,} trials"
+    if n_effective is not None:
+        counted += f" (worth {n_effective:,.0f} independent ones)"
     kept = f"the {against}s" if against == "default" else f"the {against}"
     low, high = metrics["expectancy_low"], metrics["expectancy_high"]
     checks = (
@@ -91,9 +95,9 @@ def judge(
         Check(
             "deflated Sharpe",
             deflated >= DSR,
-            f"{deflated:.3f} over {n_trials:,} trials",
+            f"{deflated:.3f} over {counted}",
             f"at least {DSR}",
-            f"the best of {n_trials:,} trials would look as good by luck (deflated Sharpe {deflated:.2f})",
+            f"the best of {counted} would look as good by luck (deflated Sharpe {deflated:.2f})",
         ),
         Check(
             "holds on the other half",

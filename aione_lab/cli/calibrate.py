@@ -125,9 +125,14 @@ def calibrate(
     if experiment is not None:
         if symbols or every:
             raise InputError.of("--experiment", str(experiment), "names its symbols itself; give none beside it")
+        for option, given in (("--pool", pool), ("--name", name), ("--reveal", reveal), ("--promote", promote)):
+            if given:
+                raise InputError.of(option, given, "has no part in repeating an experiment, which writes nothing")
         _repeat(experiment, lake, as_json)
         return
     names = _names(lake, symbols or [], every, interval)
+    if reveal and not hidden:
+        raise InputError.of("--reveal", reveal, "there are no hidden days with --hidden 0")
     options: dict[str, Any] = {
         "start": start,
         "end": end,
@@ -146,7 +151,8 @@ def calibrate(
         from aione_lab.calibration import calibrate as run
 
         study = run(lake, names if pool else names[0], interval=interval, folder=experiments, name=name, **options)
-        revealed = {one: study.reveal(one) for one in study.experiment.symbols} if reveal or promote else {}
+        look = hidden and (reveal or promote)
+        revealed = {one: study.reveal(one) for one in study.experiment.symbols} if look else {}
         promoted = _promote(study, experiments) if promote else {}
         if as_json:
             hidden_days = {symbol: one.to_json() for symbol, one in revealed.items()}
@@ -177,7 +183,10 @@ def calibrate(
     failed = {one.symbol: one.error for one in done if one.error}
     if as_json:
         emit_json(
-            {"studies": [{"folder": one.folder, **one.results} for one in done if not one.error], "failed": failed}
+            {
+                "studies": [{"folder": str(one.folder), **one.results} for one in done if not one.error],
+                "failed": failed,
+            }
         )
     else:
         _overview(done)
@@ -228,6 +237,8 @@ def _space(search: list[str] | None) -> Any:
             parts = tuple(float(end) for end in ends.split(":")) if ends else ()
         except ValueError:
             raise InputError.of("--search", text, "must be FIELD, FIELD=LOW:HIGH or FIELD=LOW:HIGH:STEP") from None
+        if name in space:
+            raise InputError.of("--search", text, f"{name} is searched already")
         given = declared[name]
         space[name] = parts or (given.low, given.high, given.step)
     return space
@@ -254,7 +265,8 @@ def _repeat(path: Path, lake: Lake, as_json: bool) -> None:
 
 
 def _described(study: Calibration, hidden: dict[str, Any]) -> dict[str, Any]:
-    return {"folder": study.folder, "digest": study.digest, **study.results, "hidden": hidden}
+    folder = None if study.folder is None else str(study.folder)
+    return {"folder": folder, "digest": study.digest, **study.results, "hidden": hidden}
 
 
 def show(study: Calibration) -> None:

@@ -62,9 +62,9 @@ class Cluster:
             **environment,
         )
 
-    def doomed(self, name: str, tells: int) -> subprocess.Popen[bytes]:
-        """A worker that is killed when it has told so many trials."""
-        return self.worker(name, "--preload", str(HERE), TELLS=str(tells))
+    def doomed(self, name: str, trials: int) -> subprocess.Popen[bytes]:
+        """A worker that is killed when it has added so many trials to the shared study."""
+        return self.worker(name, "--preload", str(HERE), TRIALS=str(trials))
 
     def log(self, name: str) -> str:
         """What a process has said."""
@@ -103,20 +103,21 @@ def running(folder: Path) -> Iterator[Cluster]:
 
 
 def dask_setup(worker: Any) -> None:
-    """Dask's hook in a doomed worker: SIGKILL where it tells one trial more than it may."""
+    """Dask's hook in a doomed worker: SIGKILL where it would share one trial more than it may."""
     import optuna
 
-    left = int(os.environ["TELLS"])
-    tell = optuna.Study.tell
+    left = int(os.environ["TRIALS"])
+    add = optuna.Study.add_trial
 
-    def counted(*arguments: Any, **more: Any) -> Any:
+    def counted(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         nonlocal left
-        if not left:
-            os.kill(os.getpid(), signal.SIGKILL)
-        left -= 1
-        return tell(*arguments, **more)
+        if not isinstance(study._storage, optuna.storages.InMemoryStorage):
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+        add(study, trial)
 
-    optuna.Study.tell = counted  # type: ignore[method-assign]
+    optuna.Study.add_trial = counted  # type: ignore[method-assign]
 
 
 def client() -> None:
