@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from optuna.trial import TrialState
 from aione_lab.calibration import Calibration, Experiment, calibrate, repeat
 from aione_lab.calibration import cluster as spreading
 from aione_lab.calibration.run import default_name
+from aione_lab.calibration.scoring import Scorer
 from aione_lab.calibration.study import run_study
 from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.simulated import SimulatedExchange
@@ -378,9 +380,25 @@ def work(spread: Spread, lake: Lake, tmp_path: Path) -> spreading.Work:
     return spreading.Work("here", "here", where, made.replace(data={}), lake.root, None)
 
 
-def test_threads_of_one_worker_do_not_disturb_each_other(work: spreading.Work, spread: Spread, lake: Lake) -> None:
+def test_threads_of_one_worker_do_not_disturb_each_other(
+    work: spreading.Work, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, most = 0, 0
+    score = Scorer.score
+
+    def counted(scorer: Scorer, *arguments: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)
+        found = score(scorer, *arguments)
+        inside -= 1
+        return found
+
+    monkeypatch.setattr(Scorer, "score", counted)
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(spreading.batch, [work] * 3, [0, 20, 40], [20, 20, 7])) == [20, 20, 7]
+    assert most == 1  # a scorer keeps what it has measured, and numba's threads are all cores
     told = optuna.load_study(study_name="here", storage=spreading.open_storage(work.where)).get_trials()
     assert {trial.state for trial in told} == {TrialState.COMPLETE} and len(told) == 47
     alone = run_study(work.experiment, lake, proposed=told)

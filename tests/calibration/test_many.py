@@ -112,7 +112,7 @@ def test_closed_early_or_left_alone_nothing_runs_on(lake: Lake, tmp_path: Path) 
         "    threading.Thread(target=tell).start()\n"
         "if __name__ == '__main__':\n"
         "    list(calibrate_many(Lake(sys.argv[1]), ['LINKUSDT', 'SOLUSDT'], workers=2, folder=sys.argv[2],\n"
-        "         progress=told, n_trials=100_000))\n"
+        "         progress=told, n_trials=100_000, folds=FoldPlan(n_folds=3)))\n"
     )
     file = tmp_path / "script.py"
     file.write_text(script)
