@@ -330,7 +330,7 @@ def _luck(study: Calibration, charts: Charts) -> list[str]:
     known = (
         f"The ledger holds {ledger.n_trials:,} distinct trials on {study.symbol} {study.experiment.interval}, this "
         f"study's {len(study.sets):,} among them; repeats do not count. Its own resemble each other and amount to "
-        f"{study.n_effective:.1f} independent ones. The verdict counts all distinct ones, which errs against the find."
+        f"{study.n_effective:.1f} independent ones."
     )
     if study.folder is None:
         known = known.replace("The ledger holds", "Without a folder no ledger was kept: there are", 1)
