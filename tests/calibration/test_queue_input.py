@@ -27,7 +27,6 @@ in_main.__module__ = "__main__"
     ("make", "text"),
     [
         (lambda: CalibrationQueue(lambda request, report: None), "top level of a module"),
-        (lambda: CalibrationQueue(None), "job=None"),
         (lambda: CalibrationQueue(jobs.quick, {"max_concurrent": 3}), "must be a QueueSettings"),
         (lambda: CalibrationQueue(jobs.quick, options=["n_trials"]), "options=['n_trials']: must be a mapping"),
         (lambda: CalibrationQueue(jobs.quick, options={3: 4}), "text keys"),
