@@ -1,0 +1,40 @@
+"""A running session: asset states for everybody, alerts, metrics, and the symbols that are worth following.
+
+Alerts, metrics and Redis need the extra ``live``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "AssetStateManager": "assets",
+    "AssetUpdate": "asset_follower",
+    "follow_assets": "asset_follower",
+    "stage2_fields": "asset_state",
+}
+
+__all__ = [
+    "AssetStateManager",
+    "AssetUpdate",
+    "follow_assets",
+    "stage2_fields",
+]
+
+if TYPE_CHECKING:
+    from aione_lab.live.asset_follower import AssetUpdate, follow_assets
+    from aione_lab.live.asset_state import stage2_fields
+    from aione_lab.live.assets import AssetStateManager
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(importlib.import_module(f"aione_lab.live.{_HOME[name]}"), name)
+    except ModuleNotFoundError as error:
+        if error.name not in ("httpx", "prometheus_client"):
+            raise
+        missing = error.name
+    raise ModuleNotFoundError(f"this needs {missing}: pip install 'aione-lab[live]'", name=missing)
