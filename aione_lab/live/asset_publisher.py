@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from aione_lab.cache.handler import NAMESPACE
@@ -25,7 +25,8 @@ SIGNALS = "signals"
 GAP_S = 0.05  # least pause between two writes: what changes meanwhile goes together
 RETRY_S = (0.1, 0.2, 0.4, 0.8)  # pauses after failures in a row, the last one from then on
 GOODBYE_S = 2.0  # how long aclose waits for the last write
-CHUNK = 32  # assets in one message, and encoded before others get the event loop
+CHUNK = 100  # assets in one message
+TURN = 25  # assets encoded before others get the event loop
 MOST_SIGNALS = 1_000  # waiting signals; the oldest are dropped and counted
 
 
@@ -37,7 +38,7 @@ class Cache(Protocol):
     ) -> None:
         """Store a value for some seconds."""
 
-    async def publish(self, channel: str, message: Any) -> None:
+    async def publish(self, channel: str, message: Any, raw: bool = False) -> None:
         """Send a message to whoever is subscribed."""
 
 
@@ -137,13 +138,12 @@ class Publisher:
         self.seq += len(chunks)
         refused = None
         try:
-            await self._cache.store_in_cache(ASSET_STATE, NAMESPACE, self._whole(alive), self._ttl_s, raw=True)
+            whole = self._text(self.seq, alive, self._texts)
+            await self._cache.store_in_cache(ASSET_STATE, NAMESPACE, whole, self._ttl_s, raw=True)
         except CacheError as error:  # a full or read-only Redis may still pass messages on
             refused = error
         for number, chunk in enumerate(chunks, first):
-            changes = {symbol: self._assets[symbol] for symbol in chunk}
-            message = {**self._head(number, alive), "assets": changes}
-            await self._cache.publish(UPDATES, message)
+            await self._cache.publish(UPDATES, self._text(number, alive, chunk), raw=True)
         while self._signals:
             await self._cache.publish(SIGNALS, self._signals[0])
             self._signals.popleft()
@@ -152,24 +152,23 @@ class Publisher:
 
     async def _encode(self, chunks: list[list[str]]) -> None:
         """Renew the texts of what changed; others get the event loop in between."""
-        for chunk in chunks:
-            for symbol in chunk:
-                self._texts[symbol] = json.dumps(self._assets[symbol], allow_nan=False, separators=(",", ":"))
-            await asyncio.sleep(0)
+        encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+        for place, symbol in enumerate(itertools.chain.from_iterable(chunks), 1):
+            self._texts[symbol] = encoder.encode(self._assets[symbol])
+            if place % TURN == 0:
+                await asyncio.sleep(0)
 
-    def _whole(self, alive: bool) -> str:
-        head = json.dumps(self._head(self.seq, alive), separators=(",", ":"))
-        assets = ",".join(f'"{symbol}":{text}' for symbol, text in self._texts.items())
-        return f'{head[:-1]},"assets":{{{assets}}}}}'
-
-    def _head(self, number: int, alive: bool) -> dict[str, Any]:
-        return {
+    def _text(self, number: int, alive: bool, symbols: Iterable[str]) -> str:
+        """The JSON of a state or message, put together from the assets' texts: each is encoded once a change."""
+        head = {
             "session": self.session,
             "seq": number,
             "time": int(time.time() * 1000),
             "period_s": self._period_s,
             "alive": alive,
         }
+        assets = ",".join(f'"{symbol}":{self._texts[symbol]}' for symbol in symbols)
+        return f'{json.dumps(head, separators=(",", ":"))[:-1]},"assets":{{{assets}}}}}'
 
 
 def _chunks(symbols: list[str]) -> Iterator[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ FAILURES = ("INVALID_DATA", "SYSTEM_FAILURE")
 
 LONGEST_TEXT = 20_000  # characters; a narrative has some hundred
 DEEPEST = 12  # levels of mappings and lists
+_MOST = sys.float_info.max
 _ANSWERS = (*RECOMMENDATIONS, *FAILURES)
 
 
@@ -37,7 +39,15 @@ def plain(argument: str, value: Any, depth: int = 0) -> Any:
             raise InputError.of(argument, value, f"must be at most {LONGEST_TEXT} characters long")
         return str(value)
     if depth < DEEPEST and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return ReadOnly({key: plain(f"{argument}.{key}", part, depth + 1) for key, part in value.items()})
+        return ReadOnly(
+            {
+                # most are finite floats, hundreds of assets × 60 of them a bar: no call for those
+                key: part
+                if type(part) is float and -_MOST <= part <= _MOST
+                else plain(f"{argument}.{key}", part, depth + 1)
+                for key, part in value.items()
+            }
+        )
     if depth < DEEPEST and isinstance(value, (list, tuple)):
         return tuple(plain(argument, part, depth + 1) for part in value)
     if hasattr(value, "item") and getattr(value, "shape", None) == ():

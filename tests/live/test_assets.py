@@ -301,9 +301,9 @@ class Lossy:
     async def store_in_cache(self, *arguments: Any, **options: Any) -> None:
         await self._cache.store_in_cache(*arguments, **options)
 
-    async def publish(self, channel: str, message: Any) -> None:
+    async def publish(self, channel: str, message: Any, raw: bool = False) -> None:
         if not self.losing:
-            await self._cache.publish(channel, message)
+            await self._cache.publish(channel, message, raw)
 
 
 def test_a_lost_message_is_noticed_by_its_number(tmp_path: Path) -> None:
@@ -467,7 +467,7 @@ class Broken:
             self.failures -= 1
             raise RuntimeError("not of this world")
 
-    async def publish(self, channel: str, message: Any) -> None:
+    async def publish(self, channel: str, message: Any, raw: bool = False) -> None:
         self.sent.append((channel, message))
 
 
