@@ -9,20 +9,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "Alert": "alert_text",
+    "AlertQueue": "alerts",
+    "AlertSettings": "alerts",
     "AssetStateManager": "assets",
     "AssetUpdate": "asset_follower",
+    "CallbackSink": "alert_sinks",
+    "TelegramSink": "alert_sinks",
+    "WebhookSink": "alert_sinks",
     "follow_assets": "asset_follower",
     "stage2_fields": "asset_state",
 }
 
 __all__ = [
+    "Alert",
+    "AlertQueue",
+    "AlertSettings",
     "AssetStateManager",
     "AssetUpdate",
+    "CallbackSink",
+    "TelegramSink",
+    "WebhookSink",
     "follow_assets",
     "stage2_fields",
 ]
 
 if TYPE_CHECKING:
+    from aione_lab.live.alert_sinks import CallbackSink, TelegramSink, WebhookSink
+    from aione_lab.live.alert_text import Alert
+    from aione_lab.live.alerts import AlertQueue, AlertSettings
     from aione_lab.live.asset_follower import AssetUpdate, follow_assets
     from aione_lab.live.asset_state import stage2_fields
     from aione_lab.live.assets import AssetStateManager
