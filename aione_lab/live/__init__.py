@@ -15,6 +15,7 @@ _HOME = {
     "AssetStateManager": "assets",
     "AssetUpdate": "asset_follower",
     "CallbackSink": "alert_sinks",
+    "SessionMetrics": "metrics",
     "TelegramSink": "alert_sinks",
     "WebhookSink": "alert_sinks",
     "follow_assets": "asset_follower",
@@ -28,6 +29,7 @@ __all__ = [
     "AssetStateManager",
     "AssetUpdate",
     "CallbackSink",
+    "SessionMetrics",
     "TelegramSink",
     "WebhookSink",
     "follow_assets",
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from aione_lab.live.asset_follower import AssetUpdate, follow_assets
     from aione_lab.live.asset_state import stage2_fields
     from aione_lab.live.assets import AssetStateManager
+    from aione_lab.live.metrics import SessionMetrics
 
 
 def __getattr__(name: str) -> Any:
