@@ -15,9 +15,13 @@ _HOME = {
     "AssetStateManager": "assets",
     "AssetUpdate": "asset_follower",
     "CallbackSink": "alert_sinks",
+    "FastSymbols": "prefilter",
+    "Prefilter": "prefilter",
+    "PrefilterSettings": "prefilter",
     "SessionMetrics": "metrics",
     "TelegramSink": "alert_sinks",
     "WebhookSink": "alert_sinks",
+    "find_fast_symbols": "prefilter",
     "follow_assets": "asset_follower",
     "stage2_fields": "asset_state",
 }
@@ -29,9 +33,13 @@ __all__ = [
     "AssetStateManager",
     "AssetUpdate",
     "CallbackSink",
+    "FastSymbols",
+    "Prefilter",
+    "PrefilterSettings",
     "SessionMetrics",
     "TelegramSink",
     "WebhookSink",
+    "find_fast_symbols",
     "follow_assets",
     "stage2_fields",
 ]
@@ -44,6 +52,7 @@ if TYPE_CHECKING:
     from aione_lab.live.asset_state import stage2_fields
     from aione_lab.live.assets import AssetStateManager
     from aione_lab.live.metrics import SessionMetrics
+    from aione_lab.live.prefilter import FastSymbols, Prefilter, PrefilterSettings, find_fast_symbols
 
 
 def __getattr__(name: str) -> Any:
