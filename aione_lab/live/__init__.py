@@ -15,7 +15,10 @@ _HOME = {
     "AssetStateManager": "assets",
     "AssetUpdate": "asset_follower",
     "CallbackSink": "alert_sinks",
+    "Enriched": "enricher",
+    "EnricherSettings": "enricher",
     "FastSymbols": "prefilter",
+    "NarrativeEnricher": "enricher",
     "Prefilter": "prefilter",
     "PrefilterSettings": "prefilter",
     "SessionMetrics": "metrics",
@@ -33,7 +36,10 @@ __all__ = [
     "AssetStateManager",
     "AssetUpdate",
     "CallbackSink",
+    "Enriched",
+    "EnricherSettings",
     "FastSymbols",
+    "NarrativeEnricher",
     "Prefilter",
     "PrefilterSettings",
     "SessionMetrics",
@@ -51,6 +57,7 @@ if TYPE_CHECKING:
     from aione_lab.live.asset_follower import AssetUpdate, follow_assets
     from aione_lab.live.asset_state import stage2_fields
     from aione_lab.live.assets import AssetStateManager
+    from aione_lab.live.enricher import Enriched, EnricherSettings, NarrativeEnricher
     from aione_lab.live.metrics import SessionMetrics
     from aione_lab.live.prefilter import FastSymbols, Prefilter, PrefilterSettings, find_fast_symbols
 

@@ -70,7 +70,7 @@ async def follow_assets(cache: SimpleCacheHandler) -> AsyncIterator[AssetUpdate]
 async def _let_go(messages: Subscription, waiting: asyncio.Task[Any] | None) -> None:
     if waiting is not None:
         waiting.cancel()
-        await asyncio.wait({waiting})
+        await asyncio.gather(waiting, return_exceptions=True)
     await messages.aclose()
 
 

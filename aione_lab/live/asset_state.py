@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from aione_lab.calibration.queue_order import PENDING
 from aione_lab.calibration.queue_order import STATES as CALIB_STATES
@@ -22,6 +25,7 @@ FAILURES = ("INVALID_DATA", "SYSTEM_FAILURE")
 LONGEST_TEXT = 20_000  # characters; a narrative has some hundred
 DEEPEST = 12  # levels of mappings and lists
 _MOST = sys.float_info.max
+_LARGEST = 2**63
 _ANSWERS = (*RECOMMENDATIONS, *FAILURES)
 
 
@@ -30,7 +34,7 @@ def plain(argument: str, value: Any, depth: int = 0) -> Any:
 
     InputError names the place (``stats.rsi``) of what cannot be held.
     """
-    if value is None or isinstance(value, (bool, int)):
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
@@ -50,10 +54,14 @@ def plain(argument: str, value: Any, depth: int = 0) -> Any:
         )
     if depth < DEEPEST and isinstance(value, (list, tuple)):
         return tuple(plain(argument, part, depth + 1) for part in value)
-    if hasattr(value, "item") and getattr(value, "shape", None) == ():
-        return plain(argument, value.item(), depth)
-    if isinstance(value, numbers.Real):
-        return plain(argument, float(value), depth)
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        if abs(whole := int(value)) <= _LARGEST:  # JSON has no end, its readers have
+            return whole
+    elif isinstance(value, numbers.Real):
+        with contextlib.suppress(OverflowError):  # a fraction beyond all floats
+            return plain(argument, float(value))
     raise InputError.of(argument, value, "must be plain data: numbers, texts, lists and mappings with text keys")
 
 

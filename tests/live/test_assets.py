@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +95,11 @@ def test_a_new_asset_has_every_field_of_the_contract() -> None:
 def test_updates_and_frozen_copies() -> None:
     manager = AssetStateManager(["BTCUSDT"])
     before = manager.snapshot()
-    stats = {"rsi": np.float64(31.5), "volume_z": math.nan, "bars": np.int64(3), "atr": math.inf}
+    stats = {"rsi": np.float64(31.5), "volume_z": math.nan, "bars": np.int64(3), "atr": math.inf, "x": np.longdouble(2)}
     manager.update_asset("BTCUSDT", {"signal": "ALERT", "stats": stats, "trigger_reasons": ["VOLUME_SPIKE"]})
     manager.update_asset("SOLUSDT", {"tp": np.float32(2.0), "visible": False})
     asset = manager.get("BTCUSDT")
-    assert asset is not None and asset["stats"] == {"rsi": 31.5, "volume_z": None, "bars": 3, "atr": None}
+    assert asset is not None and asset["stats"] == {"rsi": 31.5, "volume_z": None, "bars": 3, "atr": None, "x": 2.0}
     assert asset["trigger_reasons"] == ("VOLUME_SPIKE",) and before["BTCUSDT"]["signal"] == "NONE"
     stats["rsi"] = 0.0
     assert asset["stats"]["rsi"] == 31.5
@@ -126,6 +127,11 @@ def test_updates_and_frozen_copies() -> None:
         ({"stats": {"rsi": "x"}}, "stats.rsi='x'"),
         ({"stats": {"rsi": {1: 2}}}, "stats.rsi="),
         ({"stage2": {"a": object()}}, "stage2.a="),
+        ({"stage2": {"a": np.zeros(3)}}, "stage2.a="),
+        ({"stage2": {"a": {5: 1}}}, "stage2.a="),
+        ({"stats": {"rsi": 10**5000}}, "stats.rsi="),
+        ({"stats": {"rsi": Fraction(10**5000)}}, "stats.rsi="),
+        ({"stats": {"rsi": np.datetime64("2025-05-10")}}, "stats.rsi="),
         ({"long_narrative": "x" * 30_000}, "long_narrative="),
         ({"symbol": "ETHUSDT"}, "symbol='ETHUSDT'"),
         (["signal"], "updates="),
