@@ -97,11 +97,11 @@ class Outgoing:
 
     async def post(self, url: str, content: Any, headers: Mapping[str, str] | None = None) -> Answer:
         """The answer, whatever its status; AlertError where there is none."""
-        if self._client is None:
-            self._client = httpx.AsyncClient(timeout=self._timeout_s)
         problem = None
         body = bytearray()
         try:
+            if self._client is None:  # reads the environment's proxies, which may be wrong
+                self._client = httpx.AsyncClient(timeout=self._timeout_s)
             async with self._client.stream("POST", url, json=content, headers=headers) as response:
                 async for part in response.aiter_bytes():
                     body += part
@@ -110,7 +110,7 @@ class Outgoing:
                         break
         except (httpx.HTTPError, OSError) as error:
             problem = AlertError(self.masked(f"no answer ({type(error).__name__}: {error})"), 0.0)
-        except (httpx.InvalidURL, ValueError, RuntimeError) as error:
+        except (httpx.InvalidURL, ValueError, RuntimeError, ImportError) as error:
             problem = AlertError(self.masked(f"cannot be asked ({type(error).__name__})"))
         if problem is not None:  # raised here: the original error knows the address
             raise problem

@@ -218,6 +218,17 @@ def test_nobody_there() -> None:
     asyncio.run(run())
 
 
+def test_a_proxy_that_cannot_be_used_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "gopher://me:canary@127.0.0.1:1")
+
+    async def run() -> None:
+        with pytest.raises(AlertError, match="cannot be asked") as error:
+            await TelegramSink(TOKEN, 42).send(alert())
+        assert "canary" not in "".join(traceback.format_exception(error.value))
+
+    asyncio.run(run())
+
+
 def test_a_webhook_gets_json() -> None:
     async def run() -> None:
         async with HttpDouble((204, {}), [(503, {}, {"Retry-After": "7"})]) as hook:

@@ -461,6 +461,24 @@ def test_closing_while_redis_is_away_does_not_hang(own_redis: RedisServer) -> No
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_closing_in_the_middle_of_a_write_loses_nothing(turns: int, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            manager = AssetStateManager([f"S{number}USDT" for number in range(100)], cache)
+            manager.start()
+            await until(lambda: manager.status["writes"])
+            await asyncio.sleep(0.06)
+            for number in range(100):
+                manager.update_asset(f"S{number}USDT", {"state": "alert"})
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await manager.aclose()
+            assert (await cache.get_json("asset_state"))["assets"] == json.loads(json.dumps(manager.snapshot()))
+
+    asyncio.run(run())
+
+
 class Broken:
     """A cache that fails in a way of its own, then works, and counts."""
 
