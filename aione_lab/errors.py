@@ -74,5 +74,16 @@ class CacheError(AioneError):
     """The cache could not be reached, did not answer in time, refused a write or holds something unreadable."""
 
 
+class AlertError(AioneError):
+    """An alert or another request to a service could not be delivered.
+
+    ``retry_after``: seconds after which it may help to try again, 0.0 where nobody said; None: it will not help.
+    """
+
+    def __init__(self, text: str, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
+
+
 class ThresholdError(AioneError):
     """No calibrated set can be had: there is none, it expired or was not accepted, its file is damaged or locked."""

@@ -155,9 +155,14 @@ class SimpleCacheHandler:
 
     # --- messages ----------------------------------------------------------------------------------------------------
 
-    async def publish(self, channel: str, message: Any) -> None:
-        """Send a JSON value to everybody who is subscribed now; nobody being there is no error."""
-        await self._call(self._backend.publish(_checked("channel", channel), _encoded(message, "message")))
+    async def publish(self, channel: str, message: Any, raw: bool = False) -> None:
+        """Send a JSON value to everybody who is subscribed now; nobody being there is no error.
+
+        ``raw``: the message is JSON already, as text or bytes, and goes out as it is.
+        """
+        place = _checked("channel", channel)
+        content = _bytes(message, "message") if raw else _encoded(message, "message")
+        await self._call(self._backend.publish(place, content))
 
     def subscribe(self, *channels: str) -> Subscription:
         """An async iterator over the messages of ``channels``::
@@ -278,12 +283,12 @@ def _seconds(ttl: float | None) -> float | None:
     return float(ttl) if math.isfinite(ttl) else None
 
 
-def _bytes(value: Any) -> bytes:
+def _bytes(value: Any, argument: str = "value") -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
-    raise InputError.of("value", value, "must be bytes or text when raw")
+    raise InputError.of(argument, value, "must be bytes or text when raw")
 
 
 def _encoded(value: Any, argument: str = "value") -> bytes:

@@ -206,6 +206,18 @@ class Client:
         )
         raise InputError.of("symbol", symbol, f"unknown on {self.name}; {hint}")
 
+    @property
+    def markets(self) -> list[dict[str, Any]]:
+        """Every market of the exchange, as ccxt describes it."""
+        return list(self._ccxt.markets.values())
+
+    async def unified(self, what: str, method: str, *arguments: Any, attempts: int = ATTEMPTS) -> Any:
+        """What ccxt's unified ``method`` (``fetch_tickers``) gives; InputError where the exchange has no such thing."""
+        first, *rest = method.split("_")
+        if not self._ccxt.has.get(first + "".join(word.title() for word in rest)):
+            raise InputError.of("exchange", self.name, f"has no {what}")
+        return await self.call(what, lambda: _sound(getattr(self._ccxt, method)(*arguments)), attempts)
+
     def offers(self, interval: str) -> bool:
         """Whether the exchange has candles of this length."""
         return interval in (self._ccxt.timeframes or {})

@@ -181,6 +181,8 @@ def test_what_json_cannot_hold(cache: SimpleCacheHandler, kind: str) -> None:
         with pytest.raises(InputError, match="message"):
             await cache.publish("c", value)
         assert await cache.get_json("k") is None
+        with pytest.raises(InputError, match="message"):
+            await cache.publish("c", {"a": 1}, raw=True)
 
     asyncio.run(run())
 
@@ -208,7 +210,7 @@ def test_messages_come_in_order_to_everybody_who_is_there(cache: SimpleCacheHand
             await publisher.publish("signals", "before anybody listened")
             async with cache.subscribe("signals", "asset_state_update") as both, cache.subscribe("signals") as one:
                 for number in range(50):
-                    await publisher.publish("signals", {"number": number})
+                    await publisher.publish("signals", f'{{"number": {number}}}', raw=True)
                     await publisher.publish("asset_state_update", number)
                     await publisher.publish("unheard", number)
                 got = await take(both, 100)

@@ -1,0 +1,202 @@
+"""What is known of one asset: its fields, what each may hold, and frozen plain copies of what comes in."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import numbers
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from aione_lab.calibration.queue_order import PENDING
+from aione_lab.calibration.queue_order import STATES as CALIB_STATES
+from aione_lab.engine.records import RECOMMENDATIONS, SIGNALS
+from aione_lab.errors import InputError
+from aione_lab.settings import ReadOnly
+
+STATES = ("init", "no_data", "normal", "alert", "no_trade", "error")
+STAGE2_STATES = ("pending", "processing", "completed", "skipped", "error")
+FAILURES = ("INVALID_DATA", "SYSTEM_FAILURE")
+"""Recommendations of a Stage2 that could not assess a signal."""
+
+LONGEST_TEXT = 20_000  # characters; a narrative has some hundred
+DEEPEST = 12  # levels of mappings and lists
+_MOST = sys.float_info.max
+_LARGEST = 2**63
+_ANSWERS = (*RECOMMENDATIONS, *FAILURES)
+
+
+def plain(argument: str, value: Any, depth: int = 0) -> Any:
+    """A frozen copy that JSON can hold: ReadOnly mappings, tuples, plain numbers; NaN and infinities become None.
+
+    InputError names the place (``stats.rsi``) of what cannot be held.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, str):
+        if len(value) > LONGEST_TEXT:
+            raise InputError.of(argument, value, f"must be at most {LONGEST_TEXT} characters long")
+        return str(value)
+    if depth < DEEPEST and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return ReadOnly(
+            {
+                # most are finite floats, hundreds of assets × 60 of them a bar: no call for those
+                key: part
+                if type(part) is float and -_MOST <= part <= _MOST
+                else plain(f"{argument}.{key}", part, depth + 1)
+                for key, part in value.items()
+            }
+        )
+    if depth < DEEPEST and isinstance(value, (list, tuple)):
+        return tuple(plain(argument, part, depth + 1) for part in value)
+    if isinstance(value, np.bool_):
+        return bool(value)
+    if isinstance(value, numbers.Integral):
+        if abs(whole := int(value)) <= _LARGEST:  # JSON has no end, its readers have
+            return whole
+    elif isinstance(value, numbers.Real):
+        with contextlib.suppress(OverflowError):  # a fraction beyond all floats
+            return plain(argument, float(value))
+    raise InputError.of(argument, value, "must be plain data: numbers, texts, lists and mappings with text keys")
+
+
+def _one_of(*allowed: str) -> Callable[[str, Any], str]:
+    def check(argument: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in allowed:
+            raise InputError.of(argument, value, f"must be one of {', '.join(map(repr, allowed))}")
+        return value
+
+    return check
+
+
+def _text(argument: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError.of(argument, value, "must be a text")
+    checked: str = plain(argument, value)
+    return checked
+
+
+def _texts(argument: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(part, str) for part in value):
+        raise InputError.of(argument, value, "must be a list of texts")
+    checked: tuple[str, ...] = plain(argument, value)
+    return checked
+
+
+def _text_or_none(argument: str, value: Any) -> str | None:
+    return None if value is None else _text(argument, value)
+
+
+def _number_or_none(argument: str, value: Any) -> float | None:
+    found = plain(argument, value)
+    if found is not None and (isinstance(found, bool) or not isinstance(found, (int, float))):
+        raise InputError.of(argument, value, "must be a number or None")
+    return None if found is None else float(found)
+
+
+def _share(argument: str, value: Any) -> float:
+    found = _number_or_none(argument, value)
+    if found is None or not 0.0 <= found <= 1.0:
+        raise InputError.of(argument, value, "must be a number from 0 to 1")
+    return found
+
+
+def _flag(argument: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InputError.of(argument, value, "must be True or False")
+    return value
+
+
+def _numbers(argument: str, value: Any) -> ReadOnly:
+    if not isinstance(value, Mapping):
+        raise InputError.of(argument, value, "must be a mapping from names to numbers")
+    found: ReadOnly = plain(argument, value)
+    for name, number in found.items():
+        if number is not None and not isinstance(number, (int, float)):
+            raise InputError.of(f"{argument}.{name}", number, "must be a number or None")
+    return found
+
+
+def _mapping_or_none(argument: str, value: Any) -> ReadOnly | None:
+    if value is not None and not isinstance(value, Mapping):
+        raise InputError.of(argument, value, "must be a mapping or None")
+    found: ReadOnly | None = plain(argument, value)
+    return found
+
+
+FIELDS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
+    "timestamp": (None, _text_or_none),  # ISO text of the bar's open
+    "signal": ("NONE", _one_of(*SIGNALS)),
+    "trigger_reasons": ((), _texts),
+    "suppressed": ("", _text),
+    "confidence": (0.0, _share),
+    "recommendation": ("", _one_of(*_ANSWERS)),
+    "hints": ((), _texts),
+    "tp": (None, _number_or_none),  # first target
+    "sl": (None, _number_or_none),
+    "stats": (ReadOnly(), _numbers),
+    "state": ("init", _one_of(*STATES)),
+    "stage2_status": ("pending", _one_of(*STAGE2_STATES)),
+    "stage2": (None, _mapping_or_none),  # the whole Stage2 dictionary of the last alert
+    "long_narrative": ("", _text),  # what an enricher wrote: untrusted plain text
+    "thresholds": (None, _mapping_or_none),  # in force on the bar
+    "calib_status": (PENDING, _one_of(*CALIB_STATES)),
+    "calib_params": (None, _mapping_or_none),  # the last accepted set, flat JSON
+    "last_calib": (None, _text_or_none),  # ISO text, when it was taken over
+    "visible": (True, _flag),
+}
+"""Field → its value in a new asset, and the check that gives the value that is kept."""
+
+
+def new_asset(symbol: str) -> ReadOnly:
+    """The state of an asset of which nothing is known."""
+    return ReadOnly({"symbol": symbol, **{name: default for name, (default, _) in FIELDS.items()}})
+
+
+def changed_asset(asset: ReadOnly, updates: Mapping[str, Any]) -> ReadOnly:
+    """The asset with ``updates``, all of them or (InputError) none; the same object where nothing differs.
+
+    ``symbol`` may be among the updates, as in a Stage1 dictionary, if it is the asset's.
+    """
+    if not isinstance(updates, Mapping):
+        raise InputError.of("updates", updates, "must be a mapping from fields to values")
+    values = {}
+    for name, value in updates.items():
+        if name == "symbol":
+            if value != asset["symbol"]:
+                raise InputError.of("symbol", value, f"must be {asset['symbol']!r}, whose state this is")
+        elif name not in FIELDS:
+            raise InputError.unknown("asset field", name, FIELDS)
+        else:
+            found = FIELDS[name][1](name, value)
+            if found != asset[name]:
+                values[name] = found
+    return ReadOnly({**asset, **values}) if values else asset
+
+
+def stage2_fields(stage2: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a Stage2 dictionary gives an asset, for ``update_asset``.
+
+    ``state``: ``alert`` where it says BUY or SELL, ``error`` where it could not assess, else ``no_trade``;
+    ``stage2_status`` is ``skipped`` where the signal was no ALERT.
+    """
+    answer, risk = stage2["recommendation"], stage2["risk_parameters"]
+    targets = risk.get("tp_targets") or (None,)
+    fields = {
+        "stage2": stage2,
+        "recommendation": answer,
+        "confidence": stage2["confidence"],
+        "tp": targets[0],
+        "sl": risk.get("sl_level"),
+        "long_narrative": "",
+    }
+    if answer in FAILURES:
+        return {**fields, "stage2_status": "error", "state": "error"}
+    if stage2["signal"] != "ALERT":
+        return {**fields, "stage2_status": "skipped"}
+    return {**fields, "stage2_status": "completed", "state": "alert" if answer in ("BUY", "SELL") else "no_trade"}

@@ -1,0 +1,513 @@
+"""The state of assets: what may be in it, and its way to readers while Redis is killed, paused, full and read-only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import shutil
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aione_lab.backtest.decode import empty_stage2
+from aione_lab.cache import SimpleCacheHandler
+from aione_lab.calibration.queue_listeners import Listeners
+from aione_lab.errors import CacheError, InputError
+from aione_lab.live import AssetStateManager, AssetUpdate, follow_assets, stage2_fields
+from aione_lab.live.asset_state import FIELDS
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "cache"))
+
+from redis_server import PASSWORD, RedisServer  # noqa: E402
+
+FIELD_NAMES = {
+    "symbol", "signal", "trigger_reasons", "confidence", "hints", "tp", "sl", "stats", "state", "stage2_status",
+    "calib_status", "last_calib", "visible",
+}  # fmt: skip
+SOON = 8.0  # seconds for what takes milliseconds on a machine that is not crowded
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis to be killed and paused; skips where there is none to start."""
+    if not shutil.which("redis-server"):
+        pytest.skip("redis-server is not on PATH")
+    pytest.importorskip("redis", reason="the extra live is not installed")
+    server = RedisServer(tmp_path)
+    yield server
+    if server.process is not None:
+        server.signal(signal.SIGCONT)
+    server.kill()
+
+
+async def until(condition: Callable[[], Any], seconds: float = SOON) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not come about"
+        await asyncio.sleep(0.01)
+
+
+class Follower:
+    """A reader in a task: everything it has been told, put together as a dashboard does."""
+
+    def __init__(self, updates: AsyncIterator[AssetUpdate]) -> None:
+        self.assets: dict[str, Mapping[str, Any]] = {}
+        self.updates: list[AssetUpdate] = []
+        self.problem = ""
+        self._task = asyncio.ensure_future(self._run(updates))
+
+    async def _run(self, updates: AsyncIterator[AssetUpdate]) -> None:
+        async for update in updates:
+            self.updates.append(update)
+            self.assets = dict(update.assets) if update.whole else {**self.assets, **update.assets}
+            self.problem = update.problem
+
+    async def stop(self) -> None:
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+
+
+# --- in memory ---------------------------------------------------------------------------------------------------
+
+
+def test_a_new_asset_has_every_field_of_the_contract() -> None:
+    manager = AssetStateManager(["BTC/USDT:USDT", "ETHUSDT"])
+    assert list(manager.snapshot()) == ["BTCUSDT", "ETHUSDT"]
+    asset = manager.get("btcusdt")
+    assert asset is not None and set(asset) >= FIELD_NAMES
+    assert asset["state"] == "init" and asset["stage2_status"] == "pending" and asset["visible"] is True
+    assert manager.get("SOLUSDT") is None and manager.degraded == "" and manager.status == {}
+
+
+def test_updates_and_frozen_copies() -> None:
+    manager = AssetStateManager(["BTCUSDT"])
+    before = manager.snapshot()
+    stats = {"rsi": np.float64(31.5), "volume_z": math.nan, "bars": np.int64(3), "atr": math.inf, "x": np.longdouble(2)}
+    manager.update_asset("BTCUSDT", {"signal": "ALERT", "stats": stats, "trigger_reasons": ["VOLUME_SPIKE"]})
+    manager.update_asset("SOLUSDT", {"tp": np.float32(2.0), "visible": False})
+    asset = manager.get("BTCUSDT")
+    assert asset is not None and asset["stats"] == {"rsi": 31.5, "volume_z": None, "bars": 3, "atr": None, "x": 2.0}
+    assert asset["trigger_reasons"] == ("VOLUME_SPIKE",) and before["BTCUSDT"]["signal"] == "NONE"
+    stats["rsi"] = 0.0
+    assert asset["stats"]["rsi"] == 31.5
+    for change in (lambda: asset.update(signal="NONE"), lambda: asset["stats"].clear()):
+        with pytest.raises(TypeError):
+            change()
+    assert json.loads(json.dumps(manager.snapshot(), allow_nan=False))["SOLUSDT"]["tp"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("updates", "named"),
+    [
+        ({"confidance": 1.0}, "did you mean 'confidence'"),
+        ({"signal": "BUY"}, "signal='BUY'"),
+        ({"state": "fine"}, "state='fine'"),
+        ({"stage2_status": "done"}, "stage2_status="),
+        ({"calib_status": "soon"}, "calib_status="),
+        ({"confidence": 1.5}, "confidence=1.5"),
+        ({"confidence": math.nan}, "confidence=nan"),
+        ({"confidence": True}, "confidence=True"),
+        ({"visible": 1}, "visible=1"),
+        ({"tp": "high"}, "tp='high'"),
+        ({"trigger_reasons": "VOLUME_SPIKE"}, "trigger_reasons="),
+        ({"hints": [5]}, "hints="),
+        ({"stats": {"rsi": "x"}}, "stats.rsi='x'"),
+        ({"stats": {"rsi": {1: 2}}}, "stats.rsi="),
+        ({"stage2": {"a": object()}}, "stage2.a="),
+        ({"stage2": {"a": np.zeros(3)}}, "stage2.a="),
+        ({"stage2": {"a": {5: 1}}}, "stage2.a="),
+        ({"stats": {"rsi": 10**5000}}, "stats.rsi="),
+        ({"stats": {"rsi": Fraction(10**5000)}}, "stats.rsi="),
+        ({"stats": {"rsi": np.datetime64("2025-05-10")}}, "stats.rsi="),
+        ({"long_narrative": "x" * 30_000}, "long_narrative="),
+        ({"symbol": "ETHUSDT"}, "symbol='ETHUSDT'"),
+        (["signal"], "updates="),
+    ],
+)
+def test_a_bad_update_is_refused_by_name_and_changes_nothing(updates: Any, named: str) -> None:
+    manager = AssetStateManager(["BTCUSDT"])
+    before = manager.get("BTCUSDT")
+    with pytest.raises(InputError) as error:
+        manager.update_asset("BTCUSDT", {"signal": "ALERT", **updates} if isinstance(updates, dict) else updates)
+    assert named in str(error.value) and "\n" not in str(error.value)
+    assert manager.get("BTCUSDT") is before
+    with pytest.raises(InputError):
+        manager.update_asset("../x", {"signal": "ALERT"})
+
+
+def test_bad_arguments() -> None:
+    for arguments, named in (
+        ({"symbols": "BTCUSDT"}, "symbols="),
+        ({"symbols": ["<b>"]}, "symbols="),
+        ({"period_s": 0}, "period_s="),
+        ({"period_s": 10.0, "ttl_s": 29.0}, "ttl_s="),
+        ({"cache": object()}, "cache="),
+    ):
+        with pytest.raises(InputError, match=named):
+            AssetStateManager(**arguments)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="signal="):
+        AssetStateManager().publish_signal({"signal": "ALERT"})
+
+
+json_like = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(FIELDS)) | st.text(max_size=8), json_like, max_size=4))
+def test_whatever_comes_is_refused_or_can_be_published(updates: dict[str, Any]) -> None:
+    manager = AssetStateManager(["BTCUSDT"])
+    with contextlib.suppress(InputError):
+        manager.update_asset("BTCUSDT", updates)
+    json.dumps(manager.snapshot(), allow_nan=False)
+
+
+def test_the_calibration_queue_takes_it_for_its_state_manager() -> None:
+    manager = AssetStateManager()
+
+    async def run() -> None:
+        listeners = Listeners(None, manager, None, None)
+        await listeners.state("SOLUSDT", "in_progress")
+        assert manager.snapshot()["SOLUSDT"]["calib_status"] == "in_progress"
+
+    asyncio.run(run())
+    manager.update_calibration("SOLUSDT", {"vol_z_threshold": 2.5})
+    asset = manager.snapshot()["SOLUSDT"]
+    assert asset["calib_params"] == {"vol_z_threshold": 2.5} and asset["calib_status"] == "completed"
+    assert asset["last_calib"].endswith("+00:00")
+    with pytest.raises(InputError, match="vol_z"):
+        manager.update_calibration("SOLUSDT", {"vol_z": 2.5})
+
+
+def test_stage2_fields() -> None:
+    manager = AssetStateManager(["BTCUSDT"])
+    alert = {
+        **empty_stage2("BTCUSDT"), "signal": "ALERT", "confidence": 0.8, "recommendation": "BUY",
+        "risk_parameters": {"sl_level": 99.0, "tp_targets": [103.0, 104.0]},
+    }  # fmt: skip
+    for stage2, expected in (
+        (alert, ("alert", "completed", 103.0, 99.0)),
+        ({**alert, "recommendation": "AVOID"}, ("no_trade", "completed", 103.0, 99.0)),
+        ({**empty_stage2("BTCUSDT"), "recommendation": "INVALID_DATA"}, ("error", "error", None, None)),
+    ):
+        manager.update_asset("BTCUSDT", stage2_fields(stage2))
+        asset = manager.snapshot()["BTCUSDT"]
+        assert tuple(asset[name] for name in ("state", "stage2_status", "tp", "sl")) == expected
+    manager.update_asset("BTCUSDT", stage2_fields(empty_stage2("BTCUSDT")))
+    assert manager.snapshot()["BTCUSDT"]["stage2_status"] == "skipped"
+
+
+def test_a_reader_in_the_same_process() -> None:
+    async def run() -> None:
+        manager = AssetStateManager(["BTCUSDT"])
+        reader = Follower(manager.follow())
+        await until(lambda: reader.updates)
+        manager.update_asset("BTCUSDT", {"state": "normal"})
+        manager.update_asset("BTCUSDT", {"state": "alert"})
+        manager.update_asset("BTCUSDT", {"state": "alert"})
+        await until(lambda: len(reader.updates) == 2)
+        assert reader.updates[0].whole and not reader.updates[1].whole
+        assert reader.assets == manager.snapshot()
+        await manager.aclose()
+        await asyncio.wait_for(reader._task, SOON)
+        assert len(reader.updates) == 2 and not manager._inboxes
+
+    asyncio.run(run())
+
+
+# --- through a cache ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["redis", "embedded"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "embedded":
+        return f"sqlite:///{tmp_path / 'cache.sqlite'}"
+    server: RedisServer = request.getfixturevalue("own_redis")
+    return server.url
+
+
+def test_whole_first_then_changes_and_signals_in_order(url: str) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.from_url(url) as cache, SimpleCacheHandler.from_url(url) as other:
+            manager = AssetStateManager([f"S{number}USDT" for number in range(100)], cache)
+            early = Follower(follow_assets(other))
+            await until(lambda: early.problem == "no session has written its state")
+            async with other.subscribe("signals") as signals, manager:
+                manager.update_asset("S7USDT", {"state": "alert", "confidence": 0.5, "hints": ["<b>&"]})
+                await until(lambda: early.assets == manager.snapshot())
+                late = Follower(follow_assets(other))
+                await until(lambda: late.assets == manager.snapshot())
+                assert late.updates[0].whole and len(late.updates[0].assets) == 100
+                told = len(early.updates)
+                manager.update_asset("S8USDT", {"state": "error"})
+                for number in range(5):
+                    manager.publish_signal({"symbol": "S8USDT", "number": number})
+                await until(lambda: late.assets == early.assets == manager.snapshot())
+                changed = [update for update in early.updates[told:] if update.assets]
+                assert [set(update.assets) for update in changed] == [{"S8USDT"}] and not changed[0].whole
+                came = [(await asyncio.wait_for(anext(signals), SOON)).value["number"] for _ in range(5)]
+                assert came == list(range(5))
+                state = await other.get_json("asset_state")
+                assert state["assets"]["S8USDT"]["state"] == "error" and state["alive"] is True
+            await until(lambda: early.problem == late.problem == "the session has ended")
+            assert (await other.get_json("asset_state"))["alive"] is False
+            await early.stop()
+            await late.stop()
+
+    asyncio.run(run())
+
+
+def test_the_state_outlives_three_periods_and_not_its_time(own_redis: RedisServer) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.from_url(own_redis.url) as cache:
+            async with AssetStateManager(["BTCUSDT"], cache) as manager:
+                await until(lambda: manager.status["writes"])
+                left = int(own_redis.admin("PTTL", "asset_state:global"))
+                assert 15_000 < left <= 180_000
+
+    asyncio.run(run())
+
+
+def test_an_idle_state_is_written_again_after_redis_lost_its_memory(own_redis: RedisServer) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.from_url(own_redis.url) as cache:
+            async with AssetStateManager(["BTCUSDT"], cache, period_s=0.1) as manager:
+                manager.update_asset("BTCUSDT", {"state": "normal"})
+                await until(lambda: manager.status["writes"])
+                own_redis.admin("FLUSHALL")
+                writes = manager.status["writes"]
+                await until(lambda: manager.status["writes"] > writes + 1)
+                assert (await cache.get_json("asset_state"))["assets"]["BTCUSDT"]["state"] == "normal"
+
+    asyncio.run(run())
+
+
+class Lossy:
+    """A cache whose messages can be lost on their way, as Redis loses those of a subscriber that is away."""
+
+    def __init__(self, cache: SimpleCacheHandler) -> None:
+        self._cache = cache
+        self.losing = False
+
+    async def store_in_cache(self, *arguments: Any, **options: Any) -> None:
+        await self._cache.store_in_cache(*arguments, **options)
+
+    async def publish(self, channel: str, message: Any, raw: bool = False) -> None:
+        if not self.losing:
+            await self._cache.publish(channel, message, raw)
+
+
+def test_a_lost_message_is_noticed_by_its_number(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            lossy = Lossy(cache)
+            async with AssetStateManager(["BTCUSDT", "ETHUSDT"], lossy, period_s=1.0) as manager:
+                reader = Follower(follow_assets(cache))
+                await until(lambda: reader.assets == manager.snapshot())
+                lossy.losing = True
+                writes = manager.status["writes"]
+                manager.update_asset("BTCUSDT", {"state": "error"})
+                await until(lambda: manager.status["writes"] > writes)
+                lossy.losing = False
+                assert reader.assets["BTCUSDT"]["state"] == "init"
+                manager.update_asset("ETHUSDT", {"state": "normal"})
+                await until(lambda: reader.assets == manager.snapshot())
+                assert reader.updates[-1].whole
+                lossy.losing = True  # the last message of all: the next period tells
+                manager.update_asset("ETHUSDT", {"state": "alert"})
+                await asyncio.sleep(0.2)
+                lossy.losing = False
+                await until(lambda: reader.assets == manager.snapshot())
+            await reader.stop()
+
+    asyncio.run(run())
+
+
+def test_a_new_session_a_silent_one_and_rubbish_on_the_channel(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            await cache.set_json("asset_state", {"assets": [1]})
+            reader = Follower(follow_assets(cache))
+            await until(lambda: "is no state" in reader.problem)
+            first = AssetStateManager(["BTCUSDT"], cache, period_s=0.05, ttl_s=30.0)
+            first.start()
+            await until(lambda: reader.assets == first.snapshot() and not reader.problem)
+            for rubbish in (5, None, {}, {"seq": 1}, [{"session": "x"}], {"session": "x", "seq": "9" * 5000}):
+                await cache.publish("asset_state_update", rubbish)
+            hostile = {"session": "x", "seq": 1, "time": 1, "period_s": 1, "alive": True, "assets": {"<b>": {}}}
+            await cache.publish("asset_state_update", hostile)
+            first._publisher._task.cancel()  # type: ignore[union-attr]
+            await until(lambda: "silent" in reader.problem)
+            assert reader.assets == first.snapshot()
+            async with AssetStateManager(["SOLUSDT"], cache, period_s=0.05) as second:
+                await until(lambda: reader.assets == second.snapshot() and not reader.problem)
+            await reader.stop()
+
+    asyncio.run(run())
+
+
+FAULTS = ("killed", "paused", "full", "read-only", "wrong password")
+
+
+def begin(redis: RedisServer, fault: str) -> None:
+    if fault == "killed":
+        redis.kill()
+    elif fault == "paused":
+        redis.signal(signal.SIGSTOP)
+    elif fault == "full":
+        redis.admin("CONFIG", "SET", "maxmemory", "1")
+    elif fault == "read-only":
+        redis.admin("REPLICAOF", "127.0.0.1", "1")
+    else:
+        redis.admin("CONFIG", "SET", "requirepass", "another")
+        redis.admin("CLIENT", "KILL", "TYPE", "normal", password="another")
+
+
+def end(redis: RedisServer, fault: str) -> None:
+    if fault == "killed":
+        redis.start()
+    elif fault == "paused":
+        redis.signal(signal.SIGCONT)
+    elif fault == "full":
+        redis.admin("CONFIG", "SET", "maxmemory", "0")
+    elif fault == "read-only":
+        redis.admin("REPLICAOF", "NO", "ONE")
+    else:
+        redis.admin("CONFIG", "SET", "requirepass", PASSWORD, password="another")
+
+
+async def through_faults(redis: RedisServer, faults: list[str], least_updates: int) -> tuple[float, float]:
+    """Updates go on through every fault; longest update and slowest return of the newest state, in seconds."""
+    longest = slowest = 0.0
+    async with SimpleCacheHandler.from_url(redis.url) as cache, SimpleCacheHandler.from_url(redis.url) as other:
+        async with AssetStateManager(["BTCUSDT", "ETHUSDT"], cache, period_s=1.0) as manager:
+            reader = Follower(follow_assets(other))
+            await until(lambda: reader.assets == manager.snapshot())
+            for number, fault in enumerate(faults):
+                await asyncio.to_thread(begin, redis, fault)
+                updates = 0
+                while not manager.degraded or updates < least_updates:
+                    began = time.monotonic()
+                    manager.update_asset("BTCUSDT", {"stats": {"fault": number, "update": updates}})
+                    longest = max(longest, time.monotonic() - began)
+                    updates += 1
+                    await asyncio.sleep(0.01)
+                    assert updates < 3_000, f"{fault} was not noticed"
+                assert PASSWORD not in manager.degraded and "\n" not in manager.degraded
+                manager.update_asset("ETHUSDT", {"hints": [f"last word of fault {number}"]})
+                await asyncio.to_thread(end, redis, fault)
+                ended = time.monotonic()
+                await until(lambda: not manager.degraded)
+                slowest = max(slowest, time.monotonic() - ended)
+                for _ in range(50):
+                    with contextlib.suppress(CacheError):
+                        state = await other.get_json("asset_state")
+                        if state is not None and state["assets"]["ETHUSDT"]["hints"] == [
+                            f"last word of fault {number}"
+                        ]:
+                            break
+                    await asyncio.sleep(0.05)
+                assert state["assets"] == json.loads(json.dumps(manager.snapshot())), fault
+                await until(lambda: reader.assets == manager.snapshot() and not reader.problem)
+            await reader.stop()
+    return longest, slowest
+
+
+def test_updates_go_on_and_the_last_state_arrives(own_redis: RedisServer, caplog: Any) -> None:
+    caplog.set_level(logging.DEBUG)
+    longest, slowest = asyncio.run(through_faults(own_redis, list(FAULTS), 5))
+    assert longest < 1.0 and slowest < 2 * SOON
+    assert PASSWORD not in caplog.text
+
+
+@pytest.mark.long
+def test_fifty_faults_of_the_state(own_redis: RedisServer) -> None:
+    longest, slowest = asyncio.run(through_faults(own_redis, [*FAULTS] * 10, 20))
+    print(f"longest update {1e3 * longest:.2f} ms, slowest return {slowest:.2f} s")
+    assert longest < 1.0 and slowest < 2 * SOON
+
+
+def test_closing_while_redis_is_away_does_not_hang(own_redis: RedisServer) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.from_url(own_redis.url) as cache:
+            manager = AssetStateManager(["BTCUSDT"], cache)
+            manager.start()
+            await until(lambda: manager.status["writes"])
+            own_redis.signal(signal.SIGSTOP)
+            manager.update_asset("BTCUSDT", {"state": "error"})
+            await asyncio.wait_for(manager.aclose(), SOON)
+            manager.update_asset("BTCUSDT", {"state": "normal"})
+            own_redis.signal(signal.SIGCONT)
+            manager.start()  # and again
+            await until(lambda: manager.status["writes"] > 1)
+            await manager.aclose()
+            assert (await cache.get_json("asset_state"))["assets"]["BTCUSDT"]["state"] == "normal"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_closing_in_the_middle_of_a_write_loses_nothing(turns: int, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            manager = AssetStateManager([f"S{number}USDT" for number in range(100)], cache)
+            manager.start()
+            await until(lambda: manager.status["writes"])
+            await asyncio.sleep(0.06)
+            for number in range(100):
+                manager.update_asset(f"S{number}USDT", {"state": "alert"})
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await manager.aclose()
+            assert (await cache.get_json("asset_state"))["assets"] == json.loads(json.dumps(manager.snapshot()))
+
+    asyncio.run(run())
+
+
+class Broken:
+    """A cache that fails in a way of its own, then works, and counts."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.sent: list[Any] = []
+
+    async def store_in_cache(self, *_: Any, **__: Any) -> None:
+        if self.failures > 0:
+            self.failures -= 1
+            raise RuntimeError("not of this world")
+
+    async def publish(self, channel: str, message: Any, raw: bool = False) -> None:
+        self.sent.append((channel, message))
+
+
+def test_a_failure_of_any_kind_is_logged_once_and_survived(caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aione_lab.live.asset_publisher.MOST_SIGNALS", 3)
+
+    async def run() -> None:
+        broken = Broken(3)
+        async with AssetStateManager(["BTCUSDT"], broken) as manager:
+            await until(lambda: manager.degraded == "not of this world")
+            for number in range(5):
+                manager.publish_signal({"symbol": "BTCUSDT", "number": number})
+            await until(lambda: not manager.degraded)
+            assert manager.status["failures"] == 3 and manager.status["signals_dropped"] == 2
+            sent = [message["number"] for channel, message in broken.sent if channel == "signals"]
+            assert sent == [2, 3, 4]
+
+    asyncio.run(run())
+    assert caplog.text.count("asset states are not written for now") == 1
