@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 # The one list of public names: name -> module that defines it.
 _HOME = {
     "AssetMonitorStage1": "aione_lab.backtest",
+    "AssetStateManager": "aione_lab.live",
     "CalibrationQueue": "aione_lab.calibration",
     "Costs": "aione_lab.settings",
     "Engine": "aione_lab.engine",
@@ -32,6 +33,7 @@ _HOME = {
 
 __all__ = [
     "AssetMonitorStage1",
+    "AssetStateManager",
     "CalibrationQueue",
     "Costs",
     "Engine",
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from aione_lab.calibration import CalibrationQueue, calibrate
     from aione_lab.engine import Engine, FeatureSpec
     from aione_lab.lake import Lake
+    from aione_lab.live import AssetStateManager
     from aione_lab.research import event_study
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds
