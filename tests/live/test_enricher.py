@@ -163,7 +163,7 @@ def test_the_budget_of_an_hour_and_a_bounded_queue() -> None:
         lambda: EnricherSettings(enable=True),
         lambda: EnricherSettings(language="de"),
         lambda: EnricherSettings(calls_per_hour=0),
-        lambda: NarrativeEnricher(EnricherSettings(url="file:///etc")),
+        lambda: NarrativeEnricher(EnricherSettings(url="ftp://127.0.0.1/etc")),
         lambda: NarrativeEnricher(EnricherSettings(url="https://me:canary@example.org/v1")),
         lambda: NarrativeEnricher(key="canary\nX: y"),
         lambda: NarrativeEnricher(key=5),  # type: ignore[arg-type]
