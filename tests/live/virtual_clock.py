@@ -11,7 +11,7 @@ import heapq
 import itertools
 from typing import Any
 
-SHORT_TIMER = 0.05  # seconds of real time; ccxt's throttle and a fault's Retry-After are waited for
+SHORT_TIMER = 0.25  # seconds of real time: ccxt's throttle, its pause after a refused websocket, a fault's Retry-After
 
 
 class VirtualClock:

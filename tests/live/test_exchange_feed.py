@@ -1,0 +1,387 @@
+"""An ExchangeFeed on unmodified ccxt against a faulty exchange: what it hands out is the fault-free run."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import fake_binance
+import numpy as np
+import pandas as pd
+import pytest
+import stamina
+from fake_binance import KINDS, MINUTE_MS, OF_A_CONNECTION, OF_REQUESTS, FakeBinance, WireFault, script
+from fake_exchange import Fault
+from feed_runs import BEFORE, NAMES, Run, market, running, stamps
+from virtual_clock import VirtualClock
+
+from aione_lab.errors import AioneError, ExchangeError, InputError
+from aione_lab.live import exchange_feed
+from aione_lab.live.exchange_feed import ExchangeFeed
+from aione_lab.live.feed_settings import FeedSettings
+from aione_lab.live.streams import PlainStream
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses() -> Iterator[None]:
+    """Retries come at once; what the server asks to wait is waited for."""
+    stamina.set_testing(True, attempts=8, cap=True)
+    yield
+    stamina.set_testing(False)
+
+
+# --- the fault-free run, whatever happens --------------------------------------------------------------------------
+
+
+async def faulty(seed: int, bars: int, every: int, names: tuple[str, ...] = NAMES, apart: bool = True) -> Run:
+    kinds = KINDS if apart else tuple(kind for kind in KINDS if kind != "revise")
+    faults = script(seed, bars - 6, names, kinds, every, apart)
+    frames = market(2 if bars > 1200 else 1, names)
+    async with running(faults, frames, skew_ms=(-1) ** seed * 4000) as run:
+        await run.bars(bars)
+        assert len(run.server.done) == len(faults)
+    run.check(bars)
+    revised = [(c.symbol, c.timestamp) for c in run.got if c.revised]
+    assert sorted(revised) == sorted(run.server.revised)
+    return run
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_fault_leaves_the_candles_as_they_are(seed: int) -> None:
+    """3 symbols, 6 hours, every kind of fault twice: the bytes of the fault-free run, each bar once."""
+    run = asyncio.run(faulty(seed, bars=360, every=8))
+    assert {fault.kind for fault in run.server.done} == set(KINDS)
+    seen = run.feed.metrics
+    assert seen.reconnects and seen.gaps_filled and seen.dropped_duplicates and seen.rejected and seen.rate_limited
+    assert seen.bars_absent == 0 and seen.revisions == len(run.server.revised) > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_faults_on_top_of_one_another_leave_the_candles_as_they_are(seed: int) -> None:
+    asyncio.run(faulty(seed, bars=180, every=2, apart=False))
+
+
+def test_without_faults_nothing_is_asked_for_and_bars_come_at_once() -> None:
+    async def main() -> Run:
+        async with running() as run:
+            await run.bars(60)
+        return run
+
+    run = asyncio.run(main())
+    run.check(60)
+    assert run.feed.metrics.gaps_filled == run.feed.metrics.reconnects == 0
+    assert len(run.server.requests("klines")) == 0 and run.server.connections == 1
+    late = [at - candle.timestamp - MINUTE_MS for candle, at in zip(run.got, run.at, strict=True)]
+    assert max(late) == 150  # when the exchange says so
+
+
+def test_a_bar_that_is_filled_comes_before_the_next_one_ends() -> None:
+    """Dropped, it comes as soon as patience has run out; nothing later is handed out before it."""
+
+    async def main() -> Run:
+        async with running([WireFault("drop", n, "SOLUSDT") for n in range(3, 30, 4)]) as run:
+            await run.bars(40)
+        return run
+
+    run = asyncio.run(main())
+    run.check(40)
+    filled = [(c, at) for c, at in zip(run.got, run.at, strict=True) if c.source == "rest"]
+    assert len(filled) == 7
+    assert max(at - c.timestamp - MINUTE_MS for c, at in filled) < 5_000
+
+
+def test_the_check_itself_sees_a_wrong_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were an answer's last row taken for final, stale answers would get through: the check must notice."""
+    from aione_lab.live import sequencer
+
+    def trusting(self: sequencer.Sequencer, rows: list, asked: int) -> list:
+        return [candle for row in rows for candle in self._final(row)]
+
+    monkeypatch.setattr(sequencer.Sequencer, "answer", trusting)
+    with pytest.raises(AssertionError):
+        asyncio.run(faulty(0, bars=200, every=8))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(20))
+def test_a_day_of_twenty_symbols_and_every_fault(seed: int) -> None:
+    names = tuple(spec.symbol for spec in fake_binance_symbols())
+    asyncio.run(faulty(1000 + seed, bars=1440, every=7, names=names))
+
+
+def fake_binance_symbols() -> list:
+    from aione_lab.lake.simulated import DEFAULT_SYMBOLS
+
+    return list(DEFAULT_SYMBOLS)[:20]
+
+
+# --- exchanges without a closed flag -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_successor_finalises_where_there_is_no_flag(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same exchange through ccxt's plain candles: the prices and volumes of the truth, whatever breaks."""
+    monkeypatch.setattr(exchange_feed, "flagged", lambda client: False)
+    monkeypatch.setattr(exchange_feed, "candle_stream", PlainStream)
+    kinds = ("duplicate", *OF_A_CONNECTION, *OF_REQUESTS)
+
+    async def main() -> Run:
+        async with running(script(seed, 170, NAMES, kinds, every=8)) as run:
+            await run.bars(180)
+        return run
+
+    run = asyncio.run(main())
+    for symbol in NAMES:
+        handed = run.handed(symbol)
+        assert len(handed) in (179, 180)  # the last one waits for its successor
+    run.check(min(len(run.handed(symbol)) for symbol in NAMES), columns=5) if len(
+        {len(run.handed(symbol)) for symbol in NAMES}
+    ) == 1 else None
+    assert not [c for c in run.got if c.revised]
+
+
+# --- staleness, silence, limits ------------------------------------------------------------------------------------
+
+
+def test_staleness_shows_within_two_intervals_and_passes() -> None:
+    async def main() -> tuple[int, Run]:
+        async with running([WireFault("freeze", 10, "BTCUSDT", 20)]) as run:
+            await run.bars(10)
+            assert not any(status.stale for status in run.feed.status().values())
+            run.server.faults.append(Fault("status", path="klines", status=503, times=100_000))
+            shown = 0
+            while not shown:
+                await run.clock.run_until(run.clock.now_ms() + 1000)
+                if all(status.stale for status in run.feed.status().values()):
+                    shown = run.clock.now_ms()
+                assert run.clock.now_ms() < run.start + 20 * MINUTE_MS
+            await run.bars(14)
+            status = run.feed.status()["SOLUSDT"]
+            assert status.stale and "503" in status.error and status.age_ms is not None
+            assert status.age_ms >= 3 * MINUTE_MS
+            run.server.faults.clear()
+            await run.bars(40)
+            assert not any(status.stale or status.error for status in run.feed.status().values())
+        return shown, run
+
+    shown, run = asyncio.run(main())
+    run.check(40)
+    last_end = run.start + 11 * MINUTE_MS  # bar 10 was the last before the silence
+    assert shown - last_end <= 2 * MINUTE_MS
+    assert run.feed.metrics.reconnects >= 1
+
+
+def test_one_dead_subscription_makes_the_connection_anew() -> None:
+    async def main() -> Run:
+        async with running() as run:
+            await run.bars(5)
+            run.server.sockets[0].streams.discard("solusdt@kline_1m")
+            await run.bars(30)
+        return run
+
+    run = asyncio.run(main())
+    run.check(30)
+    assert run.server.connections == 2 and run.feed.metrics.reconnects == 1
+    assert [c.source for c in run.handed("SOLUSDT")[-10:]] == ["stream"] * 10
+
+
+def test_hundreds_of_symbols_share_connections_of_at_most_200() -> None:
+    frame = market()["BTCUSDT"].iloc[: BEFORE + 30]
+    frames = {f"C{n:03d}USDT": frame for n in range(450)}
+
+    async def main() -> Run:
+        async with running([WireFault("close1006", 2, "C000USDT")], frames) as run:
+            await run.bars(6)
+            assert run.server.most_streams == 200 and len(run.server.sockets) == 3
+        return run
+
+    run = asyncio.run(main())
+    run.check(6)
+    assert run.server.connections == 6
+
+
+def test_a_ban_is_sat_out() -> None:
+    """An exchange that asks to wait longer than a request can is left alone until then."""
+
+    async def main() -> Run:
+        async with running([WireFault("drop", 5, "BTCUSDT")]) as run:
+            await run.bars(4)
+            run.server.faults.append(Fault("status", path="klines", status=418, headers={"Retry-After": "600"}))
+            await run.bars(30)
+        return run
+
+    run = asyncio.run(main())
+    run.check(30)
+    assert run.feed.metrics.rate_limited == 1
+    filled = [at for c, at in zip(run.got, run.at, strict=True) if c.source == "rest"]
+    assert len(filled) == 1 and filled[0] >= run.start + 6 * MINUTE_MS + 600_000
+
+
+def test_clock_skew_is_measured() -> None:
+    async def main() -> None:
+        async with running(skew_ms=-7_000) as run:
+            await run.bars(1)
+            assert run.feed.metrics.skew_ms == 7_000
+            run.server.offset_ms = 1_500
+            await run.bars(15)
+            assert run.feed.metrics.skew_ms == 8_500
+
+    asyncio.run(main())
+
+
+# --- where a stream begins, history, funding -----------------------------------------------------------------------
+
+
+def test_a_stream_begins_right_after_the_last_bar_known() -> None:
+    frames = market(4, ("BTCUSDT",))
+    start = int(stamps(frames["BTCUSDT"])[3 * 1440])
+
+    async def main() -> Run:
+        clock = VirtualClock(start + 5_000)
+        async with FakeBinance(frames, clock) as server:
+            feed = ExchangeFeed(server.ccxt(), "BTCUSDT", clock=clock)
+            run = Run(server, feed, clock, clock, start)  # type: ignore[arg-type]
+
+            async def read() -> None:
+                async for candle in feed.stream({"BTCUSDT": start - 3 * 1440 * MINUTE_MS}):
+                    run.got.append(candle)
+
+            reading = asyncio.create_task(read())
+            await run.bars(20)
+            await feed.aclose()
+            await reading
+        return run
+
+    run = asyncio.run(main())
+    run.start = start - (3 * 1440 - 1) * MINUTE_MS
+    run.check(3 * 1440 + 19)
+    assert len(run.server.requests("klines")) < 14  # 499 bars a request
+
+
+def test_history_and_funding_are_those_of_the_exchange() -> None:
+    frame = market(2)["SOLUSDT"]
+    ms = stamps(frame)
+    funding = pd.Series([1e-4, -2e-4], index=frame.index[[480, 960]], name="funding_rate")
+
+    async def main() -> None:
+        clock = VirtualClock(int(ms[1500]) + 20_000)
+        async with FakeBinance({"SOLUSDT": frame}, clock, funding={"SOLUSDT": funding}) as server:
+            feed = ExchangeFeed(server.ccxt(), ["SOL/USDT:USDT"], clock=clock)
+            assert feed.symbols == ("SOLUSDT",)
+            server.faults += [Fault("short", path="klines", rows=7), Fault("stale", path="klines", skip=2, seconds=90)]
+            history = await feed.history("SOLUSDT", int(ms[100]), int(ms[1510]))
+            pd.testing.assert_frame_equal(history, frame.iloc[100:1500], check_freq=False)
+            assert not len(await feed.history("SOLUSDT", int(ms[1600]), int(ms[1700])))
+            pd.testing.assert_series_equal(await feed.funding("SOLUSDT", int(ms[0]), int(ms[960])), funding.iloc[:1])
+            assert not len(await feed.funding("SOLUSDT", int(ms[0]), int(ms[10])))
+            with pytest.raises(InputError, match="symbol='BTCUSDT'"):
+                await feed.history("BTCUSDT", 0, 1)
+            await feed.aclose()
+            with pytest.raises(AioneError, match="closed"):
+                await feed.history("SOLUSDT", 0, 1)
+
+    asyncio.run(main())
+
+
+def test_history_never_shows_a_bar_under_way() -> None:
+    """Not even when the answer is from before the bar's end and the clock says it is over."""
+    frame = market()["BTCUSDT"]
+    ms = stamps(frame)
+
+    async def main() -> None:
+        clock = VirtualClock(int(ms[300]) + 1_000)
+        async with FakeBinance({"BTCUSDT": frame}, clock) as server:
+            feed = ExchangeFeed(server.ccxt(), clock=clock)
+            server.faults.append(Fault("stale", path="klines", seconds=30, times=100))
+            history = await feed.history("BTCUSDT", int(ms[290]), int(ms[300]))
+            pd.testing.assert_frame_equal(history, frame.iloc[290:299], check_freq=False)
+            await feed.aclose()
+
+    asyncio.run(main())
+
+
+# --- what cannot work says so --------------------------------------------------------------------------------------
+
+
+def test_bad_input_gets_one_line() -> None:
+    for arguments, message in [
+        ({"exchange": "binanceusd"}, "did you mean"),
+        ({"symbols": []}, "at least one"),
+        ({"symbols": ["../x"]}, "symbols"),
+        ({"interval": "7m"}, "interval='7m'"),
+        ({"settings": {"patience_seconds": 1}}, "must be FeedSettings"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            ExchangeFeed(**arguments)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="streams_per_connection"):
+        FeedSettings(streams_per_connection=201)
+
+
+def test_what_only_the_exchange_knows_is_told_by_the_first_call() -> None:
+    async def main() -> None:
+        frames = market()
+        clock = VirtualClock(int(stamps(frames["BTCUSDT"])[BEFORE]))
+        async with FakeBinance(frames, clock) as server:
+            feed = ExchangeFeed(server.ccxt(), ["BTCUSDT", "SOLUSD"], clock=clock)
+            with pytest.raises(InputError, match="did you mean 'SOLUSDT'"):
+                await anext(feed.stream({}))
+            await feed.aclose()
+        lost = ExchangeFeed(server.ccxt(), clock=clock)
+        with pytest.raises(ExchangeError, match="its markets"):
+            await lost.history("BTCUSDT", 0, 1)
+        await lost.aclose()
+
+    asyncio.run(main())
+
+
+def test_one_stream_at_a_time_and_again_after_it_was_left() -> None:
+    async def main() -> None:
+        async with running() as run:
+            await run.bars(3)
+            with pytest.raises(AioneError, match="one stream"):
+                await anext(run.feed.stream({}))
+            await run.bars(5)
+        run.check(5)
+
+    asyncio.run(main())
+
+
+def test_a_failure_behind_the_stream_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(self: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(ExchangeFeed, "_measure_skew", broken)
+
+    async def main() -> None:
+        frames = market()
+        clock = VirtualClock(int(stamps(frames["BTCUSDT"])[BEFORE]))
+        async with FakeBinance(frames, clock) as server:
+            feed = ExchangeFeed(server.ccxt(), list(NAMES), clock=clock)
+            with pytest.raises(RuntimeError, match="broken on purpose"):
+                await anext(feed.stream({}))
+            await feed.aclose()
+
+    asyncio.run(main())
+
+
+def test_by_the_clock_of_this_machine() -> None:
+    """No virtual time in the feed: the bars of a market that lives now."""
+    now = time.time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS
+    frame = market()["BTCUSDT"].iloc[:200]
+    frame = frame.set_axis(pd.to_datetime(now + MINUTE_MS * np.arange(-150, 50), unit="ms", utc=True).as_unit("ms"))
+    frame.index.name = "timestamp"
+
+    async def main() -> None:
+        async with FakeBinance({"BTCUSDT": frame}, VirtualClock(time.time_ns() // 1_000_000)) as server:
+            feed = ExchangeFeed(server.ccxt())
+            got = []
+            async for candle in feed.stream({"BTCUSDT": now - 100 * MINUTE_MS}):
+                got.append(candle)
+                if len(got) == 98:
+                    break
+            assert [c.timestamp for c in got] == [now + n * MINUTE_MS for n in range(-99, -1)]
+            assert not feed.status()["BTCUSDT"].stale or feed.status()["BTCUSDT"].age_ms < 2 * MINUTE_MS
+            await feed.aclose()
+
+    asyncio.run(main())
