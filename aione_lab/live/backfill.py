@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from aione_lab.errors import ExchangeError
-from aione_lab.lake.absent import missing
+from aione_lab.lake.absent import Span, missing
 from aione_lab.lake.archives import screen_funding
 from aione_lab.lake.client import Client, asked_pause
 from aione_lab.lake.schema import candle_frame, screen_candles
@@ -20,7 +20,7 @@ from aione_lab.live.feed_settings import FeedSettings
 from aione_lab.live.sequencer import Sequencer
 from aione_lab.units import interval_ms
 
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.25, 30.0  # seconds between two looks for missing bars of a symbol
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.25, 30.0  # seconds between two requests for the same bars
 _MOST_QUEUED = 20_000  # candles handed out and not taken yet: the past can wait until the reader has caught up
 
 
@@ -39,59 +39,54 @@ class Backfill:
         self._client, self._markets, self._interval = client, markets, interval
         self._settings, self._clock, self._now = settings, clock, exchange_now
         self._step = interval_ms(interval)
-        self._tried: dict[str, int] = {}
-        self._not_before: dict[str, int] = {}
         self.errors: dict[str, str] = {}
 
     async def run(
-        self, sequencers: Mapping[str, Sequencer], hand_on: Callable[[list[Candle]], None], queue: asyncio.Queue[Any]
+        self, sequencers: Sequence[Sequencer], hand_on: Callable[[list[Candle]], None], queue: asyncio.Queue[Any]
     ) -> None:
-        """Fill every hole as soon as it is due, for ever."""
-        patience = int(1000 * self._settings.patience_seconds)
+        """Fill every hole as soon as it is due, for ever; a symbol that cannot be had holds up no other."""
         slots = asyncio.Semaphore(self._settings.backfill_workers)
+        async with asyncio.TaskGroup() as group:
+            for sequencer in sequencers:
+                group.create_task(self._keep_filled(sequencer, hand_on, queue, slots))
 
-        async def fill(sequencer: Sequencer) -> None:
-            async with slots:
-                await self._fill(sequencer, hand_on)
-
-        while True:
-            now = self._now()
-            open_ = [s for s in sequencers.values() if s.missing(now, patience) is not None]
-            due = [s for s in open_ if self._not_before.get(s.symbol, 0) <= now]
-            if due and queue.qsize() < _MOST_QUEUED:
-                async with asyncio.TaskGroup() as group:
-                    for sequencer in due:
-                        group.create_task(fill(sequencer))
-            now = self._now()
-            looks = (max(s.next + self._step + patience, self._not_before.get(s.symbol, 0)) for s in sequencers.values())
-            wait = (min(looks) - now) / 1000
-            await self._clock.sleep(min(max(wait, _SHORTEST_WAIT), _LONGEST_WAIT))
-
-    async def _fill(self, sequencer: Sequencer, hand_on: Callable[[list[Candle]], None]) -> None:
-        """One request for one symbol; what cannot be had now is asked for again, less and less often."""
-        name = sequencer.symbol
+    async def _keep_filled(
+        self,
+        sequencer: Sequencer,
+        hand_on: Callable[[list[Candle]], None],
+        queue: asyncio.Queue[Any],
+        slots: asyncio.Semaphore,
+    ) -> None:
+        """Look after the end of each bar; what cannot be had is asked for again, less and less often."""
         patience = int(1000 * self._settings.patience_seconds)
-        if (span := sequencer.missing(self._now(), patience)) is None:
-            return
+        failures = 0
+        while True:
+            pause = _SHORTEST_WAIT
+            span = sequencer.missing(self._now(), patience)
+            if span is None:
+                failures = 0
+                self.errors.pop(sequencer.symbol, None)
+                pause = max(pause, (sequencer.next + self._step + patience - self._now()) / 1000)
+            elif queue.qsize() < _MOST_QUEUED:
+                async with slots:
+                    asked = await self._fill(sequencer, span, hand_on)
+                failures = 0 if sequencer.next > span[0] else failures + 1
+                pause = max(asked, min(_LONGEST_WAIT, _SHORTEST_WAIT * 2**failures))
+            await self._clock.sleep(pause)
+
+    async def _fill(self, sequencer: Sequencer, span: Span, hand_on: Callable[[list[Candle]], None]) -> float:
+        """One request for one symbol; returns the seconds that the exchange asked to wait, mostly none."""
+        name = sequencer.symbol
         # The bar before shows whether it was revised meanwhile, the one behind that the last one is final.
         start, end = span[0] - self._step, span[1] + self._step
         limit = min(self._client.page_limit, (end - start) // self._step)
-        pause = 0.0
         try:
             page = await self._client.candles(self._markets[name], self._interval, start, end, limit=limit)
-            hand_on(sequencer.answer(candles_of(name, page.set_index(_stamps(page)), "rest"), span[0]))
-            self.errors.pop(name, None)
         except ExchangeError as error:
             self.errors[name] = str(error)
-            pause = asked_pause(error)
-        if sequencer.next >= span[1]:
-            self._tried.pop(name, None)
-            self._not_before.pop(name, None)
-            return
-        got_on = sequencer.next > span[0]
-        tried = self._tried[name] = 0 if got_on else self._tried.get(name, 0) + 1
-        wait = max(pause, min(_LONGEST_WAIT, _SHORTEST_WAIT * 2**tried))
-        self._not_before[name] = self._now() + int(1000 * wait)
+            return asked_pause(error)
+        hand_on(sequencer.answer(candles_of(name, page.set_index(_stamps(page)), "rest"), span[0]))
+        return 0.0
 
     async def history(self, name: str, start: int, end: int) -> pd.DataFrame:
         """Closed candles of [start, end), screened; a hole is asked for twice."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -23,8 +25,16 @@ from aione_lab.units import interval_ms, parse_symbol
 _log = logging.getLogger(__name__)
 
 _LONGEST_PAUSE = 30.0  # seconds between two attempts to connect
+_SKEW_PAUSE = 5.0  # seconds between two looks at the exchange's clock, however doubtful ours is
 _LIVED_MS = 60_000  # a connection that lived so long was a good one: the next attempt comes at once
 _FILLED_IN_A_ROW = 3  # bars of one symbol that REST had to fill: its subscription is dead, others' messages or not
+_COUNTS = {
+    "gaps_filled": "gaps_filled",
+    "revisions": "revisions",
+    "dropped_duplicates": "duplicates",
+    "rejected": "rejected",
+    "bars_absent": "absent",
+}
 _REFRESH_BARS = 5  # but the whole connection is not made anew for it more often than this
 
 
@@ -63,6 +73,8 @@ class ExchangeFeed:
         self._client = Client(exchange)
         self._markets: dict[str, dict[str, Any]] = {}
         self._sequencers: dict[str, Sequencer] = {}
+        self._past = dict.fromkeys(_COUNTS, 0)
+        self._doubt = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._queue: asyncio.Queue[Candle | BaseException | None] = asyncio.Queue()
         self._streams: list[CandleStream] = []
@@ -97,6 +109,8 @@ class ExchangeFeed:
         if self._streaming:
             raise AioneError("this feed is being streamed already: one stream at a time")
         self._streaming = True
+        self._past = {name: getattr(self.metrics, name) for name in _COUNTS}
+        self._queue = asyncio.Queue()
         now = self._exchange_now()
         for name in self.symbols:
             last = (after or {}).get(name, now // self._step * self._step - self._step)
@@ -108,7 +122,7 @@ class ExchangeFeed:
                 made = candle_stream(self._client, markets, self.interval, self._deliver, self._clock)
                 self._streams.append(made)
                 self._spawn(self._keep(made, markets))
-            self._spawn(backfill.run(self._sequencers, self._hand_on, self._queue))
+            self._spawn(backfill.run(list(self._sequencers.values()), self._hand_on, self._queue))
             self._spawn(self._measure_skew())
             while (item := await self._queue.get()) is not None:
                 if isinstance(item, BaseException):
@@ -134,12 +148,10 @@ class ExchangeFeed:
     @property
     def metrics(self) -> FeedMetrics:
         """Counters since the feed was made."""
-        counted, seen = self._metrics, self._sequencers.values()
-        counted.gaps_filled = sum(one.gaps_filled for one in seen)
-        counted.revisions = sum(one.revisions for one in seen)
-        counted.dropped_duplicates = sum(one.duplicates for one in seen)
-        counted.rejected = sum(one.rejected for one in seen)
-        counted.bars_absent = sum(one.absent for one in seen)
+        counted = self._metrics
+        for name, attribute in _COUNTS.items():
+            now = sum(getattr(sequencer, attribute) for sequencer in self._sequencers.values())
+            setattr(counted, name, self._past[name] + now)
         counted.requests, counted.rate_limited = self._client.requests, self._client.rate_limited
         return counted
 
@@ -157,6 +169,8 @@ class ExchangeFeed:
             if self._closed:
                 raise AioneError("this feed is closed")
             if self._backfill is None:
+                if "ccxt.pro" not in sys.modules:  # it loads every exchange, which takes a second
+                    await asyncio.to_thread(importlib.import_module, "ccxt.pro")
                 await self._client.open()
                 self._client.check_interval(self.interval)
                 self._markets = {name: self._client.market(given) for name, given in self._given.items()}
@@ -176,10 +190,11 @@ class ExchangeFeed:
         return self._clock.now_ms() + self._metrics.skew_ms
 
     def _deliver(self, candle: Candle, closed: bool) -> None:
-        """A candle from a websocket; one from the future is nonsense and must not wait for its time to come."""
+        """A candle from a websocket; one from the future is nonsense, or our clock is, and must not wait its time."""
         sequencer = self._sequencers[candle.symbol]
         if candle.timestamp > self._exchange_now() + self._step:
             sequencer.rejected += 1
+            self._doubt.set()
             return
         self._hand_on(sequencer.update(candle, closed))
 
@@ -195,7 +210,10 @@ class ExchangeFeed:
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Nothing that runs behind the stream may die unseen: its error ends the stream."""
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        error = None if task.cancelled() else task.exception()
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        if error is not None:
             self._queue.put_nowait(error)
 
     async def _stop(self) -> None:
@@ -215,7 +233,7 @@ class ExchangeFeed:
             try:
                 await self._run(stream, names)
             except ExchangeError as error:
-                _log.info("%s; connecting again", error)
+                _log.log(logging.INFO if failures < 3 else logging.WARNING, "%s; connecting again", error)
             for name in names:
                 self._sequencers[name].disconnected()
             self._metrics.reconnects += 1
@@ -252,11 +270,21 @@ class ExchangeFeed:
 
     async def _measure_skew(self) -> None:
         while True:
-            await self._clock.sleep(self.settings.skew_seconds)
+            timer, doubt = asyncio.ensure_future(self._wait_for_skew()), asyncio.ensure_future(self._doubt.wait())
+            try:
+                await asyncio.wait([timer, doubt], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                timer.cancel()
+                doubt.cancel()
             try:
                 await self._compare_clocks()
             except ExchangeError as error:
                 _log.info("%s", error)
+            await self._clock.sleep(_SKEW_PAUSE)
+            self._doubt.clear()
+
+    async def _wait_for_skew(self) -> None:
+        await self._clock.sleep(self.settings.skew_seconds)
 
     async def _compare_clocks(self) -> None:
         before = self._clock.now_ms()

@@ -91,8 +91,9 @@ class ReplayFeed:
         self._now = first = min(begin[name] for name in self.symbols)
         began = self._clock.now_ms()
         try:
-            for at in range(first, self._end, self._source.batch or self._end - first):
-                batch = await self._batch(begin, at, min(self._end, at + (self._source.batch or self._end)))
+            size = self._source.batch or max(self._step, self._end - first)
+            for at in range(first, self._end, size):
+                batch = await self._batch(begin, at, min(self._end, at + size))
                 for stamp in sorted(batch):
                     await self._pause(began + (stamp - first + self._step) / self._speed)
                     if self._closed:

@@ -41,6 +41,8 @@ class _Watching:
     on_kline: Callable[[dict[str, Any]], None] | None = None
 
     def handle_message(self, client: Any, message: Any) -> None:
+        if not self._is_current(client):
+            return
         self.on_heard()
         try:
             super().handle_message(client, message)  # type: ignore[misc]
@@ -54,12 +56,18 @@ class _Watching:
             self.on_kline(message["k"])
 
     def on_error(self, client: Any, error: Any) -> None:
-        super().on_error(client, error)  # type: ignore[misc]
-        self.on_lost(str(error))
+        if self._is_current(client):
+            super().on_error(client, error)  # type: ignore[misc]
+            self.on_lost(str(error))
 
     def on_close(self, client: Any, code: Any) -> None:
-        super().on_close(client, code)  # type: ignore[misc]
-        self.on_lost(f"closed by the exchange ({code})")
+        if self._is_current(client):
+            super().on_close(client, code)  # type: ignore[misc]
+            self.on_lost(f"closed by the exchange ({code})")
+
+    def _is_current(self, client: Any) -> bool:
+        """Whether a connection is in use: one that was left may take seconds to die, and speaks on meanwhile."""
+        return (self.clients or {}).get(client.url) is client  # type: ignore[attr-defined]
 
 
 class CandleStream:
@@ -89,6 +97,8 @@ class CandleStream:
                 raise ExchangeError(f"{self._exchange.id}: websocket lost: {self._lost.result()}")
             # ccxt cancels what waits on a connection that it closes.
             error = None if listening.cancelled() else listening.exception()
+            while isinstance(error, BaseExceptionGroup):
+                error = error.exceptions[0]
             raise ExchangeError(f"{self._exchange.id}: websocket lost: {error}") from error
         finally:
             self._lost.cancel()
@@ -135,13 +145,15 @@ class FlaggedStream(CandleStream):
         await asyncio.get_running_loop().create_future()
 
     def _on_kline(self, kline: dict[str, Any]) -> None:
+        if kline.get("x") is not True:  # several a second for each symbol, and nobody wants them
+            return
         name = self._by_id.get(kline["s"])
         if name is None or kline["i"] != self._interval:
             return
         read: list[Any] = [_number(kline.get(key)) for key in "ohlcvqnV"]
         if self._markets[name].get("inverse"):  # v counts contracts, q coins; REST through ccxt tells coins
             read[4:] = [read[5], math.nan, math.nan, math.nan]
-        self._deliver(Candle(name, int(kline["t"]), *read), kline.get("x") is True)
+        self._deliver(Candle(name, int(kline["t"]), *read), True)
 
 
 class PlainStream(CandleStream):
@@ -188,11 +200,13 @@ def _watching(client: Client) -> Any:
     import ccxt.pro  # loads every exchange: only where a websocket is really wanted
 
     kind: Any = getattr(ccxt.pro, client.name, None)
-    if kind is None or not kind().has.get("watchOHLCV"):
-        raise InputError.of("exchange", client.name, "ccxt has no websocket candles for it")
+    if kind is None:
+        raise InputError.of("exchange", client.name, "ccxt has no websockets for it")
     config = client.configuration()
     config["options"] = {k: v for k, v in config.get("options", {}).items() if k not in _OWN_OPTIONS}
     exchange = type(f"Watching_{kind.__name__}", (_Watching, kind), {})({**config, "enableRateLimit": True})
+    if not exchange.has.get("watchOHLCV"):
+        raise InputError.of("exchange", client.name, "ccxt has no websocket candles for it")
     client.share_markets(exchange)
     return exchange
 

@@ -95,7 +95,9 @@ class FakeBinance(FakeExchange):
         self.revised: list[tuple[str, int]] = []
         self.sent = {"closed": 0, "unfinished": 0}
         self.done: list[WireFault] = []
-        self._rows = {symbol: dict(zip(book.ms.tolist(), book.values, strict=True)) for symbol, book in self.books.items()}
+        self._rows = {
+            symbol: dict(zip(book.ms.tolist(), book.values, strict=True)) for symbol, book in self.books.items()
+        }
         self._later: list[tuple[int, str, dict[str, Any]]] = []
 
     @property
@@ -110,7 +112,11 @@ class FakeBinance(FakeExchange):
         app = self._app()
         for path in ("/ws/{index}", "/market/ws/{index}"):
             app.router.add_get(path, self._websocket)
-        for name, answer in (("ticker/24hr", self._tickers), ("openInterest", self._open_interest), ("depth", self._depth)):
+        for name, answer in (
+            ("ticker/24hr", self._tickers),
+            ("openInterest", self._open_interest),
+            ("depth", self._depth),
+        ):
             app.router.add_get(f"/fapi/v1/{name}", self._misbehaving(answer))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()

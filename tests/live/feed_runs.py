@@ -52,10 +52,15 @@ class Run:
         """Let so many bars pass from the start of the run on, and half of the next one."""
         await self.clock.run_until(self.start + int((count + 0.5) * MINUTE_MS))
 
-    def check(self, count: int, columns: int = 8) -> None:
-        """Each symbol's first ``count`` bars were handed out once, in order, and with the bytes of the truth."""
+    def check(self, count: int, columns: int = 8, more: int = 0) -> None:
+        """Each symbol's first ``count`` bars were handed out once, in order, and with the bytes of the truth.
+
+        ``more``: so many may have come after them.
+        """
         for symbol, book in self.server.books.items():
             handed = self.handed(symbol)
+            assert count <= len(handed) <= count + more, symbol
+            handed = handed[:count]
             first = int(np.searchsorted(book.ms, self.start))
             assert [c.timestamp for c in handed] == book.ms[first : first + count].tolist(), symbol
             values = np.array([c.values[:columns] for c in handed])
