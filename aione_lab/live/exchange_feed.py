@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 _LONGEST_PAUSE = 30.0  # seconds between two attempts to connect
 _SKEW_PAUSE = 5.0  # seconds between two looks at the exchange's clock, however doubtful ours is
 _LIVED_MS = 60_000  # a connection that lived so long was a good one: the next attempt comes at once
-_FILLED_IN_A_ROW = 3  # bars of one symbol that REST had to fill: its subscription is dead, others' messages or not
+_FILLED_IN_A_ROW = 3  # bars of one symbol that REST had to fill: its subscription is dead, whatever others say
 _COUNTS = {
     "gaps_filled": "gaps_filled",
     "revisions": "revisions",

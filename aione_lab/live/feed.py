@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
+import numpy as np
 import pandas as pd
 
 from aione_lab.lake.schema import CANDLE_COLUMNS
@@ -115,13 +116,13 @@ def same(one: Candle, other: Candle) -> bool:
 def candles_of(symbol: str, frame: pd.DataFrame, source: str) -> list[Candle]:
     """Candles of a frame as ``Lake.candles`` returns it."""
     stamps = pd.DatetimeIndex(frame.index).as_unit("ms").asi8.tolist()
-    rows = frame[list(CANDLE_COLUMNS)].to_numpy(dtype=float).tolist()
-    return [Candle(symbol, stamp, *row, source=source) for stamp, row in zip(stamps, rows, strict=True)]
+    rows = cast("list[Values]", frame[list(CANDLE_COLUMNS)].to_numpy(dtype=float).tolist())
+    return [Candle(symbol, stamp, *row, source) for stamp, row in zip(stamps, rows, strict=True)]
 
 
 def no_funding() -> pd.Series:
     """Funding rates of which none are known."""
-    return pd.Series([], index=utc_index([]), name="funding_rate", dtype="float64")
+    return pd.Series([], index=utc_index(np.empty(0, np.int64)), name="funding_rate", dtype="float64")
 
 
 def status_of(last_closed: int | None, now_ms: int, step: int, **more: int | str) -> FeedStatus:

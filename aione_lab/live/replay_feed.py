@@ -64,7 +64,8 @@ class ReplayFeed:
         self._last: dict[str, int] = {}
         self._reading = asyncio.Lock()
         self._pausing: asyncio.Future[None] | None = None
-        self._streaming = self._closed = False
+        self._streaming = False
+        self._closed = asyncio.Event()
         self.metrics = FeedMetrics()
 
     async def history(self, symbol: str, start: int, end: int) -> pd.DataFrame:
@@ -81,7 +82,7 @@ class ReplayFeed:
 
         A symbol that ``after`` does not name begins at the replay's start. Ends with the last candle.
         """
-        if self._closed:
+        if self._closed.is_set():
             raise AioneError("this feed is closed")
         if self._streaming:
             raise AioneError("this feed is being streamed already: one stream at a time")
@@ -96,7 +97,7 @@ class ReplayFeed:
                 batch = await self._batch(begin, at, min(self._end, at + size))
                 for stamp in sorted(batch):
                     await self._pause(began + (stamp - first + self._step) / self._speed)
-                    if self._closed:
+                    if self._closed.is_set():
                         return
                     self._now = stamp + self._step
                     for candle in batch[stamp]:
@@ -111,7 +112,7 @@ class ReplayFeed:
 
     async def aclose(self) -> None:
         """End the stream."""
-        self._closed = True
+        self._closed.set()
         if self._pausing is not None:
             self._pausing.cancel()
 

@@ -33,7 +33,8 @@ class Sequencer:
 
     ``flagged``: whether the stream marks closed bars. Every method returns the candles to hand on now:
     final ones in sequence without a hole (but for bars that the exchange does not have), and among them
-    revisions (``revised=True``) of bars that were handed on before.
+    revisions (``revised=True``) of bars that were handed on before. ``filled_in_a_row`` counts the bars with trades
+    that REST had to fill since the stream last brought one.
     """
 
     def __init__(self, symbol: str, step: int, after: int, *, flagged: bool = True) -> None:
@@ -92,7 +93,7 @@ class Sequencer:
         if at >= self.next:
             known = self._waiting.get(at)
             if known is not None and same(known, candle):
-                self.duplicates += 1
+                self._repeated(candle)
             else:  # the later word counts, as long as nobody has heard the earlier one
                 self._waiting[at] = candle
             return self._drain()
@@ -100,7 +101,7 @@ class Sequencer:
         if at in self._skipped:
             del self._skipped[at]
         elif known is None or same(known, candle):
-            self.duplicates += 1
+            self._repeated(candle)
             return []
         self.revisions += 1
         self._handed[at] = candle
@@ -108,6 +109,7 @@ class Sequencer:
 
     def _succeed(self, candle: Candle) -> list[Candle]:
         """An update on a stream without flags: of the newest bar, of its successor, or of one that is over."""
+        self.filled_in_a_row = 0
         forming = self._forming
         if forming is None:
             self._forming = candle
@@ -128,6 +130,9 @@ class Sequencer:
             self.duplicates += 1
             return []
         return self._final(candle)
+
+    def _repeated(self, candle: Candle) -> None:
+        self.duplicates += candle.source == "stream"  # by REST we ask for more than is missing
 
     def _drain(self) -> list[Candle]:
         out = []
@@ -154,7 +159,7 @@ class Sequencer:
             del self._handed[next(iter(self._handed))]
         if candle.source == "rest":
             self.gaps_filled += 1
-            self.filled_in_a_row += 1
+            self.filled_in_a_row += candle.volume > 0  # of a bar without trades a stream may rightly say nothing
         else:
             self.filled_in_a_row = 0
 

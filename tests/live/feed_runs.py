@@ -75,6 +75,7 @@ async def running(
     skew_ms: int = 0,
     settings: FeedSettings | None = None,
     after: Mapping[str, int] | None = None,
+    plain: bool = False,
     **more: Any,
 ) -> AsyncIterator[Run]:
     """A feed of all symbols of ``frames`` that streams while time passes with ``run.bars(...)``."""
@@ -84,6 +85,7 @@ async def running(
     local = SkewedClock(clock, skew_ms)
     async with FakeBinance(frames, clock, faults, **more) as server:
         feed = ExchangeFeed(server.ccxt(), list(frames), clock=local, settings=settings)
+        feed._client._rich = not plain  # REST as from any other exchange: no end, no extra columns
         run = Run(server, feed, clock, local, start)
 
         async def read() -> None:

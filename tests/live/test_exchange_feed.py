@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -35,10 +36,10 @@ def _no_pauses() -> Iterator[None]:
 # --- the fault-free run, whatever happens --------------------------------------------------------------------------
 
 
-async def faulty(seed: int, bars: int, every: int, names: tuple[str, ...] = NAMES, apart: bool = True) -> Run:
+async def faulty(seed: int, bars: int, every: int, apart: bool = True, frames: dict | None = None) -> Run:
+    frames = market(1) if frames is None else frames
     kinds = KINDS if apart else tuple(kind for kind in KINDS if kind != "revise")
-    faults = script(seed, bars - 6, names, kinds, every, apart)
-    frames = market(2 if bars > 1200 else 1, names)
+    faults = script(seed, bars - 6, list(frames), kinds, every, apart)
     async with running(faults, frames, skew_ms=(-1) ** seed * 4000) as run:
         await run.bars(bars)
         assert len(run.server.done) == len(faults)
@@ -107,8 +108,11 @@ def test_the_check_itself_sees_a_wrong_bar(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(20))
 def test_a_day_of_twenty_symbols_and_every_fault(seed: int) -> None:
-    names = tuple(spec.symbol for spec in DEFAULT_SYMBOLS[:20])
-    asyncio.run(faulty(1000 + seed, bars=1440, every=7, names=names))
+    symbols = market(2, tuple(spec.symbol for spec in DEFAULT_SYMBOLS))
+    frames = {**symbols, **{f"1000{name}": frame for name, frame in list(symbols.items())[: 20 - len(symbols)]}}
+    assert len(frames) == 20
+    run = asyncio.run(faulty(1000 + seed, bars=1440, every=7, frames=frames, apart=seed % 2 == 0))
+    assert len(run.server.done) > 200
 
 
 # --- exchanges without a closed flag -------------------------------------------------------------------------------
@@ -122,12 +126,12 @@ def test_a_successor_finalises_where_there_is_no_flag(seed: int, monkeypatch: py
     kinds = ("duplicate", *OF_A_CONNECTION, *OF_REQUESTS)
 
     async def main() -> Run:
-        async with running(script(seed, 170, NAMES, kinds, every=8)) as run:
-            await run.bars(180)
+        async with running(script(seed, 110, NAMES, kinds, every=6), plain=seed % 2 == 0) as run:
+            await run.bars(120)
         return run
 
     run = asyncio.run(main())
-    run.check(179, columns=5, more=1)  # the last one waits for its successor
+    run.check(119, columns=5, more=1)  # the last one waits for its successor
     assert not [c for c in run.got if c.revised]
 
 
@@ -312,6 +316,43 @@ def test_history_and_funding_are_those_of_the_exchange() -> None:
     asyncio.run(main())
 
 
+def test_a_revision_shows_when_the_bars_after_it_are_asked_for() -> None:
+    """The exchange corrects a bar while nobody listens: handed on as revised, and the sequence goes on."""
+
+    async def main() -> Run:
+        async with running([WireFault("freeze", 5, "BTCUSDT", 3)]) as run:
+            await run.bars(6)
+            at = run.start + 5 * MINUTE_MS
+            book = run.server.books["BTCUSDT"]
+            book.values[np.searchsorted(book.ms, at), 4] += 1.0
+            await run.bars(12)
+            book.values[np.searchsorted(book.ms, at), 4] -= 1.0
+        return run
+
+    run = asyncio.run(main())
+    run.check(12)
+    revised = [c for c in run.got if c.revised]
+    assert [(c.symbol, c.timestamp) for c in revised] == [("BTCUSDT", run.start + 5 * MINUTE_MS)]
+    assert run.feed.status()["BTCUSDT"].revisions == 1
+
+
+def test_history_without_closed_flag_columns_or_window() -> None:
+    frame = market()["SOLUSDT"]
+    ms = stamps(frame)
+
+    async def main() -> None:
+        clock = VirtualClock(int(ms[1400]) + 20_000)
+        async with FakeBinance({"SOLUSDT": frame}, clock) as server:
+            feed = ExchangeFeed(server.ccxt(), "SOLUSDT", clock=clock)
+            feed._client._rich = False
+            history = await feed.history("SOLUSDT", int(ms[100]), int(ms[1410]))
+            wanted = frame.iloc[100:1400].assign(quote_volume=np.nan, trades=np.nan, taker_buy_volume=np.nan)
+            pd.testing.assert_frame_equal(history, wanted, check_freq=False)
+            await feed.aclose()
+
+    asyncio.run(main())
+
+
 def test_history_never_shows_a_bar_under_way() -> None:
     """Not even when the answer is from before the bar's end and the clock says it is over."""
     frame = market()["BTCUSDT"]
@@ -365,12 +406,56 @@ def test_what_only_the_exchange_knows_is_told_by_the_first_call() -> None:
 
 def test_one_stream_at_a_time_and_again_after_it_was_left() -> None:
     async def main() -> None:
-        async with running() as run:
-            await run.bars(3)
+        frames = market()
+        start = int(stamps(frames["BTCUSDT"])[BEFORE])
+        clock = VirtualClock(start + 5_000)
+        async with FakeBinance(frames, clock, [WireFault("duplicate", 1, "BTCUSDT")]) as server:
+            feed = ExchangeFeed(server.ccxt(), list(NAMES), clock=clock)
+            got = []
+
+            async def read(until: int) -> None:
+                async with contextlib.aclosing(feed.stream({c.symbol: c.timestamp for c in got})) as stream:
+                    async for candle in stream:
+                        got.append(candle)
+                        if len(got) == until:
+                            return
+
+            first = asyncio.create_task(read(9))
+            await clock.run_until(start + 2 * MINUTE_MS)
             with pytest.raises(AioneError, match="one stream"):
-                await anext(run.feed.stream({}))
-            await run.bars(5)
-        run.check(5)
+                await anext(feed.stream({}))
+            await clock.run_until(start + 5 * MINUTE_MS)
+            await first
+            assert feed.metrics.dropped_duplicates == 1 and not server.sockets
+            second = asyncio.create_task(read(30))
+            await clock.run_until(start + 11 * MINUTE_MS)
+            await second
+            assert feed.metrics.dropped_duplicates == 1
+            await feed.aclose()
+        for name in NAMES:
+            wanted = [start + n * MINUTE_MS for n in range(10)]
+            assert [c.timestamp for c in got if c.symbol == name] == wanted
+
+    asyncio.run(main())
+
+
+def test_what_a_choice_of_symbols_asks_for_is_answered() -> None:
+    """The fake exchange: tickers, open interest and depth through ccxt."""
+
+    async def main() -> None:
+        frames = market()
+        clock = VirtualClock(int(stamps(frames["BTCUSDT"])[2000]) + 30_000)
+        async with FakeBinance(frames, clock) as server:
+            exchange = ccxt.pro.binanceusdm(server.config())
+            tickers = await exchange.fetch_tickers()
+            assert len(tickers) == 3
+            last = frames["SOLUSDT"].iloc[561:2000]
+            assert tickers["SOL/USDT:USDT"]["quoteVolume"] >= last["quote_volume"].sum()
+            interest = await exchange.fetch_open_interest("SOL/USDT:USDT")
+            assert interest["openInterestAmount"] > 0
+            book = await exchange.fetch_order_book("SOL/USDT:USDT", 20)
+            assert book["bids"][0][0] < book["asks"][0][0]
+            await exchange.close()
 
     asyncio.run(main())
 
