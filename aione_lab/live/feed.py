@@ -82,7 +82,9 @@ class FeedMetrics:
 class Feed(Protocol):
     """Closed candles of ``symbols``; one ``stream`` at a time."""
 
-    metrics: FeedMetrics
+    @property
+    def metrics(self) -> FeedMetrics:
+        """Counters since the feed was made."""
 
     @property
     def interval(self) -> str:

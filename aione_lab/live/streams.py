@@ -96,7 +96,7 @@ class CandleStream:
             if self._lost.done():
                 raise ExchangeError(f"{self._exchange.id}: websocket lost: {self._lost.result()}")
             # ccxt cancels what waits on a connection that it closes.
-            error = None if listening.cancelled() else listening.exception()
+            error = ConnectionError("closed") if listening.cancelled() else listening.exception()
             while isinstance(error, BaseExceptionGroup):
                 error = error.exceptions[0]
             raise ExchangeError(f"{self._exchange.id}: websocket lost: {error}") from error
@@ -160,7 +160,7 @@ class PlainStream(CandleStream):
     """Any other exchange: ccxt's unified candles, of which the last one is unfinished."""
 
     async def _listen(self) -> None:
-        if self._exchange.has.get("watchOHLCVForSymbols"):
+        if self._exchange.has.get("watchOHLCVForSymbols") is True:
             await self._listen_together()
         async with asyncio.TaskGroup() as group:
             for market in self._markets.values():

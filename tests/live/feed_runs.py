@@ -52,6 +52,15 @@ class Run:
         """Let so many bars pass from the start of the run on, and half of the next one."""
         await self.clock.run_until(self.start + int((count + 0.5) * MINUTE_MS))
 
+    async def finish(self, count: int) -> None:
+        """``bars``, and on a machine that lags behind a little more, until each symbol has had so many."""
+        await self.bars(count)
+        for _ in range(100):
+            if all(len(self.handed(symbol)) >= count for symbol in self.feed.symbols):
+                return
+            await asyncio.sleep(0.05)
+            await self.clock.run_until(self.clock.now_ms() + 250)
+
     def check(self, count: int, columns: int = 8, more: int = 0) -> None:
         """Each symbol's first ``count`` bars were handed out once, in order, and with the bytes of the truth.
 
@@ -89,7 +98,7 @@ async def running(
         run = Run(server, feed, clock, local, start)
 
         async def read() -> None:
-            async for candle in feed.stream(after):
+            async for candle in feed.stream({name: start - MINUTE_MS for name in frames} if after is None else after):
                 run.got.append(candle)
                 run.at.append(clock.now_ms())
 

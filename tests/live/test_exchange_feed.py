@@ -41,7 +41,7 @@ async def faulty(seed: int, bars: int, every: int, apart: bool = True, frames: d
     kinds = KINDS if apart else tuple(kind for kind in KINDS if kind != "revise")
     faults = script(seed, bars - 6, list(frames), kinds, every, apart)
     async with running(faults, frames, skew_ms=(-1) ** seed * 4000) as run:
-        await run.bars(bars)
+        await run.finish(bars)
         assert len(run.server.done) == len(faults)
     run.check(bars)
     revised = [(c.symbol, c.timestamp) for c in run.got if c.revised]
@@ -66,8 +66,8 @@ def test_faults_on_top_of_one_another_leave_the_candles_as_they_are(seed: int) -
 
 def test_without_faults_nothing_is_asked_for_and_bars_come_at_once() -> None:
     async def main() -> Run:
-        async with running() as run:
-            await run.bars(60)
+        async with running(after={}) as run:
+            await run.finish(60)
         return run
 
     run = asyncio.run(main())
@@ -83,7 +83,7 @@ def test_a_bar_that_is_filled_comes_before_the_next_one_ends() -> None:
 
     async def main() -> Run:
         async with running([WireFault("drop", n, "SOLUSDT") for n in range(3, 30, 4)]) as run:
-            await run.bars(40)
+            await run.finish(40)
         return run
 
     run = asyncio.run(main())
@@ -127,7 +127,7 @@ def test_a_successor_finalises_where_there_is_no_flag(seed: int, monkeypatch: py
 
     async def main() -> Run:
         async with running(script(seed, 110, NAMES, kinds, every=6), plain=seed % 2 == 0) as run:
-            await run.bars(120)
+            await run.finish(119)
         return run
 
     run = asyncio.run(main())
@@ -155,7 +155,7 @@ def test_staleness_shows_within_two_intervals_and_passes() -> None:
             assert status.stale and "503" in status.error and status.age_ms is not None
             assert status.age_ms >= 3 * MINUTE_MS
             run.server.faults.clear()
-            await run.bars(40)
+            await run.finish(40)
             assert not any(status.stale or status.error for status in run.feed.status().values())
         return shown, run
 
@@ -166,12 +166,26 @@ def test_staleness_shows_within_two_intervals_and_passes() -> None:
     assert run.feed.metrics.reconnects >= 1
 
 
+def test_a_silent_connection_is_made_anew_after_a_minute() -> None:
+    async def main() -> Run:
+        async with running([WireFault("freeze", 5, "BTCUSDT", 1000)]) as run:
+            await run.bars(7)  # silent from the end of bar 5 on
+            assert run.server.connections == 2 and run.feed.metrics.reconnects == 1
+            await run.finish(20)
+        return run
+
+    run = asyncio.run(main())
+    run.check(20)
+    assert run.server.connections == 2
+    assert sum(candle.source == "rest" for candle in run.got) <= 6
+
+
 def test_one_dead_subscription_makes_the_connection_anew() -> None:
     async def main() -> Run:
         async with running() as run:
             await run.bars(5)
             run.server.sockets[0].streams.discard("solusdt@kline_1m")
-            await run.bars(30)
+            await run.finish(30)
         return run
 
     run = asyncio.run(main())
@@ -186,7 +200,7 @@ def test_hundreds_of_symbols_share_connections_of_at_most_200() -> None:
 
     async def main() -> Run:
         async with running([WireFault("close1006", 2, "C000USDT")], frames) as run:
-            await run.bars(6)
+            await run.finish(6)
             assert run.server.most_streams == 200 and len(run.server.sockets) == 3
         return run
 
@@ -202,7 +216,7 @@ def test_a_ban_is_sat_out() -> None:
         async with running([WireFault("drop", 5, "BTCUSDT")]) as run:
             await run.bars(4)
             run.server.faults.append(Fault("status", path="klines", status=418, headers={"Retry-After": "600"}))
-            await run.bars(30)
+            await run.finish(30)
         return run
 
     run = asyncio.run(main())
@@ -229,7 +243,7 @@ def test_a_clock_that_is_set_back_by_an_hour_is_noticed() -> None:
         async with running() as run:
             await run.bars(5)
             run.local.offset_ms -= 3_600_000
-            await run.bars(20)
+            await run.finish(20)
         return run
 
     run = asyncio.run(main())
@@ -254,7 +268,7 @@ def test_an_old_connection_that_dies_late_does_not_harm_the_new_one() -> None:
             left.on_close(1006)
             left.on_error(ConnectionError("late"))
             stream._exchange.handle_message(left, {"e": "kline", "k": {"x": True}})
-            await run.bars(12)
+            await run.finish(12)
         return run
 
     run = asyncio.run(main())
@@ -325,7 +339,7 @@ def test_a_revision_shows_when_the_bars_after_it_are_asked_for() -> None:
             at = run.start + 5 * MINUTE_MS
             book = run.server.books["BTCUSDT"]
             book.values[np.searchsorted(book.ms, at), 4] += 1.0
-            await run.bars(12)
+            await run.finish(12)
             book.values[np.searchsorted(book.ms, at), 4] -= 1.0
         return run
 

@@ -132,6 +132,7 @@ def test_unknown_optional_numbers_are_no_revision() -> None:
 
 def test_unfinished_bars_never_come_out() -> None:
     seq = sequencer()
+    assert seq.update(bar(-1, 0.9), False) == []
     for part in (0.1, 0.5, 0.9):
         assert seq.update(bar(0, part), False) == []
     assert seq.update(bar(1, 0.1), False) == []  # a successor is no flag: the last word on bar 0 may be missing
