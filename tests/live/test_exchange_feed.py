@@ -51,8 +51,8 @@ async def faulty(seed: int, bars: int, every: int, apart: bool = True, frames: d
 
 @pytest.mark.parametrize("seed", range(2))
 def test_every_fault_leaves_the_candles_as_they_are(seed: int) -> None:
-    """3 symbols, 6 hours, every kind of fault twice: the bytes of the fault-free run, each bar once."""
-    run = asyncio.run(faulty(seed, bars=360, every=8))
+    """3 symbols, 5 hours, every kind of fault: the bytes of the fault-free run, each bar once."""
+    run = asyncio.run(faulty(seed, bars=300, every=8))
     assert {fault.kind for fault in run.server.done} == set(KINDS)
     seen = run.feed.metrics
     assert seen.reconnects and seen.gaps_filled and seen.dropped_duplicates and seen.rejected and seen.rate_limited
@@ -102,7 +102,7 @@ def test_the_check_itself_sees_a_wrong_bar(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(sequencer.Sequencer, "answer", trusting)
     with pytest.raises(AssertionError):
-        asyncio.run(faulty(0, bars=200, every=8))
+        asyncio.run(faulty(0, bars=150, every=8))
 
 
 @pytest.mark.long

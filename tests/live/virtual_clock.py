@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import time
 from typing import Any
 
 SHORT_TIMER = 0.03  # seconds of real time: ccxt's throttle and a fault's Retry-After are waited for
-SETTLE = 0.0001
+SETTLE = 0.00005
 
 
 class VirtualClock:
-    """``now_ms`` and ``sleep`` like the system's; ``run_until`` lets time pass. ``view`` is a wrong clock on it."""
+    """``now_ms`` and ``sleep`` like the system's; ``run_until`` lets time pass."""
 
     def __init__(self, start_ms: int) -> None:
         self.ms = start_ms
@@ -75,4 +76,4 @@ async def rest() -> None:
         else:
             quiet += 1
             if quiet == 1:  # on a busy machine bytes take a moment from one loopback socket to the other
-                await asyncio.sleep(SETTLE)
+                time.sleep(SETTLE)  # not asyncio's, which rounds up to a millisecond
