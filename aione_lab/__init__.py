@@ -18,8 +18,10 @@ _HOME = {
     "CalibrationQueue": "aione_lab.calibration",
     "Costs": "aione_lab.settings",
     "Engine": "aione_lab.engine",
+    "ExchangeFeed": "aione_lab.live",
     "FeatureSpec": "aione_lab.engine",
     "Lake": "aione_lab.lake",
+    "ReplayFeed": "aione_lab.live",
     "Settings": "aione_lab.settings",
     "SimpleCacheHandler": "aione_lab.cache",
     "Stage2Processor": "aione_lab.backtest",
@@ -37,8 +39,10 @@ __all__ = [
     "CalibrationQueue",
     "Costs",
     "Engine",
+    "ExchangeFeed",
     "FeatureSpec",
     "Lake",
+    "ReplayFeed",
     "Settings",
     "SimpleCacheHandler",
     "Stage2Processor",
@@ -57,7 +61,7 @@ if TYPE_CHECKING:
     from aione_lab.calibration import CalibrationQueue, calibrate
     from aione_lab.engine import Engine, FeatureSpec
     from aione_lab.lake import Lake
-    from aione_lab.live import AssetStateManager
+    from aione_lab.live import AssetStateManager, ExchangeFeed, ReplayFeed
     from aione_lab.research import event_study
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds

@@ -117,23 +117,31 @@ def _settings(exchange: Any) -> dict[str, Any]:
 class Client:
     """Polite access to one exchange; use as ``async with Client(exchange) as client``.
 
-    Counts ``requests`` (retries included) and ``retries``.
+    Counts ``requests`` (retries included), ``retries`` and ``rate_limited`` answers (418 and 429).
     """
 
     def __init__(self, exchange: Any) -> None:
         self._ccxt = new_exchange(exchange)
         self.name = str(self._ccxt.id)
-        self.requests = self.retries = 0
+        self.requests = self.retries = self.rate_limited = 0
         self._resume_at = 0.0
         self._rich = self.name.startswith("binance")
 
     async def __aenter__(self) -> Client:
         try:
-            await self.call("its markets", self._load_markets, attempts=FIRST_ATTEMPTS)
+            await self.open()
         except BaseException:
-            await self._ccxt.close()
+            await self.close()
             raise
         return self
+
+    async def open(self) -> None:
+        """Learn the exchange's markets; ExchangeError when it does not answer."""
+        await self.call("its markets", self._load_markets, attempts=FIRST_ATTEMPTS)
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._ccxt.close()
 
     async def _load_markets(self) -> None:
         # An answer that is no list of markets leaves ccxt with none of them, and content.
@@ -141,7 +149,15 @@ class Client:
             raise ccxt_errors.BadResponse("the answer names no markets")
 
     async def __aexit__(self, *exc: object) -> None:
-        await self._ccxt.close()
+        await self.close()
+
+    def configuration(self) -> dict[str, Any]:
+        """A copy of the settings another ccxt object needs to talk to the same exchange in the same way."""
+        return _settings(self._ccxt)
+
+    def share_markets(self, exchange: Any) -> None:
+        """Give ``exchange``, a ccxt object of the same kind, the markets, so that it need not ask for them."""
+        exchange.set_markets_from_exchange(self._ccxt)
 
     async def call(self, what: str, request: Callable[[], Awaitable[T]], attempts: int = ATTEMPTS) -> T:
         """Await ``request()`` with retries; ExchangeError in one line when it stays without an answer.
@@ -168,6 +184,7 @@ class Client:
         """Whether to try again: False, True (wait longer every time), or the seconds the exchange asks for."""
         if not _may_pass(error):
             return False
+        self.rate_limited += getattr(error, "http_status", None) in (418, 429)
         seconds = _retry_after(getattr(error, "retry_after", None))
         if seconds is None and getattr(error, "http_status", None) in (418, 429):
             seconds = RATE_PAUSE
@@ -352,6 +369,11 @@ def _retry_after(text: str | None) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def asked_pause(error: Exception) -> float:
+    """Seconds that the exchange asked to wait in the answer which led to ``error``; 0 when it did not."""
+    return _retry_after(getattr(error.__cause__, "retry_after", None)) or 0.0
 
 
 def _short(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""A running session: asset states for everybody, alerts, metrics, and the symbols that are worth following.
+"""A running session: feeds of closed candles, the session that pushes them, asset states, alerts, metrics, journal.
 
 Alerts, metrics and Redis need the extra ``live``.
 """
@@ -15,12 +15,19 @@ _HOME = {
     "AssetStateManager": "assets",
     "AssetUpdate": "asset_follower",
     "CallbackSink": "alert_sinks",
+    "Candle": "feed",
     "Enriched": "enricher",
     "EnricherSettings": "enricher",
+    "ExchangeFeed": "exchange_feed",
     "FastSymbols": "prefilter",
+    "Feed": "feed",
+    "FeedMetrics": "feed",
+    "FeedSettings": "feed_settings",
+    "FeedStatus": "feed",
     "NarrativeEnricher": "enricher",
     "Prefilter": "prefilter",
     "PrefilterSettings": "prefilter",
+    "ReplayFeed": "replay_feed",
     "SessionMetrics": "metrics",
     "TelegramSink": "alert_sinks",
     "WebhookSink": "alert_sinks",
@@ -36,12 +43,19 @@ __all__ = [
     "AssetStateManager",
     "AssetUpdate",
     "CallbackSink",
+    "Candle",
     "Enriched",
     "EnricherSettings",
+    "ExchangeFeed",
     "FastSymbols",
+    "Feed",
+    "FeedMetrics",
+    "FeedSettings",
+    "FeedStatus",
     "NarrativeEnricher",
     "Prefilter",
     "PrefilterSettings",
+    "ReplayFeed",
     "SessionMetrics",
     "TelegramSink",
     "WebhookSink",
@@ -58,8 +72,12 @@ if TYPE_CHECKING:
     from aione_lab.live.asset_state import stage2_fields
     from aione_lab.live.assets import AssetStateManager
     from aione_lab.live.enricher import Enriched, EnricherSettings, NarrativeEnricher
+    from aione_lab.live.exchange_feed import ExchangeFeed
+    from aione_lab.live.feed import Candle, Feed, FeedMetrics, FeedStatus
+    from aione_lab.live.feed_settings import FeedSettings
     from aione_lab.live.metrics import SessionMetrics
     from aione_lab.live.prefilter import FastSymbols, Prefilter, PrefilterSettings, find_fast_symbols
+    from aione_lab.live.replay_feed import ReplayFeed
 
 
 def __getattr__(name: str) -> Any:
