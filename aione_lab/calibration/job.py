@@ -83,7 +83,8 @@ def outcome_of(
         interval=made.interval,
         verdict=verdict,
         sentence=sentence,
-        thresholds=study.thresholds_for(symbol).to_json(),
+        # Every field: one left out would fall back to the asset class, and another set than the judged one would hold.
+        thresholds={key: value for key, value in study.thresholds_for(symbol).every_field().items() if key != "meta"},
         provenance=provenance_of(study, symbol, verdict, sentence).model_dump(mode="json"),
     )
 

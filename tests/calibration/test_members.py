@@ -15,6 +15,7 @@ from aione_lab.calibration.study import Member
 from aione_lab.calibration.verdict import Verdict
 from aione_lab.errors import InputError
 from aione_lab.lake.store import Lake
+from aione_lab.thresholds.classes import thresholds_for
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import DAY_MS, to_ms
 
@@ -59,6 +60,15 @@ def test_a_symbol_of_no_member_is_refused(pool: Calibration, ask: str) -> None:
 def test_of_a_pool_the_outcome_is_asked_for_by_symbol(pool: Calibration) -> None:
     with pytest.raises(InputError, match="symbol=None: name one of LINKUSDT, SOLUSDT"):
         outcome_of(pool, reveal=False)
+
+
+def test_what_is_put_in_force_is_what_was_judged_whatever_the_asset_class(study: Calibration) -> None:
+    """A meme coin's class has a stop of its own; a set that was judged with the default's must not get it."""
+    plain = dataclasses.replace(study, sets=tuple(Thresholds(tp_mult=one.tp_mult) for one in study.sets))
+    made = study.experiment.replace(symbols=("DOGEUSDT",), data={"DOGEUSDT": "0" * 64})
+    outcome = outcome_of(dataclasses.replace(plain, experiment=made), reveal=False)
+    in_force = thresholds_for("DOGEUSDT", Thresholds.from_json(outcome.thresholds))
+    assert in_force == plain.thresholds and in_force.sl_mult == 1.0
 
 
 def test_random_entries_of_a_group_count_as_often_as_what_was_earned_there(lake: Lake, study: Calibration) -> None:
