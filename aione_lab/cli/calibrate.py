@@ -91,7 +91,7 @@ def calibrate(
         bool, typer.Option("--reveal", help="Score the hidden days, once; they are spent by that.")
     ] = False,
     promote: Annotated[
-        bool, typer.Option("--promote", help="Reveal what is accepted, and promote what is then left of it to the threshold store.")
+        bool, typer.Option("--promote", help="Reveal what is accepted, and promote what holds to the threshold store.")
     ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", parser=whole_number, help="Processes for several symbols.")
