@@ -105,9 +105,13 @@ def daily_equity(times: np.ndarray, equity: np.ndarray) -> np.ndarray:
 
 
 def daily_returns(closes: np.ndarray, capital: float) -> np.ndarray:
-    """Returns from one daily equity to the next, the first against the starting capital."""
+    """Returns from one daily equity to the next, the first against the starting capital.
+
+    −1 on the day that loses the account, and 0 after it.
+    """
     before = np.concatenate([[capital], closes[:-1]])
-    return closes / before - 1.0
+    alive = np.logical_and.accumulate(before > 0)
+    return np.where(alive, np.maximum(closes, 0.0) / np.where(alive, before, 1.0) - 1.0, 0.0)
 
 
 def sharpe_ratio(returns: np.ndarray) -> float:

@@ -105,7 +105,7 @@ def make_folds(
         raise InputError.of(
             "n_folds",
             n_folds,
-            f"{n_days} days to search are too few for {n_groups} groups: at least {least} are needed",
+            f"{max(n_days, 0)} days to search are too few for {n_groups} groups: at least {least} are needed",
         )
     if not walks:
         n_test = whole("n_test", n_test, 1, n_folds - 1)

@@ -36,7 +36,7 @@ class Hidden:
 
     symbol: str
     metrics: Mapping[str, Any]  # of the chosen set, those of the default as default_*; returns are of the equity
-    fresh: bool  # nobody had looked at any day of the span before
+    fresh: bool  # no study of the ledger had searched or looked at any day of it; without a folder there is none
     spent_by: tuple[str, ...]  # the studies that had
     verdict: str
     sentence: str
@@ -74,8 +74,10 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> dict[str, Hid
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         for symbol in made.symbols:
             choice = study.thresholds_for(symbol).digest()
-            marks = Ledger(place.parent).spend(symbol, made.interval, start, end, place.name, choice, now)
-            found[symbol] = _score(study, symbol, spec, tuple(dict.fromkeys(mark.experiment for mark in marks)))
+            ledger = Ledger(place.parent)
+            marks = ledger.spend(symbol, made.interval, start, end, place.name, choice, now)
+            seen = [*(mark.experiment for mark in marks), *ledger.searched(symbol, made.interval, start, end)]
+            found[symbol] = _score(study, symbol, spec, tuple(dict.fromkeys(seen)))
         write_json(place / FILE, plain_json({symbol: one.to_json() for symbol, one in found.items()}))
         from aione_lab.calibration.report import write_report  # with Plotly: only where it is wanted
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from aione_lab.calibration.request import CalibrationOutcome, CalibrationRequest, Report
 from aione_lab.calibration.run import EXPERIMENTS, calibrate
 from aione_lab.calibration.study import Calibration
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.lake.store import Lake
 from aione_lab.thresholds.params import Thresholds
@@ -51,7 +52,7 @@ def calibrate_job(
         progress=lambda what, done, total: report(done, total),
         **options,
     )
-    return outcome_of(study, reveal=reveal)
+    return outcome_of(study, reveal=reveal, spec=options.get("spec"))
 
 
 def _read_defaults(file: Path) -> Thresholds:
@@ -61,23 +62,29 @@ def _read_defaults(file: Path) -> Thresholds:
         raise InputError.of("defaults_dir", str(file), f"is no set of thresholds ({error})") from None
 
 
-def outcome_of(study: Calibration, symbol: str | None = None, *, reveal: bool = True) -> CalibrationOutcome:
+def outcome_of(
+    study: Calibration, symbol: str | None = None, *, reveal: bool = True, spec: FeatureSpec | None = None
+) -> CalibrationOutcome:
     """What a study comes to for one of its symbols (None: its only one).
 
-    With ``reveal`` an accepted study's hidden span is looked at, marked as spent and taken in, where there is one.
+    With ``reveal`` an accepted study's hidden span is looked at, marked as spent and taken in, where there is one;
+    ``spec`` is needed for that where the study has own triggers or factors.
     """
     made = study.experiment
+    if symbol is None and len(made.symbols) > 1:
+        raise InputError.of("symbol", None, f"name one of {', '.join(made.symbols)}")
     symbol = made.symbols[0] if symbol is None else symbol
     verdict, sentence = study.verdict_for(symbol), study.sentence_for(symbol)
     if reveal and verdict == "accept" and made.hidden_from != made.end:
-        hidden = study.reveal(symbol)
+        hidden = study.reveal(symbol, spec)
         verdict, sentence = hidden.verdict, f"{sentence} {hidden.sentence}"
     return CalibrationOutcome(
         symbol=symbol,
         interval=made.interval,
         verdict=verdict,
         sentence=sentence,
-        thresholds=study.thresholds_for(symbol).to_json(),
+        # Every field: one left out would fall back to the asset class, and another set than the judged one would hold.
+        thresholds={key: value for key, value in study.thresholds_for(symbol).every_field().items() if key != "meta"},
         provenance=provenance_of(study, symbol, verdict, sentence).model_dump(mode="json"),
     )
 

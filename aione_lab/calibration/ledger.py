@@ -3,7 +3,7 @@
 One SQLite file for a folder of experiments. A trial is known by its symbol and interval, the fingerprint of its data,
 the rules it ran under and its thresholds: the same again is no new trial. Rows are only ever added, so that a number
 of the last row names a state for good, and an experiment that remembers it can be judged again against the same past.
-The hidden spans that have been looked at are kept here too.
+The hidden spans that have been looked at are kept here too, and the spans that were searched.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ CREATE TABLE IF NOT EXISTS spent (
     id INTEGER PRIMARY KEY AUTOINCREMENT, symbol TEXT NOT NULL, interval TEXT NOT NULL, start_ms INTEGER NOT NULL,
     end_ms INTEGER NOT NULL, experiment TEXT NOT NULL, choice TEXT NOT NULL, at TEXT NOT NULL,
     UNIQUE (symbol, interval, start_ms, end_ms, experiment, choice)
+);
+CREATE TABLE IF NOT EXISTS searched (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, symbol TEXT NOT NULL, interval TEXT NOT NULL, start_ms INTEGER NOT NULL,
+    end_ms INTEGER NOT NULL, experiment TEXT NOT NULL, UNIQUE (symbol, interval, start_ms, end_ms, experiment)
 );
 """
 
@@ -131,6 +135,27 @@ class Ledger:
             tuple(trial_name(*row[1:4]) for row in rows),
             np.array([row[4] for row in rows], np.float64),
         )
+
+    def search(self, symbol: str, interval: str, start_ms: int, end_ms: int, experiment: str) -> None:
+        """Note the span that a study chose and judged on: for whoever hides a part of it, those days are seen."""
+        with self._open() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO searched (symbol, interval, start_ms, end_ms, experiment) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (parse_symbol(symbol), interval, start_ms, end_ms, experiment),
+            )
+
+    def searched(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> list[str]:
+        """The studies that searched a part of a span, oldest first."""
+        if not self.path.exists():
+            return []
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT experiment FROM searched WHERE symbol = ? AND interval = ? AND start_ms < ? AND end_ms > ? "
+                "ORDER BY id",
+                (parse_symbol(symbol), interval, end_ms, start_ms),
+            ).fetchall()
+        return [name for (name,) in rows]
 
     def spend(
         self, symbol: str, interval: str, start_ms: int, end_ms: int, experiment: str, choice: str, at: str

@@ -106,19 +106,32 @@ class Market:
         )
 
     def random_entries(self, sets: Sequence[Thresholds], folds: Folds, seed: int) -> RandomEntries:
-        """What the sets, one a fold, earned on their fold's test days, and what as many random entries did."""
-        observed, drawn, n = 0.0, np.zeros(N_RANDOM), 0
-        for number, (thresholds, test) in enumerate(zip(sets, folds.test, strict=True)):
-            for first, last in _runs(test):
-                result = self.replay_days(thresholds, folds.first_day + first, folds.first_day + last)
-                if result is None or not len(result.trade_records):
-                    continue
-                baseline = random_entries(result, N_RANDOM, seed + number)
-                if baseline.n_entries:
-                    observed += baseline.observed * baseline.n_entries
-                    drawn += baseline.net_pnl
-                    n += baseline.n_entries
-        return RandomEntries(observed, drawn, n)
+        """What the sets, one a fold, earned on their fold's test days, and what as many random entries did.
+
+        Group by group, and the same set on the same group once: where several folds test a group, its draws count as
+        often as what was earned there. Drawn anew for each fold they would average out, and luck would look like skill.
+        """
+        found: dict[tuple[str, int], RandomEntries] = {}
+        total = RandomEntries(0.0, np.zeros(N_RANDOM), 0)
+        begin = int(folds.groups[folds.test.any(axis=0)][0])
+        for thresholds, test in zip(sets, folds.test, strict=True):
+            for group in np.unique(folds.groups[test]).tolist():
+                key = (thresholds.digest(), group)
+                if key not in found:
+                    days = folds.first_day + np.flatnonzero(folds.groups == group)
+                    found[key] = self._random_entries(thresholds, days, seed + group - begin)
+                total += found[key]
+        return total
+
+    def _random_entries(self, thresholds: Thresholds, days: np.ndarray, seed: int) -> RandomEntries:
+        """The same of one set on consecutive ``days``."""
+        result = self.replay_days(thresholds, int(days[0]), int(days[-1]))
+        if result is None or not len(result.trade_records):
+            return RandomEntries(0.0, np.zeros(N_RANDOM), 0)
+        baseline = random_entries(result, N_RANDOM, seed)
+        if not baseline.n_entries:
+            return RandomEntries(0.0, np.zeros(N_RANDOM), 0)
+        return RandomEntries(baseline.observed * baseline.n_entries, baseline.net_pnl, baseline.n_entries)
 
 
 @dataclass(frozen=True)
@@ -219,10 +232,3 @@ def _fingerprint(market: Market) -> str:
     stamps = np.ascontiguousarray(frame_ms(market.funding)).tobytes()
     parts.append(hashlib.sha256(stamps + np.ascontiguousarray(market.funding.to_numpy()).tobytes()).hexdigest())
     return hashlib.sha256("".join(parts).encode()).hexdigest()
-
-
-def _runs(days: np.ndarray) -> list[tuple[int, int]]:
-    """(first, last) of each contiguous run of ``days`` (n,) of bool."""
-    starts = np.flatnonzero(days & ~np.concatenate([[False], days[:-1]]))
-    ends = np.flatnonzero(days & ~np.concatenate([days[1:], [False]]))
-    return [(int(first), int(last)) for first, last in zip(starts, ends, strict=True)]

@@ -359,11 +359,13 @@ def _run_in(
 def entered(ledger: Ledger, study: Calibration, name: str) -> dict[str, Entries]:
     """Enter the study's trials, by title and by symbol, and return the state of the ledger that it is judged by."""
     made = study.experiment
+    span = to_ms(made.start, "start"), to_ms(made.hidden_from, "hidden_from")
     found = {}
     for title, tables in ((study.symbol, study.tables), *((one.symbol, one.tables) for one in study.members)):
         sharpes = daily_sharpes(tables.returns)
         trials = [(one.digest(), float(sharpe)) for one, sharpe in zip(study.sets, sharpes, strict=True)]
         ledger.add(title, made.interval, made.data_of(title), made.rules, trials, name)
+        ledger.search(title, made.interval, span[0], span[1], name)
         found[title] = ledger.entries(title, made.interval)
     return found
 

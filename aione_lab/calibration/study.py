@@ -117,10 +117,14 @@ class Calibration:
 
     def thresholds_for(self, symbol: str) -> Thresholds:
         """What the study has for ``symbol``: its own set where it deviates from the shared one."""
+        own = self._deviating(symbol)
+        return self.thresholds if own is None else own.own
+
+    def _deviating(self, symbol: str) -> Member | None:
+        """The member of a pool that has a set of its own; None: the study's set holds for ``symbol``."""
         if symbol not in self.experiment.symbols:
             raise InputError.unknown("symbol", symbol, self.experiment.symbols)
-        own = next((member for member in self.members if member.symbol == symbol and member.deviates), None)
-        return self.thresholds if own is None else own.own
+        return next((member for member in self.members if member.symbol == symbol and member.deviates), None)
 
     @property
     def by_symbol(self) -> pd.DataFrame:
@@ -188,13 +192,12 @@ class Calibration:
 
     def verdict_for(self, symbol: str) -> str:
         """The verdict that holds for ``symbol``: a member that deviates was accepted on its own."""
-        return "accept" if self.thresholds_for(symbol) is not self.thresholds else self.verdict
+        return self.verdict if self._deviating(symbol) is None else "accept"
 
     def sentence_for(self, symbol: str) -> str:
         """The sentence of the verdict that holds for ``symbol``."""
-        if self.thresholds_for(symbol) is self.thresholds:
-            return self.sentence
-        return next(one.judged.sentence for one in self.members if one.symbol == symbol)
+        own = self._deviating(symbol)
+        return self.sentence if own is None else own.judged.sentence
 
     def reveal(self, symbol: str | None = None, spec: FeatureSpec | None = None) -> Hidden:
         """Score the choice for ``symbol`` (None: the only one) on the hidden span, once; asked again, it says the same.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -90,7 +91,9 @@ def judge(
             metrics["random_p"] <= RANDOM_P,
             f"p = {metrics['random_p']:.3f}",
             f"at most {RANDOM_P}",
-            f"random entries do as well in {metrics['random_p']:.0%} of the draws",
+            "there is no long trade to hold against random entries"
+            if math.isnan(metrics["random_p"])
+            else f"random entries do as well in {metrics['random_p']:.0%} of the draws",
         ),
         Check(
             "deflated Sharpe",

@@ -91,7 +91,7 @@ def calibrate(
         bool, typer.Option("--reveal", help="Score the hidden days, once; they are spent by that.")
     ] = False,
     promote: Annotated[
-        bool, typer.Option("--promote", help="Reveal, and promote what is accepted to the threshold store.")
+        bool, typer.Option("--promote", help="Reveal what is accepted, and promote what holds to the threshold store.")
     ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", parser=whole_number, help="Processes for several symbols.")
@@ -151,7 +151,8 @@ def calibrate(
         from aione_lab.calibration import calibrate as run
 
         study = run(lake, names if pool else names[0], interval=interval, folder=experiments, name=name, **options)
-        look = hidden and (reveal or promote)
+        accepted = any(study.verdict_for(one) == "accept" for one in study.experiment.symbols)
+        look = hidden and (reveal or (promote and accepted))  # days are not spent on what is not promoted anyway
         revealed = {one: study.reveal(one) for one in study.experiment.symbols} if look else {}
         promoted = _promote(study, experiments) if promote else {}
         if as_json:

@@ -128,7 +128,7 @@ def compare(
     seed = whole("seed", seed, 0)
     records = {name: results[name].signal_records for name in names}
     closes = {name: daily_equity(r["timestamp"], r["equity"]) for name, r in records.items()}
-    returns = {name: _returns(closes[name], results[name].settings.initial_capital) for name in names}
+    returns = {name: daily_returns(closes[name], results[name].settings.initial_capital) for name in names}
     n_days = len(returns[base])
     if n_days < FEWEST_DAYS:
         raise InputError.of("results", f"{n_days} UTC days", f"at least {FEWEST_DAYS} are needed to compare")
@@ -235,16 +235,6 @@ def _checked(results: Any) -> list[str]:
                     f"results[{name!r}].{field}", value, f"must be that of {names[0]!r}: the same candles"
                 )
     return names
-
-
-def _returns(closes: np.ndarray, capital: float) -> np.ndarray:
-    """Daily returns, −1 on the day that loses the account and 0 after it."""
-    alive = np.logical_and.accumulate(closes > 0)
-    n = int(alive.sum())
-    out = np.zeros(len(closes))
-    out[:n] = daily_returns(closes[:n], capital)
-    out[n : n + 1] = -1.0
-    return out
 
 
 def _widening(n: int, block: float, level: float) -> float:

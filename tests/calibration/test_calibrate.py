@@ -308,8 +308,12 @@ def test_the_hidden_span_is_looked_at_once(study: Calibration, lake: Lake, small
     later = small(folder=tmp_path, name="y", seed=1, folds=FoldPlan(n_folds=2, hidden=0.3)).reveal()
     assert not later.fresh and later.spent_by == ("x",) and "no fresh look: x had seen" in later.sentence
     assert found.reveal().fresh  # what came later does not change what was
+    # So is one that hides days that others have searched: what they found may be why it was made as it is.
+    before = small(folder=tmp_path, name="z", end="2025-01-14", folds=FoldPlan(n_folds=2, hidden=0.1)).reveal()
+    assert not before.fresh and before.spent_by == ("x", "y") and "no fresh look: x, y had seen" in before.sentence
     # Not so on days that nobody had seen.
-    assert small(folder=tmp_path, name="z", end="2025-01-14", folds=FoldPlan(n_folds=2, hidden=0.1)).reveal().fresh
+    other = small(folder=tmp_path / "other", name="z", end="2025-01-14", folds=FoldPlan(n_folds=2, hidden=0.1))
+    assert other.reveal().fresh
 
 
 def test_deleted_and_made_anew_under_its_name_a_study_has_still_seen_the_days(small: Study, tmp_path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aione_lab.backtest import replay
+from aione_lab.backtest.metrics import daily_returns
 from aione_lab.calibration.objective import (
     LEAST_COST,
     OBJECTIVES,
@@ -153,3 +154,11 @@ def test_refusals(metric) -> None:
     with pytest.raises(InputError, match="^metric=") as error:
         objectives(metric)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("end", [0.0, -5.0])
+def test_an_account_that_is_lost_has_lost_everything_once_and_no_return_after(end: float) -> None:
+    """With leverage and without costs a liquidation leaves exactly nothing: 0 ÷ 0 would reach Optuna as NaN."""
+    with np.errstate(all="raise"):
+        found = daily_returns(np.array([11_000.0, end, end, end]), 10_000.0)
+    np.testing.assert_allclose(found, [0.1, -1.0, 0.0, 0.0], atol=1e-12)

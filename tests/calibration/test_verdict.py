@@ -47,6 +47,11 @@ def test_what_meets_every_condition_is_accepted_and_nothing_is_promised() -> Non
     assert judge(GOOD, **{**REST, "deflated": 0.95, "loss": LOSS}).decision == "accept"
 
 
+def test_without_a_long_trade_the_sentence_says_so_and_not_nan() -> None:
+    found = judge({**GOOD, "random_p": math.nan}, **REST)
+    assert "no long trade to hold against random entries" in found.sentence and "nan" not in found.sentence
+
+
 @pytest.mark.parametrize(("name", "metrics", "rest"), BREAKS, ids=lambda value: str(value)[:30])
 def test_each_condition_alone_keeps_the_defaults(name: str, metrics, rest) -> None:
     found = judge({**GOOD, **metrics}, **{**REST, **rest})
