@@ -77,6 +77,9 @@ class Experiment(Config):
     reference: Annotated[str, AfterValidator(parse_symbol)] | None = None
     space: dict[str, tuple[float, float, float]] = Field(description="field → low, high, step")
     base: dict[str, Any] = Field(description="the default set: what is not searched, and what is compared with")
+    defaults: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="of a pool: symbol → the set of its asset class, where it is another"
+    )
     metric: Annotated[tuple[str, ...], AfterValidator(_metric)] = ("profit_factor",)
     n_trials: Annotated[int, Field(ge=20, le=MOST_TRIALS)] = 200
     sampler: Literal[SAMPLERS] = "tpe"  # type: ignore[valid-type]
@@ -121,6 +124,10 @@ class Experiment(Config):
     def default(self) -> Thresholds:
         """The set that is kept where nothing better is found."""
         return Thresholds.from_json(self.base)
+
+    def default_of(self, symbol: str) -> Thresholds:
+        """The set that ``symbol`` has without a study: of a pool, what its asset class sets."""
+        return Thresholds.from_json(self.defaults.get(symbol, self.base))
 
     @property
     def rules(self) -> str:

@@ -17,20 +17,17 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from aione_lab.engine.spec import HIGHER_INTERVALS, FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.research.arguments import whole
 from aione_lab.research.overfitting import FEWEST_RETURNS
-from aione_lab.units import DAY_MS, MINUTE_MS
+from aione_lab.units import DAY_MS, INTERVALS, MINUTE_MS
 
 Scheme = Literal["anchored", "rolling", "combinatorial"]
 SCHEMES: tuple[str, ...] = ("anchored", "rolling", "combinatorial")
 
 FIRST_TRAIN = 2
 """Groups that the first choice of a walk-forward is made on; a rolling one keeps that many."""
-
-LOOK_BACK_DAYS = 1
-"""What a signal looks back on: its windows of up to a day. The 7-day mean and the 30-day levels are context that
-changes slowly; purging by them would leave nothing of a quarter."""
 
 MOST_FOLDS = 1_000
 """Choices of groups in a combinatorial scheme; their number explodes, and they are correlated all the more."""
@@ -84,7 +81,8 @@ def make_folds(
     scheme: str = "anchored",
     n_folds: int = 5,
     n_test: int = 2,
-    max_holding_minutes: int = 240,
+    holding_ms: int = 240 * MINUTE_MS,
+    look_back_ms: int = DAY_MS,
     embargo_days: int = 1,
 ) -> Folds:
     """Folds over ``n_days`` days from ``first_day`` (days since 1970).
@@ -97,7 +95,7 @@ def make_folds(
         raise InputError.unknown("folds", scheme, SCHEMES)
     n_folds = whole("n_folds", n_folds, 2, 50)
     embargo = whole("embargo_days", embargo_days, 0, 365)
-    purge = LOOK_BACK_DAYS + math.ceil(max_holding_minutes * MINUTE_MS / DAY_MS)
+    purge = math.ceil(look_back_ms / DAY_MS) + math.ceil(holding_ms / DAY_MS)
     walks = scheme != "combinatorial"
     n_groups = n_folds + FIRST_TRAIN if walks else n_folds
     least = max(n_groups * max(LEAST_GROUP, purge + 1), FEWEST_RETURNS)
@@ -133,6 +131,18 @@ def make_folds(
             "leaves nothing to choose on; a longer span or fewer groups tested at once leave more",
         )
     return Folds(scheme, first_day, groups, train, test, purge, embargo)
+
+
+def look_back(spec: FeatureSpec, interval: str) -> int:
+    """What a signal looks back on, in ms: a day, or the longest window where the interval makes one longer.
+
+    The 7-day mean and the 30-day levels are context that changes slowly; purging by them would leave nothing of a
+    quarter.
+    """
+    step = INTERVALS[interval]
+    windows = [getattr(spec, name) * step for name in type(spec).model_fields if name.endswith("_window")]
+    slow = max(INTERVALS[higher] for higher in HIGHER_INTERVALS.get(interval, (interval,))) * spec.trend_slow
+    return max(DAY_MS, slow, *windows)
 
 
 def _near(days: np.ndarray, before: int, after: int) -> np.ndarray:

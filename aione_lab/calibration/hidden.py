@@ -103,7 +103,7 @@ def _score(study: Calibration, symbol: str, spec: FeatureSpec, spent_by: tuple[s
     market = Market.load(study.lake, symbol, made, spec, hidden=True)
     days = (to_ms(made.hidden_from, "hidden_from") // DAY_MS, (to_ms(made.end, "end") - 1) // DAY_MS)
     mine = _metrics(market, thresholds, days, made.seed)
-    theirs = _metrics(market, study.default, days, made.seed)
+    theirs = _metrics(market, made.default_of(symbol), days, made.seed)
     metrics = {"n_days": days[1] - days[0] + 1, **mine, **{f"default_{name}": value for name, value in theirs.items()}}
     verdict, sentence = _verdict(study.verdict_for(symbol), metrics, spent_by)
     return Hidden(symbol, ReadOnly(metrics), not spent_by, spent_by, verdict, sentence, thresholds.digest())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,9 +194,9 @@ class Markets:
             together.append(tables)
         return pooled(together)
 
-    def measure_apart(self, sets: Sequence[Thresholds]) -> dict[str, DayTables]:
-        """Day tables of each symbol, without keeping them."""
-        return {symbol: self._tables(prepared, sets) for symbol, prepared in self._each()}
+    def measure_apart(self, sets: Mapping[str, Thresholds]) -> dict[str, DayTables]:
+        """Day tables of one set a symbol, without keeping them."""
+        return {symbol: self._tables(prepared, [sets[symbol]]) for symbol, prepared in self._each()}
 
     def _each(self) -> Iterator[tuple[str, Prepared]]:
         for symbol in self._experiment.symbols:

@@ -35,7 +35,8 @@ LEAST_COST = 1e-4  # of a round trip: without any costs the added trades would a
 class DayTables:
     """Trades by the day of their entry; every array is (trials, days), rows those of ``evaluations``.
 
-    ``cost`` is what a round trip costs, as a share of the equity.
+    ``cost`` is what a round trip costs, as a share of the equity. One replay serves all days: an account that is lost
+    (with leverage) trades no more on any later one.
     """
 
     trades: np.ndarray

@@ -86,6 +86,9 @@ def calibrate(
 ) -> Calibration:
     """Search the thresholds of ``symbol``, choose a plateau, and judge it on days that had no part in the choice.
 
+    What there was to choose from was proposed by one search that saw the scores of all folds; only the hidden days
+    are free of that.
+
     Parameters
     ----------
     lake, symbol, interval, start, end
@@ -103,7 +106,8 @@ def calibrate(
     space
         Thresholds to search: names, or names with (low, high[, step]); None: all but ``dynamic_rsi_multiplier``.
     base
-        The default set: what is not searched and what is compared with; None: the symbol's asset class, else defaults.
+        The default set: what is not searched and what is compared with; None: the symbol's asset class, else
+        defaults. Several symbols share the defaults as what is not searched, and are compared each with its class.
     folds
         "anchored" (None), "rolling", "combinatorial", or a ``FoldPlan``.
     folder, name
@@ -167,8 +171,12 @@ def plan(
     symbols = _symbols(symbol)
     spec = FeatureSpec() if spec is None else spec
     check_kind("spec", spec, FeatureSpec)
-    if base is None:
-        base = thresholds_for(symbols[0]) if len(symbols) == 1 else Thresholds()
+    defaults: dict[str, dict[str, Any]] = {}
+    if base is None and len(symbols) == 1:
+        base = thresholds_for(symbols[0])
+    elif base is None:
+        base = Thresholds()
+        defaults = {name: _flat(thresholds_for(name)) for name in symbols if thresholds_for(name) != base}
     if isinstance(folds, str) and folds not in SCHEMES:
         raise InputError.unknown("folds", folds, SCHEMES)
     folds = FoldPlan() if folds is None else FoldPlan(scheme=folds) if isinstance(folds, str) else folds
@@ -189,7 +197,8 @@ def plan(
         hidden_from=iso(hidden),
         reference=reference,
         space={one: (s.low, s.high, s.step) for one, s in Space.of(space, base=base, spec=spec).ranges.items()},
-        base={key: value for key, value in base.to_json().items() if key != "meta"},
+        base=_flat(base),
+        defaults=defaults,
         metric=tuple(one.name for one in objectives(metric)),
         folds=folds,
         spec=spec.replace(triggers=(), factors=()) if own else spec,
@@ -200,6 +209,10 @@ def plan(
         versions=versions(),
         **rest,
     )
+
+
+def _flat(thresholds: Thresholds) -> dict[str, Any]:
+    return {key: value for key, value in thresholds.to_json().items() if key != "meta"}
 
 
 def _symbols(symbol: str | Sequence[str]) -> tuple[str, ...]:

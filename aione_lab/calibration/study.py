@@ -20,7 +20,7 @@ import pandas as pd
 
 from aione_lab.calibration import words
 from aione_lab.calibration.experiment import Experiment, plain_json
-from aione_lab.calibration.folds import Folds, make_folds
+from aione_lab.calibration.folds import Folds, look_back, make_folds
 from aione_lab.calibration.hidden import Hidden, reveal
 from aione_lab.calibration.ledger import Entries, trial_name
 from aione_lab.calibration.markets import Markets, RandomEntries, pooled
@@ -38,7 +38,7 @@ from aione_lab.lake.store import Lake
 from aione_lab.research.overfitting import BacktestOverfitting, DeflatedSharpe, deflated_sharpe, effective_trials, pbo
 from aione_lab.settings import ReadOnly
 from aione_lab.thresholds.params import Thresholds
-from aione_lab.units import DAY_MS, to_ms
+from aione_lab.units import DAY_MS, INTERVALS, MINUTE_MS, to_ms
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -380,7 +380,7 @@ def run_study(
         if len(scored.sets) <= FEWEST_NEIGHBOURS:
             found_sets = f"only {len(scored.sets)} distinct sets came up: widen it or ask more trials"
             raise InputError.of("space", list(space.ranges), found_sets)
-        default = markets.measure_apart([experiment.default])
+        default = markets.measure_apart({symbol: experiment.default_of(symbol) for symbol in experiment.symbols})
         rows = choose_by_fold(scored, aims[0])
         entries, members = _members(experiment, markets, scored, rows, default, aims[0])
         fingerprints = markets.fingerprints
@@ -495,13 +495,17 @@ def experiment_folds(experiment: Experiment) -> Folds:
     plan = experiment.folds
     first = to_ms(experiment.start, "start") // DAY_MS
     last = (to_ms(experiment.hidden_from, "hidden_from") - 1) // DAY_MS
+    rules = experiment.settings
+    holding = rules.max_holding_minutes * MINUTE_MS
+    waiting = rules.entry_valid_bars * INTERVALS[experiment.interval] if rules.entry == "limit" else 0
     return make_folds(
         first,
         last - first + 1,
         scheme=plan.scheme,
         n_folds=plan.n_folds,
         n_test=plan.n_test,
-        max_holding_minutes=experiment.settings.max_holding_minutes,
+        holding_ms=holding + waiting,
+        look_back_ms=look_back(experiment.spec, experiment.interval),
         embargo_days=plan.embargo_days,
     )
 

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from aione_lab.calibration.folds import FIRST_TRAIN, LEAST_GROUP, LOOK_BACK_DAYS, SCHEMES, Folds, make_folds
+from aione_lab.calibration.folds import FIRST_TRAIN, LEAST_GROUP, SCHEMES, Folds, look_back, make_folds
 from aione_lab.calibration.study import experiment_folds
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
-from aione_lab.units import DAY_MS, to_ms
+from aione_lab.units import DAY_MS, MINUTE_MS, to_ms
 
 PLANS = {
     "n_days": st.integers(6, 220),
@@ -33,7 +34,7 @@ def made(scheme: str, n_days: int, n_folds: int, n_test: int, holding: int, emba
             scheme=scheme,
             n_folds=n_folds,
             n_test=n_test,
-            max_holding_minutes=holding,
+            holding_ms=holding * MINUTE_MS,
             embargo_days=embargo,
         )
     except InputError as error:
@@ -46,7 +47,7 @@ def made(scheme: str, n_days: int, n_folds: int, n_test: int, holding: int, emba
 def test_the_two_sides_are_apart(scheme, n_days, n_folds, n_test, holding, embargo) -> None:
     folds = made(scheme, n_days, n_folds, n_test, holding, embargo)
     assume(folds is not None)
-    purge = LOOK_BACK_DAYS + math.ceil(holding / 1440)
+    purge = 1 + math.ceil(holding / 1440)
     assert folds.n_days == n_days and folds.train.shape == folds.test.shape == (len(folds.train), n_days)
     assert not (folds.train & folds.test).any()
     assert folds.train.any(axis=1).all() and folds.test.any(axis=1).all()
@@ -125,7 +126,7 @@ def test_the_table_says_what_is_chosen_on_and_what_is_judged() -> None:
         ({"n_folds": 9}, "30 days to search are too few for 11 groups: at least 33"),
         ({"embargo_days": -1}, "embargo_days=-1"),
         ({"embargo_days": 300, "scheme": "combinatorial"}, "leaves nothing"),
-        ({"max_holding_minutes": 20_000}, "too few"),
+        ({"holding_ms": 20_000 * MINUTE_MS}, "too few"),
         ({"scheme": "combinatorial", "n_test": 5}, "n_test=5"),
         ({"scheme": "combinatorial", "n_test": 0}, "n_test=0"),
     ],
@@ -147,3 +148,10 @@ def test_no_fold_holds_a_hidden_day(study) -> None:
     last = study.folds.first_day + study.folds.n_days
     assert last * DAY_MS == to_ms(made.hidden_from) == to_ms(made.end) - 4 * DAY_MS
     assert experiment_folds(made).n_days == study.folds.n_days == study.tables.trades.shape[1] == 15
+
+
+def test_coarser_candles_look_back_longer() -> None:
+    spec = FeatureSpec()
+    assert look_back(spec, "1m") == DAY_MS  # twenty hours of trend, four of profile
+    assert look_back(spec, "5m") == 20 * 4 * 3_600_000
+    assert look_back(spec.replace(profile_window=1440), "3m") == 3 * DAY_MS

