@@ -10,7 +10,7 @@ import pytest
 
 from aione_lab.calibration import Calibration
 from aione_lab.calibration.ledger import Entries
-from aione_lab.calibration.study import daily_sharpes, judged_by
+from aione_lab.calibration.study import daily_sharpes, effective, judged_by
 from aione_lab.calibration.verdict import LOSS, MIN_TRADES, RANDOM_P, judge
 
 GOOD = {
@@ -82,13 +82,15 @@ def test_every_failing_condition_is_named() -> None:
 def judged(study: Calibration, returns: np.ndarray) -> Calibration:
     """``study`` with other daily returns (days, trials), the best of them as the choice, judged over all of them."""
     sharpes = daily_sharpes(returns.T)
+    tables = dataclasses.replace(study.tables, returns=returns.T)
+    weights = np.full(len(sharpes), effective(tables) / len(sharpes))
     return judged_by(
         dataclasses.replace(
             study,
-            tables=dataclasses.replace(study.tables, returns=returns.T),
+            tables=tables,
             plateau=dataclasses.replace(study.plateau, centre=int(sharpes.argmax())),
         ),
-        {study.symbol: Entries(0, tuple(map(str, range(len(sharpes)))), sharpes)},
+        {study.symbol: Entries(0, tuple(map(str, range(len(sharpes)))), sharpes, weights)},
     )
 
 
@@ -115,6 +117,7 @@ def test_an_edge_is_seen_and_more_luck_in_the_ledger_takes_it_away(study: Calibr
     assert found.plateau.centre == 11 and found.deflated_sharpe > 0.95
     assert found.ledger.n_trials == 60
     luck = daily_sharpes(rng.normal(0, 0.01, (100_000, 180)))
-    more = judged_by(found, {study.symbol: Entries(1, (), np.concatenate([found.ledger.sharpes, luck]))})
+    sharpes, weights = np.concatenate([found.ledger.sharpes, luck]), np.ones(60 + len(luck))
+    more = judged_by(found, {study.symbol: Entries(1, (), sharpes, weights)})
     assert more.deflated_sharpe < found.deflated_sharpe
     assert math.isnan(judged(study, np.zeros((180, 60))).deflated_sharpe)
