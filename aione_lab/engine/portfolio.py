@@ -122,8 +122,11 @@ def _decide(time, members, bars, correlation, found, rules, limit, stages, candi
         member.alert += 1
         if found[alert].recommendation != BUY and found[alert].recommendation != SELL:
             continue
-        if active:  # its own slot: the single symbol's rules decide
-            stage3_decide(stage, found[alert], rules[s])
+        if active:  # its own slot: the single symbol's rules decide, but a weak signal replaces no waiting order
+            if stage.position.side == 0 and found[alert].confidence < limit.min_confidence:
+                refused[alert] = BY_CONFIDENCE
+            else:
+                stage3_decide(stage, found[alert], rules[s])
             continue
         place = n
         while place > 0 and found[members[candidates[place - 1]].alert - 1].confidence < found[alert].confidence:

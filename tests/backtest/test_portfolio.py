@@ -115,8 +115,12 @@ def test_correlated_positions_are_refused(simulated) -> None:
             assert not any(correlation[many.symbols[o]][time] > 0.6 for o in many.owners[earlier])
 
 
-def test_minimum_confidence(simulated) -> None:
-    settings = Settings(max_correlation_threshold=1.0, portfolio_min_confidence=0.6)
+@pytest.mark.parametrize("entry", ["open", "limit"])
+def test_minimum_confidence(simulated, entry) -> None:
+    """With limit orders that wait for long, a weak signal comes while one waits, and must not take its place."""
+    settings = Settings(
+        max_correlation_threshold=1.0, portfolio_min_confidence=0.6, entry=entry, entry_depth=1.0, entry_valid_bars=500
+    )
     many = replay_portfolio(simulated, BUSY, settings=settings)
     low = many.refused[many.refused["reason"] == "confidence"]
     assert len(low) and (low["confidence"] < 0.6).all() and (many.trades["confidence"] >= 0.6).all()
