@@ -90,8 +90,6 @@ def verdict(metrics: Mapping[str, Any], baseline: Baseline | None = None, quote:
     sign = "gain" if low > 0 else "loss" if high < 0 else "open"
     shown = f" (p = {p:.3f})" if chance else ""
     words = SENTENCES[sign, chance]
-    if metrics["n_sells"]:  # only long entries are drawn at random
-        words = words.replace("its entries", "its long entries")
     text += f" (95 % interval {low:+,.2f} to {high:+,.2f}): {words}{shown}."
     if sign == "gain":
         text += " One span, one set of thresholds: it has not been tried on data that did not suggest it."

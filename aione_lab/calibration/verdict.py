@@ -91,7 +91,7 @@ def judge(
             metrics["random_p"] <= RANDOM_P,
             f"p = {metrics['random_p']:.3f}",
             f"at most {RANDOM_P}",
-            "there is no long trade to hold against random entries"
+            "there is no trade to hold against random entries"
             if math.isnan(metrics["random_p"])
             else f"random entries do as well in {metrics['random_p']:.0%} of the draws",
         ),

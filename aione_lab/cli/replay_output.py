@@ -104,7 +104,7 @@ def show(one: Replayed) -> None:
 
         low, middle, high = np.nanquantile(baseline.expectancy, [0.05, 0.5, 0.95])
         out.print(
-            f"random entries  {len(baseline.net_pnl)} draws of {baseline.n_entries} long entries, same stops, targets "
+            f"random entries  {len(baseline.net_pnl)} draws of {baseline.n_entries} entries, same stops, targets "
             f"and costs: {middle:+,.2f} {quote} a trade (90 % of draws {low:+,.2f} to {high:+,.2f}); "
             f"p = {baseline.p_value:.3f}"
         )

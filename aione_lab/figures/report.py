@@ -260,7 +260,7 @@ def _random_text(result: Result, baseline: Baseline) -> str:
         return "There was no trade to compare with."
     low, middle, high = np.nanquantile(baseline.expectancy, [0.05, 0.5, 0.95])
     return (
-        f"{len(baseline.net_pnl)} times, {baseline.n_entries} long entries were drawn at random bars with the same "
+        f"{len(baseline.net_pnl)} times, {baseline.n_entries} entries were drawn at random bars with the same "
         f"stops, targets and costs: {middle:+,.2f} {quote_currency(result.symbol)} a trade in the middle, "
         f"90 % of draws between {low:+,.2f} and {high:+,.2f}. "
         f"This replay: {baseline.observed:+,.2f}; p = {baseline.p_value:.3f}."

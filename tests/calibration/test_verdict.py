@@ -47,9 +47,9 @@ def test_what_meets_every_condition_is_accepted_and_nothing_is_promised() -> Non
     assert judge(GOOD, **{**REST, "deflated": 0.95, "loss": LOSS}).decision == "accept"
 
 
-def test_without_a_long_trade_the_sentence_says_so_and_not_nan() -> None:
+def test_without_a_trade_the_sentence_says_so_and_not_nan() -> None:
     found = judge({**GOOD, "random_p": math.nan}, **REST)
-    assert "no long trade to hold against random entries" in found.sentence and "nan" not in found.sentence
+    assert "no trade to hold against random entries" in found.sentence and "nan" not in found.sentence
 
 
 @pytest.mark.parametrize(("name", "metrics", "rest"), BREAKS, ids=lambda value: str(value)[:30])
