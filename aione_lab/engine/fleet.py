@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -54,6 +54,7 @@ class Fleet:
         self.places = {engine.symbol: k for k, engine in enumerate(self.engines)}
         n = len(self.engines)
         self.states, self.outs, self.params = np.zeros(n, STATE), np.zeros(n, OUT), np.zeros(n, PARAMS)
+        self._features = self.outs.view(np.float64).reshape(n, -1)
         for symbol, engine in zip(self.places, self.engines, strict=True):
             self._adopt(symbol, engine)
         self._no_inner = np.zeros(0, BAR)
@@ -70,6 +71,11 @@ class Fleet:
     def last_time(self, symbol: str) -> int | None:
         """Open time of the symbol's last bar, UTC ms; None before the first."""
         return self.engines[self.places[symbol]].last_time
+
+    def features(self, place: int) -> np.ndarray:
+        """float64 (F,) of what the last bar of a place gave; a view."""
+        row: np.ndarray = self._features[place]
+        return row
 
     def thresholds(self, symbol: str) -> Thresholds:
         """The thresholds in force."""
@@ -138,9 +144,8 @@ class Fleet:
         n_alerts, n_trades = loop(
             memory, bars, *finer, 0, n, params, out, rows, block, columns, signals, alerts, trades
         )
-        if n:  # the loop keeps the features of a bar elsewhere
-            out.view(np.float64)[: len(columns)] = columns[:, -1]
-            self._taken(k, int(bars["timestamp"][-1]))
+        self._features[k, : len(columns)] = columns[:, -1]  # the loop keeps those of a bar elsewhere
+        self._taken(k, int(bars["timestamp"][-1]))
         return Advanced(columns, signals, alerts[:n_alerts].copy(), trades[:n_trades].copy())
 
     def snapshot(self) -> dict[str, bytes]:
@@ -159,9 +164,3 @@ class Fleet:
                 raise InputError.of(name, getattr(here, name), f"the snapshot was made with {getattr(engine, name)!r}")
         self._adopt(symbol, engine)
 
-
-def rows_of(outs: np.ndarray, places: Iterable[int]) -> np.ndarray:
-    """float64 (n, F) copy of the features in ``outs`` (OUT)."""
-    width = outs.dtype["features"].itemsize // 8
-    table = outs.view(np.float64).reshape(len(outs), -1)
-    return table[list(places), :width].copy()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aione_lab.engine.records import BAR
+from aione_lab.backtest.decode import fields_of
+from aione_lab.engine.records import BAR, FEATURE_NAMES
 from aione_lab.errors import AioneError, InputError
 from aione_lab.live.alert_text import Alert
 from aione_lab.live.asset_state import FAILURES, stage2_fields
@@ -31,6 +32,8 @@ PATIENCE_S = 1.0
 """Seconds that the candles of a bar wait for those of other symbols, so that one call takes them all."""
 FRESH_BARS = 5
 """Alerts of older bars (a session that catches up) are kept and published, but nobody is called."""
+
+SHOWN_PLACES = [FEATURE_NAMES.index(name) for name in SHOWN]
 
 
 class BarClose:
@@ -126,12 +129,12 @@ class BarClose:
         """What a decided bar means: journal, lake, states, alerts."""
         session, candle = self._session, one.candle
         name, bar = candle.symbol, candle.timestamp
-        out = session.fleet.outs[session.fleet.places[name]]
-        signal, row = out["signal"], out["features"]
+        k, outs = session.fleet.places[name], session.fleet.outs
+        signal = fields_of(outs["signal"][k])
         is_alert = signal["signal"] == ALERT
         closed = b"" if gap_trade is None else gap_trade.tobytes()
-        if out["trades"]:
-            closed += out["trade"].tobytes()
+        if outs["trades"][k]:
+            closed += outs["trade"][k].tobytes()
         is_newest = session.gate.waiting(name) == 0
         stage2 = None
         if is_alert or is_newest:
@@ -141,19 +144,21 @@ class BarClose:
                 session.assets.update_asset(name, {**stage1, **stage2_fields(stage2)})
             else:
                 session.assets.update_asset(name, session.decisions.quiet_fields(name, stage1))
-        session.recent.add(name, bar, candle.values, [row[shown] for shown in SHOWN], signal)
+        session.recent.add(name, bar, candle.values, session.fleet.features(k)[SHOWN_PLACES], tuple(signal.values()))
         session.keeper.row(
             "bar",
             name,
             bar,
-            detail=stage2,
-            **candle_fields(candle),
-            reference_close=one.reference_close,
-            funding_rate=one.funding_rate,
-            **signal_fields(signal),
-            thresholds=session.digests[name],
-            assessment=out["assessment"].tobytes() if is_alert else None,
-            closed=closed or None,
+            stage2,
+            {
+                **candle_fields(candle),
+                **signal_fields(signal),
+                "reference_close": one.reference_close,
+                "funding_rate": one.funding_rate,
+                "thresholds": session.digests[name],
+                "assessment": outs["assessment"][k].tobytes() if is_alert else None,
+                "closed": closed or None,
+            },
         )
         session.keeper.candle(candle)
         session.funding.taken(name, bar)
@@ -174,7 +179,7 @@ class BarClose:
         session = self._session
         stage2 = session.decisions.look_again(symbol, stage1, thresholds)
         bar = session.fleet.last_time(symbol) or 0
-        session.keeper.row("second_look", symbol, bar, thresholds=thresholds.digest(), detail=stage2)
+        session.keeper.row("second_look", symbol, bar, stage2, {"thresholds": thresholds.digest()})
         asset = session.assets.get(symbol)
         if asset is not None and asset["stage2"] is not None and asset["stage2"]["timestamp"] == stage2["timestamp"]:
             session.assets.update_asset(symbol, {"stage2": stage2})

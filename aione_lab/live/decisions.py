@@ -34,24 +34,25 @@ class Decisions:
         first = fleet.engines[0]
         self._spec, self._settings, self._costs = first.spec, first.settings, first.costs
         self._needed = bars_needed(first.spec, fleet.interval)
+        self._sides = fleet.states["stages"]["position"]["side"]
         self.default_counts: dict[str, int] = {}
 
     def stage1(self, symbol: str) -> dict[str, Any]:
         """The Stage1 dictionary of the symbol's last bar."""
         k = self._fleet.places[symbol]
-        out = self._fleet.outs[k]
-        row, signal = out["features"], out["signal"]
+        row, signal = self._fleet.outs["features"][k], self._fleet.outs["signal"][k]
         none = ""
-        if signal["signal"] == 0:
+        if signal.signal == 0:
             none = why_none(int(self._fleet.states[k]["features"]["seen"]), self._needed, self._fleet.interval)
         hints = bar_hints(row, signal, none, self._spec)
         return stage1_dict(symbol, row, signal, self._fleet.thresholds(symbol), hints, self._spec)
 
     def quiet_fields(self, symbol: str, stage1: Mapping[str, Any]) -> dict[str, Any]:
         """Fields of an asset on a bar without an ALERT; target and stop are those of an open trade."""
-        position = self._fleet.states[self._fleet.places[symbol]]["stages"]["position"]
+        k = self._fleet.places[symbol]
         target = stop = None
-        if position["side"]:
+        if self._sides[k]:
+            position = self._fleet.states[k]["stages"]["position"]
             target, stop = number(next_target(position)), number(position["stop"])
         return {**stage1, "stage2_status": "skipped", "recommendation": "", "tp": target, "sl": stop}
 
@@ -60,7 +61,7 @@ class Decisions:
 
         What cannot be told gives INVALID_DATA or SYSTEM_FAILURE, as ``Stage2Processor`` does.
         """
-        return self._assessed(symbol, stage1, self._fleet.outs[self._fleet.places[symbol]]["assessment"])
+        return self._assessed(symbol, stage1, self._fleet.outs["assessment"][self._fleet.places[symbol]])
 
     def look_again(self, symbol: str, stage1: Mapping[str, Any], thresholds: Thresholds) -> dict[str, Any]:
         """Stage2 of a bar that is over, under other thresholds: a new dictionary, marked ``second_look``."""

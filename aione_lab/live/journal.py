@@ -218,10 +218,9 @@ class Journal:
         return parts
 
 
-def signal_fields(signal: Any) -> dict[str, Any]:
-    """A SIGNAL record as fields of a row."""
-    fields = {name: values[int(signal[name])] for name, values in _NAMED.items()}
-    return fields | {name: signal[name].item() for name in _PLAIN}
+def signal_fields(signal: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bar got (the fields of a SIGNAL by name) as fields of a row."""
+    return {**signal, **{name: values[signal[name]] for name, values in _NAMED.items()}}
 
 
 def signal_records(table: pa.Table) -> np.ndarray:

@@ -58,7 +58,9 @@ class Keeper:
 
     # --- what is to be kept ------------------------------------------------------------------------------------------
 
-    def row(self, kind: str, symbol: str, timestamp: int, detail: Any = None, **fields: Any) -> None:
+    def row(
+        self, kind: str, symbol: str, timestamp: int, detail: Any = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
         """A row of the journal; a bar that it has already is left out. ``detail`` is written as JSON."""
         if self._journal is None:
             return
@@ -66,10 +68,11 @@ class Keeper:
             if timestamp <= self.until.get(symbol, 0):
                 return
             self.until[symbol] = timestamp
+        row = {**(fields or {}), "kind": kind, "symbol": symbol, "timestamp": timestamp}
+        row["at"] = time.time_ns() // 1_000_000
         if detail is not None:
-            fields["detail"] = json.dumps(detail, ensure_ascii=False, separators=(",", ":"))
-        at = time.time_ns() // 1_000_000
-        self._rows.append({"kind": kind, "symbol": symbol, "timestamp": timestamp, "at": at, **fields})
+            row["detail"] = json.dumps(detail, ensure_ascii=False, separators=(",", ":"))
+        self._rows.append(row)
 
     def candle(self, candle: Candle) -> None:
         """A candle that was decided, for the lake."""
@@ -78,7 +81,7 @@ class Keeper:
 
     def revision(self, candle: Candle) -> None:
         """Other numbers of an earlier bar: journalled as they came; the lake gets what the exchange says when asked."""
-        self.row("revision", candle.symbol, candle.timestamp, **candle_fields(candle))
+        self.row("revision", candle.symbol, candle.timestamp, None, candle_fields(candle))
         if self._lake is not None:
             self._doubtful[candle.symbol, candle.timestamp] = None
 

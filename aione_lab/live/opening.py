@@ -59,7 +59,7 @@ async def open_session(session: Session) -> dict[str, int]:
     """Fill the session's memory; the last bar that each symbol has taken (ms)."""
     restored = await asyncio.to_thread(_restore, session)
     fresh = [name for name in session.symbols if name not in restored]
-    session.keeper.row("resume" if restored else "start", "", session.feed.now_ms(), detail=configuration(session))
+    session.keeper.row("resume" if restored else "start", "", session.feed.now_ms(), configuration(session))
     pasts: dict[str, Past] = {}
     if fresh:
         pasts = await _pasts(session, fresh)
@@ -116,7 +116,7 @@ def _warm_up(session: Session, name: str, pasts: dict[str, Past]) -> None:
         "last": session.fleet.last_time(name),
         "fingerprint": fingerprint_candles(past.candles) if found is not None else "",
     }
-    keeper.row("warm", name, first, detail=told)
+    keeper.row("warm", name, first, told)
     session.put_in_force(name, first)
 
 

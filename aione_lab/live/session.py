@@ -251,7 +251,7 @@ class Session:
             self.fleet.set_thresholds(symbol, coming)
         limits = self.fleet.thresholds(symbol)
         self.digests[symbol] = limits.digest()
-        self.keeper.row("thresholds", symbol, bar, thresholds=self.digests[symbol], detail=limits.to_json())
+        self.keeper.row("thresholds", symbol, bar, limits.to_json(), {"thresholds": self.digests[symbol]})
 
     async def request_calibration(self, symbol: str) -> str:
         """Queue an urgent calibration; the ``calib_status`` that results. InputError where there is no queue."""
