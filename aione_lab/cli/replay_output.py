@@ -58,6 +58,7 @@ def show(one: Replayed) -> None:
         entry_signals,
         metric_rows,
         quote_currency,
+        settings_text,
         sides_text,
         size_text,
         span_text,
@@ -76,6 +77,7 @@ def show(one: Replayed) -> None:
     out.print(f"funding    {one.funding_rates:,} rates in the lake; known: {known}")
     out.print(f"sides      {sides_text(result)}")
     out.print(f"size       {size_text(result)}")
+    out.print(f"settings   {settings_text(result.settings)}")
     out.print(f"costs      {costs_text(result)}")
     warm = result.columns[0].size - int((result.signal_records["signal"] == 0).sum())
     out.print(f"features   {len(result.columns)} a bar; {warm:,} bars warm")

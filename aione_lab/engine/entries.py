@@ -24,7 +24,8 @@ def find_eligible(columns, bars, params, rows, block, found, eligible):
             eligible[base + i] = 0
             if ready(rows[i]):
                 assess(bars[base + i].timestamp, rows[i], 0, param.limits, param.rules, assessment)
-                if assessment.side != 0 and assessment.risk_reward >= param.rules.min_risk_reward:
+                has_target = assessment.targets[0] == assessment.targets[0]
+                if assessment.side != 0 and has_target and assessment.risk_reward >= param.rules.min_risk_reward:
                     eligible[base + i] = assessment.side
 
 

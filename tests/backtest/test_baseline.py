@@ -66,6 +66,19 @@ def test_shorts_are_held_against_random_shorts(simulated) -> None:
     assert made == len(sides) and again["side"].tobytes() == sides.tobytes()
 
 
+def test_an_account_that_has_shrunk_does_not_look_better_for_it(simulated) -> None:
+    """Losses of a smaller account are smaller in money: entries are compared by what they return on the notional."""
+    dear = Costs(fee=0.003)
+    result = replay(simulated["SOLUSDT"], Thresholds(min_confidence=0.5), costs=dear)
+    found = random_entries(result, n_draws=50, seed=3)
+    trades = result.trade_records
+    assert result.metrics["net_pnl"] < -3_000
+    own = (trades["pnl"] / (trades["quantity"] * trades["entry_price"])).mean()
+    assert found.observed_return == own
+    better = int((found.returns >= own).sum())
+    assert found.p_value == (1 + better) / 51
+
+
 def test_no_trades_no_verdict(simulated) -> None:
     result = replay(simulated["SOLUSDT"], Thresholds(min_confidence=1.0))
     baseline = random_entries(result, n_draws=5)

@@ -11,7 +11,7 @@ import pytest
 from aione_lab.calibration import Calibration
 from aione_lab.calibration.ledger import Entries
 from aione_lab.calibration.study import daily_sharpes, effective, judged_by
-from aione_lab.calibration.verdict import LOSS, MIN_TRADES, RANDOM_P, judge
+from aione_lab.calibration.verdict import LOSS, MIN_LOSSES, MIN_TRADES, RANDOM_P, judge
 
 GOOD = {
     "n_trades": 100.0,
@@ -23,7 +23,7 @@ GOOD = {
     "excess_high": 0.003,
     "random_p": 0.01,
 }
-REST = {"deflated": 0.99, "loss": 0.1, "pbo": 0.3, "n_trials": 300}
+REST = {"deflated": 0.99, "loss": 0.1, "pbo": 0.3, "n_losses": 20, "n_trials": 300}
 BREAKS = [
     ("net of costs", {"expectancy_low": 0.0}, {}),
     ("net of costs", {"expectancy_low": math.nan}, {}),
@@ -67,6 +67,12 @@ def test_few_trades_are_not_enough_whatever_else(n: float) -> None:
         found = judge({**metrics, "n_trades": n}, **REST)
         assert found.decision == "not enough trades" and found.sentence.startswith("Not enough trades")
     assert judge({**GOOD, "n_trades": 5.0}, **REST, min_trades=5).decision == "accept"
+
+
+def test_what_has_hardly_lost_is_not_believed() -> None:
+    found = judge(GOOD, **{**REST, "n_losses": MIN_LOSSES - 1})
+    assert found.decision == "keep defaults" and "too few to know what a loss costs" in found.sentence
+    assert judge(GOOD, **{**REST, "n_losses": MIN_LOSSES}).decision == "accept"
 
 
 def test_every_failing_condition_is_named() -> None:
