@@ -251,5 +251,3 @@ def take_snapshot(session: Session) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def _ms(frame: pd.DataFrame) -> np.ndarray:
     return pd.DatetimeIndex(frame.index).as_unit("ms").asi8
-
-
