@@ -239,7 +239,7 @@ def _feed(options: _Options, symbols: list[str]) -> Feed:
 
     if options.feed == "exchange":
         return ExchangeFeed(options.exchange, symbols, options.interval)
-    spans = {"speed": options.speed, "start": options.start, "end": options.end}
+    spans: dict[str, Any] = {"speed": options.speed, "start": options.start, "end": options.end}
     if options.feed == "replay":
         return ReplayFeed(open_lake(options.lake or DEFAULT_LAKE), symbols, options.interval, **spans)
     from aione_lab.lake.simulated import ORIGIN, SimulatedExchange
