@@ -166,7 +166,7 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
         queue = _queue(options, store)
         if queue is not None:
             stack.push_async_callback(queue.close)
-            queue.start_workers()
+            await queue.start_workers()
         metrics = await _metrics(options, stack)
         session = Session(
             feed,

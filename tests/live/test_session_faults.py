@@ -18,7 +18,8 @@ from session_faults import Market, SessionRun, running_session
 from session_runs import market
 
 from aione_lab.lake.simulated import DEFAULT_SYMBOLS, SimulatedExchange
-from aione_lab.lake.stamps import utc_index
+from aione_lab.lake.stamps import read_stamps, utc_index
+from aione_lab.live.feed import no_funding
 
 WARM = 1700  # bars before the run: signals need a day of them
 
@@ -96,15 +97,14 @@ def real_and_simulated(folder: Path) -> Market:
     out: dict[str, tuple[pd.DataFrame, pd.Series]] = {}
     begin = int(pd.Timestamp("2025-05-20", tz="UTC").value // 1_000_000)
     end = begin + 3 * 86_400_000
-    for path in sorted((folder / "candles" / "1m").glob("*.*")):
-        name = path.name.split("-")[0].split(".")[0].split("_")[0]
-        frame = pd.read_feather(path) if path.suffix == ".feather" else pd.read_parquet(path)
-        frame = frame[(frame["timestamp"] >= begin) & (frame["timestamp"] < end)]
-        name = name if name.endswith("USDT") else f"{name}USDT"
+    for path in sorted((folder / "candles" / "1m").glob("*.parquet")):
+        frame = pd.read_parquet(path)
+        ms = read_stamps(frame["timestamp"], "timestamp")
+        frame, ms = frame[(ms >= begin) & (ms < end)], ms[(ms >= begin) & (ms < end)]
         volume, close = frame["volume"].to_numpy(float), frame["close"].to_numpy(float)
         columns = {column: frame[column].to_numpy(float) for column in ("open", "high", "low", "close", "volume")}
         columns |= {"quote_volume": volume * close, "trades": np.ceil(volume), "taker_buy_volume": volume / 2}
-        out[name] = (pd.DataFrame(columns, utc_index(frame["timestamp"].to_numpy(np.int64))), pd.Series(dtype=float))
+        out[path.stem] = (pd.DataFrame(columns, utc_index(ms)), no_funding())
     exchange = SimulatedExchange(seed=11)
     start = int(pd.Timestamp("2025-01-10", tz="UTC").value // 1_000_000)
     for spec in DEFAULT_SYMBOLS[:13]:
