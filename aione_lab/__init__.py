@@ -23,6 +23,7 @@ _HOME = {
     "FeatureSpec": "aione_lab.engine",
     "Lake": "aione_lab.lake",
     "ReplayFeed": "aione_lab.live",
+    "Session": "aione_lab.live",
     "Settings": "aione_lab.settings",
     "SimpleCacheHandler": "aione_lab.cache",
     "Stage2Processor": "aione_lab.backtest",
@@ -45,6 +46,7 @@ __all__ = [
     "FeatureSpec",
     "Lake",
     "ReplayFeed",
+    "Session",
     "Settings",
     "SimpleCacheHandler",
     "Stage2Processor",
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     from aione_lab.calibration import CalibrationQueue, calibrate
     from aione_lab.engine import Engine, FeatureSpec
     from aione_lab.lake import Lake
-    from aione_lab.live import AssetStateManager, ExchangeFeed, ReplayFeed
+    from aione_lab.live import AssetStateManager, ExchangeFeed, ReplayFeed, Session
     from aione_lab.research import event_study
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds
