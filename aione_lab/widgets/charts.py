@@ -1,4 +1,4 @@
-"""From an asset's state to its charts, and figures that are changed in place rather than made anew."""
+"""From an asset's state to its figures. Pure; the state may come from outside and hold anything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ NO_ALERT = "no alert yet"
 def price_figure(symbol: str, bars: Bars, asset: Mapping[str, Any], theme: Theme) -> go.Figure:
     """Candles of ``symbol`` with the levels of its state."""
     title = f"{symbol}: {bars.problem}" if bars.problem else symbol
-    return live_chart(bars.candles, bars.rows, levels_of(asset), entry_of(asset), title=title, theme=theme)
+    figure = live_chart(bars.candles, bars.rows, levels_of(asset), entry_of(asset), title=title, theme=theme)
+    return figure.update_layout(uirevision=symbol)  # a zoom lasts until another symbol is chosen
 
 
 def factor_figure(asset: Mapping[str, Any], theme: Theme) -> go.Figure:
@@ -75,29 +76,3 @@ def part(whole: Any, name: str) -> Mapping[str, Any]:
     """The mapping under ``name``, an empty one where there is none."""
     found = whole.get(name) if isinstance(whole, Mapping) else None
     return found if isinstance(found, Mapping) else {}
-
-
-def figure_widget(figure: go.Figure) -> go.FigureWidget:
-    """``figure`` as a widget that follows the width of its place."""
-    widget = go.FigureWidget(figure)
-    widget._config = {"responsive": True, "displaylogo": False, "displayModeBar": False, "scrollZoom": False}
-    return widget
-
-
-def redraw(widget: go.FigureWidget, figure: go.Figure, *, keep_zoom: bool) -> None:
-    """Make ``widget`` show ``figure``; only what differs is sent. ``keep_zoom``: the axes stay as a user left them."""
-    old, new = widget.to_plotly_json()["layout"], figure.to_plotly_json()["layout"]
-    with widget.batch_update():
-        if [trace.type for trace in widget.data] == [trace.type for trace in figure.data]:
-            for before, after in zip(widget.data, figure.data, strict=True):
-                values = after.to_plotly_json()
-                del values["type"]
-                before.update(values, overwrite=True)
-        for name, value in new.items():
-            if keep_zoom and name.startswith(("xaxis", "yaxis")):
-                continue
-            if old.get(name) != value:
-                widget.layout[name] = value
-    if [trace.type for trace in widget.data] != [trace.type for trace in figure.data]:
-        widget.data = ()
-        widget.add_traces(figure.data)

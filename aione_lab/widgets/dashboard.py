@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import ipywidgets
-import plotly.graph_objects as go
 from pydantic import SecretStr
 
 from aione_lab.cache.handler import SimpleCacheHandler
@@ -22,7 +21,8 @@ from aione_lab.lake.store import Lake
 from aione_lab.live.asset_follower import ENDED, AssetUpdate
 from aione_lab.units import interval_ms
 from aione_lab.widgets.cells import cells_of, text
-from aione_lab.widgets.charts import factor_figure, figure_widget, price_figure, redraw
+from aione_lab.widgets.chart import Chart
+from aione_lab.widgets.charts import factor_figure, price_figure
 from aione_lab.widgets.detail import Detail, content_of
 from aione_lab.widgets.sources import CacheSource, SessionSource, Source
 from aione_lab.widgets.table import LiveTable
@@ -47,6 +47,8 @@ class Dashboard(ipywidgets.VBox):
     InputError where it is not told what to read, or twice.
     """
 
+    _closed = True  # until it is made; what was refused half-way is closed too
+
     def __init__(
         self,
         session: Any = None,
@@ -64,15 +66,13 @@ class Dashboard(ipywidgets.VBox):
         self._source = _source(session, redis, lake, interval)
         self._table = LiveTable(stale_after=STALE * interval_ms(self._source.interval) / 1000)
         self._detail = Detail(self._from_any_thread(self._ask))
-        self._place = ipywidgets.Box(
-            [self._detail], layout={"display": "flex", "flex_flow": "row wrap", "width": "100%"}
-        )
-        self._price: go.FigureWidget | None = None
-        self._factors: go.FigureWidget | None = None
+        self._chart = Chart(layout={"flex": "1 1 560px", "min_width": "0"})
+        self._detail.layout = {"flex": "1 1 260px", "min_width": "0", "padding": "0 0 0 12px"}
+        self._place = ipywidgets.Box([self._detail], layout={"flex_flow": "row wrap", "width": "100%"})
         super().__init__([self._table, self._place], layout={"width": "100%"})
         self._assets: dict[str, Mapping[str, Any]] = {}
         self._pending: dict[str, Mapping[str, Any]] = {}
-        self._whole, self._problem, self._shown = False, "", ""
+        self._whole, self._problem = False, ""
         self._patching: asyncio.TimerHandle | None = None
         self._drawing: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -134,10 +134,11 @@ class Dashboard(ipywidgets.VBox):
         if stale:
             more = f" and {len(stale) - NAMED} more" if len(stale) > NAMED else ""
             words.append(f"{len(stale)} stale: {', '.join(stale[:NAMED])}{more}")
-        if degraded := text(known.get("degraded")):
-            words.append(f"cache degraded: {degraded}")
         if reconnects := known.get("reconnects"):
             words.append(f"{reconnects} reconnects")
+        degraded = known.get("degraded")
+        if isinstance(degraded, Mapping):
+            words += [f"{part} degraded: {text(why, 120)}" for part, why in degraded.items()]
         self._table.status = " · ".join(words) if self._assets else ""
         self._table.problem = text(self._problem)
 
@@ -170,22 +171,14 @@ class Dashboard(ipywidgets.VBox):
             self._detail.content = content_of(symbol, asset, self._source.last_alerts(symbol))
             bars = await self._source.bars(symbol, asset)
             theme: Theme = "dark" if self._table.dark else "light"
-            self._show(symbol, price_figure(symbol, bars, asset, theme), factor_figure(asset, theme))
+            self._chart.show(price_figure(symbol, bars, asset, theme), factor_figure(asset, theme))
+            self._open()
             await asyncio.sleep(REDRAW_S)
 
-    def _show(self, symbol: str, price: go.Figure, factors: go.Figure) -> None:
-        if self._price is None or self._factors is None:
-            self._price, self._factors = figure_widget(price), figure_widget(factors)
-            column = {"flex": "1 1 560px", "min_width": "0", "display": "flex", "flex_flow": "column"}
-            charts = ipywidgets.Box([self._price, self._factors], layout=column)
-            side = ipywidgets.Box(
-                [self._detail], layout={"flex": "1 1 250px", "min_width": "0", "padding": "0 0 0 12px"}
-            )
-            self._place.children = (charts, side)
-        else:
-            redraw(self._price, price, keep_zoom=symbol == self._shown)
-            redraw(self._factors, factors, keep_zoom=False)
-        self._shown = symbol
+    def _open(self) -> None:
+        """The charts take their place with the first symbol: their script is large."""
+        if self._chart not in self._place.children:
+            self._place.children = (self._chart, self._detail)
 
     # --- what is asked -----------------------------------------------------------------------------------------------
 
@@ -230,9 +223,8 @@ class Dashboard(ipywidgets.VBox):
         for task in self._tasks():
             task.cancel()
         self._letting_go = self._loop.create_task(self._let_go(), name="dashboard's end")
-        for widget in _below(self):
-            if widget is not self:
-                widget.close()
+        for widget in {*_below(self), *_below(self._chart)} - {self}:
+            widget.close()
         super().close()
 
     async def aclose(self) -> None:

@@ -24,10 +24,10 @@ export default {
       }
       make("h3", root, content.symbol);
       make("div", root, content.headline, "headline");
-      const facts = make("dl", root);
+      const facts = make("div", root, undefined, "facts");
       for (const [name, value] of content.facts) {
-        make("dt", facts, name);
-        make("dd", facts, value);
+        make("span", facts, name, "name");
+        make("span", facts, value);
       }
       const title = make("h4", root, "Narrative");
       for (const name of ["en", "uk"]) {

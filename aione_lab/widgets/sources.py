@@ -160,7 +160,7 @@ class CacheSource:
 
     def status(self) -> Mapping[str, Any]:
         """Whether the cache answers."""
-        return {} if self._cache.healthy else {"degraded": "the cache does not answer"}
+        return {} if self._cache.healthy else {"degraded": {"cache": "it does not answer"}}
 
     async def aclose(self) -> None:
         """Close the cache where it was opened for this dashboard."""

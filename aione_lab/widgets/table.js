@@ -7,8 +7,8 @@ const TEXTS = ["signal", "recommendation", "state", "calibration", "reasons"];
 const RESORT_MS = 1000; // rows must not jump about under the pointer
 
 const COLUMNS = [
-  { key: "symbol", title: "Symbol", width: 112 },
-  { key: "signal", title: "Signal", width: 62 },
+  { key: "symbol", title: "Symbol", width: 124 },
+  { key: "signal", title: "Signal", width: 70 },
   { key: "confidence", title: "Confidence", width: 88 },
   { key: "price", title: "Price", width: 82 },
   { key: "atr_percent", title: "ATR %", width: 58 },
@@ -232,6 +232,8 @@ function makeView(store, model, el) {
     });
     const empty = store.rows.length ? "No row matches the filter." : store.seq < 0 ? "" : "No symbols yet.";
     set(nothing, count ? "" : empty);
+    const frame = scroller.offsetHeight - scroller.clientHeight; // border, and a bar where there is one
+    height(scroller, Math.min(13 * ROW, ROW * (Math.max(count, 2) + 1)) + frame);
   }
 
   function makeRow() {

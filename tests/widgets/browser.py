@@ -41,7 +41,7 @@ def chromium() -> str:
 
 @contextmanager
 def browser_page() -> Iterator[Any]:
-    """A Playwright page of a Chromium of its own; ``problems`` lists uncaught errors of its scripts, ``said`` what they logged as errors."""
+    """A Playwright page of a Chromium of its own; ``problems`` are uncaught errors, ``said`` what was logged as one."""
     path = chromium()
     from playwright.sync_api import sync_playwright
 

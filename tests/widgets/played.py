@@ -73,7 +73,11 @@ class PlayedSession:
         return "queued_urgent"
 
     def status(self) -> dict[str, Any]:
-        return {"bars": self.bar, "reconnects": 0, "degraded": self.assets.degraded}
+        return {
+            "bars": self.bar,
+            "reconnects": 0,
+            "degraded": {"cache": self.assets.degraded} if self.assets.degraded else {},
+        }
 
 
 def params_of(result: Result) -> Any:
