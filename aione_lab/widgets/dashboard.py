@@ -67,7 +67,7 @@ class Dashboard(ipywidgets.VBox):
         self._table = LiveTable(stale_after=STALE * interval_ms(self._source.interval) / 1000)
         self._detail = Detail(self._from_any_thread(self._ask))
         self._chart = Chart(layout={"flex": "1 1 560px", "min_width": "0"})
-        self._detail.layout = {"flex": "1 1 260px", "min_width": "0", "padding": "0 0 0 12px"}
+        self._detail.layout = {"flex": "1 1 260px", "min_width": "0"}
         self._place = ipywidgets.Box([self._detail], layout={"flex_flow": "row wrap", "width": "100%"})
         super().__init__([self._table, self._place], layout={"width": "100%"})
         self._assets: dict[str, Mapping[str, Any]] = {}
@@ -178,6 +178,7 @@ class Dashboard(ipywidgets.VBox):
     def _open(self) -> None:
         """The charts take their place with the first symbol: their script is large."""
         if self._chart not in self._place.children:
+            self._detail.layout.padding = "0 0 0 12px"
             self._place.children = (self._chart, self._detail)
 
     # --- what is asked -----------------------------------------------------------------------------------------------

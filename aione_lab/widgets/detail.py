@@ -57,9 +57,7 @@ def content_of(symbol: str, asset: Mapping[str, Any], alerts: Iterable[Mapping[s
         seen = [_alert(stage2)]
     return {
         "symbol": symbol,
-        "headline": " · ".join(
-            filter(None, [text(asset.get("signal")), text(part(asset, "stage2").get("recommendation"))])
-        ),
+        "headline": text(asset.get("signal")),
         "facts": [[name, value] for name, value in _facts(stage2, context) if value],
         "narrative": {language: text(narrative.get(language), LONGEST) for language in LANGUAGES},
         "enriched": enriched,
@@ -72,9 +70,10 @@ def content_of(symbol: str, asset: Mapping[str, Any], alerts: Iterable[Mapping[s
 def _facts(stage2: Any, context: Mapping[str, Any]) -> list[tuple[str, str]]:
     risk = part(stage2, "risk_parameters")
     ratio, room = number(risk.get("risk_reward_ratio")), number(risk.get("room_atr"))
-    decided = stage2.get("recommendation_detail") if isinstance(stage2, Mapping) else ""
+    said = stage2 if isinstance(stage2, Mapping) else {}
     return [
-        ("decided by", text(decided).replace("_", " ")),
+        ("last alert", text(said.get("recommendation"))),
+        ("decided by", text(said.get("recommendation_detail")).replace("_", " ")),
         ("scenario", text(context.get("scenario"))),
         ("trend", text(context.get("trend"))),
         ("risk/reward", f"{ratio:.2f}" if ratio == ratio else ""),
