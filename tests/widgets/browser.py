@@ -78,7 +78,7 @@ def jupyterlab(folder: Path) -> Iterator[str]:
         f"--ServerApp.root_dir={folder}", f"--IdentityProvider.token={token}", "--LabApp.news_url=None",
         "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate",
     ]  # fmt: skip
-    with _server(command, folder, f"http://127.0.0.1:{port}/api?token={token}"):
+    with serving(command, folder, f"http://127.0.0.1:{port}/api?token={token}"):
         yield f"http://127.0.0.1:{port}/lab?token={token}"
 
 
@@ -90,7 +90,7 @@ def voila(notebook: Path, *arguments: str) -> Iterator[str]:
         sys.executable, "-m", "voila", str(notebook), "--no-browser", "--Voila.ip=127.0.0.1", f"--port={port}",
         *arguments,
     ]  # fmt: skip
-    with _server(command, notebook.parent, f"http://127.0.0.1:{port}/voila/static/main.js"):
+    with serving(command, notebook.parent, f"http://127.0.0.1:{port}/voila/static/main.js"):
         yield f"http://127.0.0.1:{port}/"
 
 
@@ -132,7 +132,8 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _server(command: list[str], folder: Path, probe: str) -> Iterator[None]:
+def serving(command: list[str], folder: Path, probe: str) -> Iterator[None]:
+    """The server that ``command`` starts in ``folder``: inside the block it answers at ``probe``."""
     log = folder / ".server.log"
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=out, stderr=out)
