@@ -17,6 +17,7 @@ _HOME = {
     "AssetStateManager": "aione_lab.live",
     "CalibrationQueue": "aione_lab.calibration",
     "Costs": "aione_lab.settings",
+    "Dashboard": "aione_lab.widgets",
     "Engine": "aione_lab.engine",
     "ExchangeFeed": "aione_lab.live",
     "FeatureSpec": "aione_lab.engine",
@@ -39,6 +40,7 @@ __all__ = [
     "AssetStateManager",
     "CalibrationQueue",
     "Costs",
+    "Dashboard",
     "Engine",
     "ExchangeFeed",
     "FeatureSpec",
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from aione_lab.research import event_study
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds
+    from aione_lab.widgets import Dashboard
 
 
 def __getattr__(name: str) -> Any:
