@@ -18,11 +18,13 @@ _HOME = {
     "CalibrationExplorer": "aione_lab.widgets",
     "CalibrationQueue": "aione_lab.calibration",
     "Costs": "aione_lab.settings",
+    "Dashboard": "aione_lab.widgets",
     "Engine": "aione_lab.engine",
     "ExchangeFeed": "aione_lab.live",
     "FeatureSpec": "aione_lab.engine",
     "Lake": "aione_lab.lake",
     "ReplayFeed": "aione_lab.live",
+    "Session": "aione_lab.live",
     "Settings": "aione_lab.settings",
     "SimpleCacheHandler": "aione_lab.cache",
     "Stage2Processor": "aione_lab.backtest",
@@ -40,11 +42,13 @@ __all__ = [
     "CalibrationExplorer",
     "CalibrationQueue",
     "Costs",
+    "Dashboard",
     "Engine",
     "ExchangeFeed",
     "FeatureSpec",
     "Lake",
     "ReplayFeed",
+    "Session",
     "Settings",
     "SimpleCacheHandler",
     "Stage2Processor",
@@ -63,11 +67,11 @@ if TYPE_CHECKING:
     from aione_lab.calibration import CalibrationQueue, calibrate
     from aione_lab.engine import Engine, FeatureSpec
     from aione_lab.lake import Lake
-    from aione_lab.live import AssetStateManager, ExchangeFeed, ReplayFeed
+    from aione_lab.live import AssetStateManager, ExchangeFeed, ReplayFeed, Session
     from aione_lab.research import event_study
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds
-    from aione_lab.widgets import CalibrationExplorer
+    from aione_lab.widgets import CalibrationExplorer, Dashboard
 
 
 def __getattr__(name: str) -> Any:

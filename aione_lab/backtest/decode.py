@@ -7,7 +7,9 @@ bounded (inf) is None. Floats are not rounded, so what is read back is the same 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,8 @@ from aione_lab.units import iso, parse_symbol
 
 PRICE = "current_price"
 """Name in ``stats`` of the feature ``close``; every other feature keeps its column's name."""
+
+_MOST = sys.float_info.max
 
 STATES = {"NONE": "no_data", "NORMAL": "normal", "ALERT": "alert"}
 ADAPTIVE = ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold")
@@ -65,14 +69,28 @@ def number(value: Any) -> float | None:
 
 def stats_dict(row: Any, spec: FeatureSpec = DEFAULT_SPEC) -> dict[str, float | None]:
     """Every feature of ``row`` (FEATURES) by name, own numbers of ``spec`` last; the close is ``current_price``."""
-    values = np.array(single(row)).reshape(1).view(np.float64)
-    names = spec.feature_names
-    return {PRICE if name == "close" else name: number(values[i]) for i, name in enumerate(names)}
+    values = np.frombuffer(single(row).tobytes(), np.float64).tolist()
+    return {
+        name: value if -_MOST <= value <= _MOST else None
+        for name, value in zip(_stats_names(spec.feature_names), values, strict=False)
+    }
+
+
+@lru_cache(maxsize=64)
+def _stats_names(features: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(PRICE if name == "close" else name for name in features)
+
+
+def fields_of(record: Any) -> dict[str, Any]:
+    """A record's fields as plain Python values: at once, because one by one each costs a microsecond."""
+    record = single(record)
+    return dict(zip(record.dtype.names, record.item(), strict=True))
 
 
 def thresholds_dict(thresholds: Thresholds, signal: Any) -> dict[str, Any]:
     """Flat JSON of ``thresholds`` with the adaptive fields as this bar resolved them (None while warming up)."""
-    signal = single(signal)
+    if not isinstance(signal, Mapping):
+        signal = single(signal)
     return {**thresholds.every_field(), **{name: number(signal[name]) for name in ADAPTIVE}}
 
 
@@ -90,21 +108,21 @@ def stage1_dict(
     Distances are in ATRs, ``price_change`` and the gates shares of the price, ``timestamp`` the ISO
     text of the bar's open (None: there is no bar); ``suppressed`` says what held an alert back, "" where nothing did.
     """
-    signal = single(signal)
-    name = SIGNALS[int(signal.signal)]
+    values = fields_of(signal)
+    name = SIGNALS[values["signal"]]
     return {
         "symbol": parse_symbol(symbol),
-        "timestamp": iso(int(signal.timestamp)) if signal.timestamp else None,
+        "timestamp": iso(values["timestamp"]) if values["timestamp"] else None,
         "signal": name,
-        "trigger_reasons": list(decode_reasons(signal.reasons, spec)),
-        "suppressed": SUPPRESSED[int(signal.suppressed)],
+        "trigger_reasons": list(decode_reasons(values["reasons"], spec)),
+        "suppressed": SUPPRESSED[values["suppressed"]],
         "stats": stats_dict(row, spec),
         "confidence": 0.0,
         "hints": list(hints),
         "state": STATES[name],
         "visible": name != "NONE",
         "stage2_status": "pending",
-        "thresholds": thresholds_dict(thresholds, signal),
+        "thresholds": thresholds_dict(thresholds, values),
     }
 
 

@@ -129,9 +129,15 @@ def _seed_days(
 
 
 def _hints(row: Any, signal: Any, bars: np.ndarray, spec: FeatureSpec, interval: str) -> list[str]:
+    none = _why_none(bars, spec, interval) if SIGNALS[int(signal.signal)] == "NONE" else ""
+    return bar_hints(row, signal, none, spec)
+
+
+def bar_hints(row: Any, signal: Any, none: str, spec: FeatureSpec) -> list[str]:
+    """What a reader of a bar's Stage1 should know; ``none`` says why a signal is NONE."""
     hints = []
     if SIGNALS[int(signal.signal)] == "NONE":
-        hints.append(_why_none(bars, spec, interval))
+        hints.append(none)
     elif signal.suppressed:
         hints.append(f"alert held back: {SUPPRESSED[int(signal.suppressed)]}")
     if row.atr_7d_days < spec.atr_mean_days:
@@ -142,11 +148,15 @@ def _hints(row: Any, signal: Any, bars: np.ndarray, spec: FeatureSpec, interval:
 
 
 def _why_none(bars: np.ndarray, spec: FeatureSpec, interval: str) -> str:
-    needed = bars_needed(spec, interval)
     times = bars["timestamp"]
     breaks = np.flatnonzero(np.diff(times) != int(spec.record(interval)["step_ms"][0]))
     run = len(bars) - (int(breaks[-1]) + 1 if breaks.size else 0)
+    since = f" since the missing bar before {iso(int(times[-run]))}" if breaks.size else ""
+    return why_none(run, bars_needed(spec, interval), interval, since)
+
+
+def why_none(run: int, needed: int, interval: str, since: str = "") -> str:
+    """Why there is no signal after ``run`` bars in a row, of which ``needed`` are."""
     if run >= needed:
         return "no signal: nothing has traded lately, so there is no ATR or no volume z-score"
-    since = f" since the missing bar before {iso(int(times[-run]))}" if breaks.size else ""
     return f"no signal: {needed} bars of {interval} in a row are needed, there are {run}{since}"

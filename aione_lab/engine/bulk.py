@@ -139,6 +139,24 @@ def push_bar(states, bars, inner, params, outs):
 
 
 @njit
+def push_many(states, places, bars, no_inner, params, outs, gaps, ended):
+    """One bar of several symbols: ``bars[i]`` is that of ``states[places[i]]``, and so for params and outs.
+
+    Where bars are missing before one of them the sequence is broken first, as in ``replay_bars``: ``gaps[i]`` is then 1
+    if that closed a trade, which is in ``ended[i]``, else 0.
+    """
+    for i in range(places.size):
+        state, param, out = states[places[i]], params[places[i]], outs[places[i]]
+        gaps[i] = 0
+        if _is_gap(state.features.last_time, bars[i].timestamp, param.spec.step_ms):
+            break_sequence(state, param, out)
+            if out.trades == 1:
+                ended[i] = out.trade
+                gaps[i] = 1
+        step_bar(state, bars[i], no_inner, param, out)
+
+
+@njit
 def push_features(states, bars, params, outs):
     """The first half of a step on arrays of length 1."""
     features_step(states[0].features, bars[0], params[0].spec, outs[0].features)

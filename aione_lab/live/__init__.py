@@ -24,10 +24,12 @@ _HOME = {
     "FeedMetrics": "feed",
     "FeedSettings": "feed_settings",
     "FeedStatus": "feed",
+    "Journal": "journal",
     "NarrativeEnricher": "enricher",
     "Prefilter": "prefilter",
     "PrefilterSettings": "prefilter",
     "ReplayFeed": "replay_feed",
+    "Session": "session",
     "SessionMetrics": "metrics",
     "TelegramSink": "alert_sinks",
     "WebhookSink": "alert_sinks",
@@ -52,10 +54,12 @@ __all__ = [
     "FeedMetrics",
     "FeedSettings",
     "FeedStatus",
+    "Journal",
     "NarrativeEnricher",
     "Prefilter",
     "PrefilterSettings",
     "ReplayFeed",
+    "Session",
     "SessionMetrics",
     "TelegramSink",
     "WebhookSink",
@@ -75,9 +79,11 @@ if TYPE_CHECKING:
     from aione_lab.live.exchange_feed import ExchangeFeed
     from aione_lab.live.feed import Candle, Feed, FeedMetrics, FeedStatus
     from aione_lab.live.feed_settings import FeedSettings
+    from aione_lab.live.journal import Journal
     from aione_lab.live.metrics import SessionMetrics
     from aione_lab.live.prefilter import FastSymbols, Prefilter, PrefilterSettings, find_fast_symbols
     from aione_lab.live.replay_feed import ReplayFeed
+    from aione_lab.live.session import Session
 
 
 def __getattr__(name: str) -> Any:

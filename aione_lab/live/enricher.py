@@ -90,13 +90,17 @@ class NarrativeEnricher:
             raise InputError("url: must hold no user, password or query; a secret belongs into key (it is not shown)")
         self._key = None if key is None else secret_of("key", key)
         self._http = Outgoing("enricher", [] if self._key is None else [self._key], self.settings.timeout_s)
-        self._on_text, self._clock = on_text, clock
+        self._on_text, self._clock = [on_text] if on_text is not None else [], clock
         self._waiting: deque[Mapping[str, Any]] = deque()
         self._spent: deque[tuple[float, int]] = deque()  # steady seconds and tokens of the calls of an hour
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._counts = dict.fromkeys(("texts", "failed", "dropped", "over_budget"), 0)
         self.degraded = ""
+
+    def listen(self, on_text: Callable[[Enriched], Any]) -> None:
+        """Hand the texts to ``on_text`` as well."""
+        self._on_text.append(on_text)
 
     def submit(self, stage2: Mapping[str, Any]) -> bool:
         """Have a text written about a Stage2 dictionary; False where enriching is switched off."""
@@ -185,10 +189,10 @@ class NarrativeEnricher:
         self._spent[-1] = (began, tokens)
         self._counts["texts"] += 1
         self.degraded = ""
-        if self._on_text is not None:
-            settings = self.settings
-            found = Enriched(stage2["symbol"], stage2.get("timestamp"), text, settings.language, settings.model, tokens)
-            result = self._on_text(found)
+        settings = self.settings
+        found = Enriched(stage2["symbol"], stage2.get("timestamp"), text, settings.language, settings.model, tokens)
+        for on_text in self._on_text:
+            result = on_text(found)
             if inspect.isawaitable(result):
                 await result
 

@@ -86,6 +86,10 @@ class ExchangeFeed:
 
     # ---- what a session asks for ------------------------------------------------------------------
 
+    def now_ms(self) -> int:
+        """The exchange's time, UTC ms; until a first call has reached it, this machine's."""
+        return self._exchange_now()
+
     async def history(self, symbol: str, start: int, end: int) -> pd.DataFrame:
         """Closed candles with ``start`` ≤ timestamp < ``end`` (ms), in the shape of ``Lake.candles``.
 

@@ -94,6 +94,9 @@ class Feed(Protocol):
     def symbols(self) -> tuple[str, ...]:
         """Symbols, as exchange ids."""
 
+    def now_ms(self) -> int:
+        """The feed's present, UTC ms: the exchange's clock, or where a replay stands."""
+
     async def history(self, symbol: str, start: int, end: int) -> pd.DataFrame:
         """Closed candles with ``start`` ≤ timestamp < ``end`` (ms), in the shape of ``Lake.candles``."""
 

@@ -68,6 +68,10 @@ class ReplayFeed:
         self._closed = asyncio.Event()
         self.metrics = FeedMetrics()
 
+    def now_ms(self) -> int:
+        """Where the replay stands, UTC ms: its start, then the end of the bar handed out last."""
+        return self._now
+
     async def history(self, symbol: str, start: int, end: int) -> pd.DataFrame:
         """Candles with ``start`` ≤ timestamp < ``end`` (ms) that have closed by the replay's present."""
         name, last = self._name(symbol), min(end, self._now // self._step * self._step)

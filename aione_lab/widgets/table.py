@@ -59,6 +59,11 @@ class LiveTable(anywidget.AnyWidget):
         """Symbols of the rows, in the order they came."""
         return tuple(self._cells)
 
+    def stale(self) -> list[str]:
+        """Symbols of which nothing was heard for longer than ``stale_after``."""
+        limit = self._clock() - self.stale_after
+        return [symbol for symbol, heard in self._heard.items() if heard < limit]
+
     def show(self, rows: Mapping[str, Cells], *, whole: bool = False) -> Patch | None:
         """Take over ``rows`` by symbol, which are all there are if ``whole``; send what changed, and return it.
 

@@ -41,7 +41,7 @@ def chromium() -> str:
 
 @contextmanager
 def browser_page() -> Iterator[Any]:
-    """A Playwright page of a Chromium of its own; ``page.problems`` lists uncaught errors of its scripts."""
+    """A Playwright page of a Chromium of its own; ``problems`` lists uncaught errors of its scripts, ``said`` what they logged as errors."""
     path = chromium()
     from playwright.sync_api import sync_playwright
 
@@ -50,8 +50,9 @@ def browser_page() -> Iterator[Any]:
         try:
             page = browser.new_page(viewport=SIZE)
             page.set_default_timeout(START_S * 1000)
-            page.problems = []
+            page.problems, page.said = [], []
             page.on("pageerror", lambda error: page.problems.append(str(error)))
+            page.on("console", lambda said: page.said.append(said.text) if said.type == "error" else None)
             yield page
         finally:
             browser.close()
@@ -123,6 +124,9 @@ def environment(folder: Path) -> dict[str, str]:
     places = {name: str(own / name.lower()) for name in (*names, "JUPYTERLAB_WORKSPACES_DIR")}
     for place in places.values():
         Path(place).mkdir(parents=True, exist_ok=True)
+    asked = Path(places["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+    asked.parent.mkdir(parents=True, exist_ok=True)
+    asked.write_text('{"fetchNews": "false"}')  # or a pop-up asks
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, **places, "PYTHONPATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 

@@ -1,0 +1,224 @@
+"""`BarClose`: the close of a bar. All candles that are there in one engine call, then what follows from it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aione_lab.backtest.decode import fields_of
+from aione_lab.engine.records import BAR, FEATURE_NAMES
+from aione_lab.errors import AioneError, InputError
+from aione_lab.live.alert_text import Alert
+from aione_lab.live.asset_state import FAILURES, stage2_fields
+from aione_lab.live.decisions import ALERT
+from aione_lab.live.feed import Candle
+from aione_lab.live.gate import Ready
+from aione_lab.live.journal import signal_fields
+from aione_lab.live.keeper import candle_fields
+from aione_lab.live.recent import SHOWN
+from aione_lab.thresholds.params import Thresholds
+
+if TYPE_CHECKING:
+    from aione_lab.live.session import Session
+
+_log = logging.getLogger(__name__)
+
+PATIENCE_S = 1.0
+"""Seconds that the candles of a bar wait for those of other symbols, so that one call takes them all."""
+FRESH_BARS = 5
+"""Alerts of older bars (a session that catches up) are kept and published, but nobody is called."""
+
+SHOWN_PLACES = [FEATURE_NAMES.index(name) for name in SHOWN]
+
+
+class BarClose:
+    """Decides the bars of a session as they become complete."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._newest = 0  # bar of the newest candle that was taken
+        self._timer: asyncio.TimerHandle | None = None
+        self.decided = 0
+        self.lag_s: float | None = None
+        self.broken: dict[str, str] = {}
+
+    # --- when --------------------------------------------------------------------------------------------------------
+
+    def take(self, candle: Candle, now: float) -> bool:
+        """Take a candle; decide when its bar is complete, when the next one begins, or soon. Whether it decided."""
+        gate, began = self._session.gate, False
+        if len(gate) and candle.timestamp > self._newest:
+            began = self.decide() > 0
+        self._newest = max(self._newest, candle.timestamp)
+        if not gate.put(candle, now):
+            return began
+        if gate.complete() or gate.waiting(candle.symbol) > 1:
+            return self.decide() > 0 or began
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self.decide)
+        return began
+
+    def soon(self) -> None:
+        """Something that was waited for has come."""
+        asyncio.get_running_loop().call_soon(self.decide)
+
+    def aclose(self) -> None:
+        """Decide nothing by itself any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- what --------------------------------------------------------------------------------------------------------
+
+    def decide(self, ended: bool = False) -> int:
+        """Decide all bars that are complete, each symbol's in order; how many there were."""
+        session = self._session
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        count = 0
+        while ready := session.gate.take(asyncio.get_running_loop().time(), ended):
+            count += len(ready)
+            self._close(ready)
+        if count:
+            session.gate.forget(session.fleet.last_time(name) or 0 for name in session.symbols)
+        return count
+
+    def _close(self, ready: list[Ready]) -> None:
+        session = self._session
+        fleet = session.fleet
+        ready = [one for one in ready if one.candle.symbol not in self.broken]
+        places = np.array([fleet.places[one.candle.symbol] for one in ready], np.int64)
+        bars = np.zeros(len(ready), BAR)
+        for i, (candle, close, rate) in enumerate(ready):
+            o, h, low, c, volume, quote, _, taker = candle.values
+            bars[i] = (candle.timestamp, o, h, low, c, volume, quote, taker, close, rate)
+            if candle.symbol in session.coming:
+                session.put_in_force(candle.symbol, candle.timestamp)
+        began = time.perf_counter()
+        ended = self._push(places, bars, ready)
+        taken = time.perf_counter() - began
+        for one in ready:
+            if one.candle.symbol not in self.broken:
+                self._follow_up(one, ended.get(fleet.places[one.candle.symbol]))
+        if session.metrics is not None:
+            session.metrics.bars.inc(len(ready))
+            session.metrics.step.observe(taken)
+
+    def _push(self, places: np.ndarray, bars: np.ndarray, ready: list[Ready]) -> dict[int, np.ndarray]:
+        """One call; where own steps may fail one a symbol, so that each failure stays alone."""
+        fleet = self._session.fleet
+        if not fleet.engines[0].spec.custom:
+            return fleet.push(places, bars)
+        ended: dict[int, np.ndarray] = {}
+        for i, one in enumerate(ready):
+            try:
+                ended |= fleet.push(places[i : i + 1], bars[i : i + 1])
+            except InputError as error:
+                name = one.candle.symbol
+                _log.error("%s: takes no more candles: %s", name, error)
+                self.broken[name] = str(error)
+                self._session.assets.update_asset(name, {"state": "error", "hints": [str(error)]})
+        return ended
+
+    def _follow_up(self, one: Ready, gap_trade: np.ndarray | None) -> None:
+        """What a decided bar means: journal, lake, states, alerts."""
+        session, candle = self._session, one.candle
+        name, bar = candle.symbol, candle.timestamp
+        k, outs = session.fleet.places[name], session.fleet.outs
+        signal = fields_of(outs["signal"][k])
+        is_alert = signal["signal"] == ALERT
+        closed = b"" if gap_trade is None else gap_trade.tobytes()
+        if outs["trades"][k]:
+            closed += outs["trade"][k].tobytes()
+        is_newest = session.gate.waiting(name) == 0
+        stage2 = None
+        if is_alert or is_newest:
+            stage1 = session.decisions.stage1(name)
+            if is_alert:
+                stage2 = session.decisions.stage2(name, stage1)
+                session.assets.update_asset(name, {**stage1, **stage2_fields(stage2)})
+            else:
+                session.assets.update_asset(name, session.decisions.quiet_fields(name, stage1))
+        session.recent.add(name, bar, candle.values, session.fleet.features(k)[SHOWN_PLACES], tuple(signal.values()))
+        session.keeper.row(
+            "bar",
+            name,
+            bar,
+            stage2,
+            {
+                **candle_fields(candle),
+                **signal_fields(signal),
+                "reference_close": one.reference_close,
+                "funding_rate": one.funding_rate,
+                "thresholds": session.digests[name],
+                "assessment": outs["assessment"][k].tobytes() if is_alert else None,
+                "closed": closed or None,
+            },
+        )
+        session.keeper.candle(candle)
+        session.funding.taken(name, bar)
+        session.counts["bars"] += 1
+        session.counts["trades"] += len(closed) > 0
+        self.decided = max(self.decided, bar)
+        self.lag_s = (session.feed.now_ms() - bar - session.step_ms) / 1000
+        if session.metrics is not None:
+            session.metrics.lag.observe(max(0.0, self.lag_s))
+        if stage2 is not None:
+            session.counts["alerts"] += 1
+            self._tell(stage2, fresh=self.lag_s <= FRESH_BARS * session.step_ms / 1000)
+            if stage2["quality_metrics"]["used_default_calibration"]:
+                session.calibrations.wanted(name, bar, stage1)
+
+    def look_again(self, symbol: str, stage1: Mapping[str, Any], thresholds: Thresholds) -> None:
+        """Stage2 of an alert of before, with the thresholds of now: a new event; what was decided stays."""
+        session = self._session
+        stage2 = session.decisions.look_again(symbol, stage1, thresholds)
+        bar = session.fleet.last_time(symbol) or 0
+        session.keeper.row("second_look", symbol, bar, stage2, {"thresholds": thresholds.digest()})
+        asset = session.assets.get(symbol)
+        if asset is not None and asset["stage2"] is not None and asset["stage2"]["timestamp"] == stage2["timestamp"]:
+            session.assets.update_asset(symbol, {"stage2": stage2})
+        session.counts["second_looks"] += 1
+        self._tell(stage2, fresh=True, second_look=True)
+
+    def _tell(self, stage2: Mapping[str, Any], fresh: bool, second_look: bool = False) -> None:
+        """Hand a Stage2 dictionary to whoever waits for one."""
+        session = self._session
+        session.alerts_seen.append(stage2)
+        session.assets.publish_signal(stage2)
+        if session.metrics is not None:
+            session.metrics.alerts.labels(stage2["recommendation"]).inc()
+        if stage2["recommendation"] in FAILURES or not fresh:
+            return
+        if session.alerts is not None:
+            try:
+                session.alerts.put(Alert.from_stage2(stage2, interval=session.interval, second_look=second_look))
+            except AioneError:
+                _log.exception("%s: an alert could not be handed on", stage2["symbol"])
+        if session.enricher is not None and not second_look:
+            session.enricher.submit(stage2)
+
+    def show_all(self) -> None:
+        """Bring what is known at the beginning into the states of the assets."""
+        session = self._session
+        for name in session.symbols:
+            last = session.fleet.last_time(name)
+            if last is None:
+                session.assets.update_asset(name, {"state": "no_data", "hints": ["no candle yet"]})
+                continue
+            stage1 = session.decisions.stage1(name)
+            fields = session.decisions.quiet_fields(name, stage1)
+            last_alert = next((alert for alert in reversed(session.alerts_seen) if alert["symbol"] == name), None)
+            if stage1["signal"] == "ALERT":
+                found = session.decisions.stage2(name, stage1)
+                session.decisions.default_counts[name] -= found["quality_metrics"]["used_default_calibration"]
+                fields = {**stage1, **stage2_fields(found)}
+            elif last_alert is not None:
+                fields["stage2"] = last_alert
+            session.assets.update_asset(name, fields)
+            self.decided = max(self.decided, last)

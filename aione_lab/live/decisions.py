@@ -1,0 +1,105 @@
+"""From what a bar gave to the dictionaries of Stage1 and Stage2: those that the stages themselves give."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from aione_lab.backtest.decode import failed_stage2, number, stage1_dict, stage2_dict, thresholds_dict
+from aione_lab.backtest.signal_input import assess_alert, read_alert, read_head
+from aione_lab.backtest.stateless import bar_hints, bars_needed, why_none
+from aione_lab.backtest.trades import next_target
+from aione_lab.engine.fleet import Fleet
+from aione_lab.engine.params import limits_record
+from aione_lab.engine.records import SIGNAL, SIGNALS
+from aione_lab.errors import InputError
+from aione_lab.thresholds.adaptive import resolve
+from aione_lab.thresholds.classes import DEFAULT_CLASSES
+from aione_lab.thresholds.params import Thresholds
+
+_log = logging.getLogger(__name__)
+
+ALERT = SIGNALS.index("ALERT")
+
+
+class Decisions:
+    """Reads the ``outs`` of a fleet; counts the alerts of each symbol that met default thresholds."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        first = fleet.engines[0]
+        self._spec, self._settings, self._costs = first.spec, first.settings, first.costs
+        self._needed = bars_needed(first.spec, fleet.interval)
+        self._sides = fleet.states["stages"]["position"]["side"]
+        self.default_counts: dict[str, int] = {}
+
+    def stage1(self, symbol: str) -> dict[str, Any]:
+        """The Stage1 dictionary of the symbol's last bar."""
+        k = self._fleet.places[symbol]
+        row, signal = self._fleet.outs["features"][k], self._fleet.outs["signal"][k]
+        none = ""
+        if signal.signal == 0:
+            none = why_none(int(self._fleet.states[k]["features"]["seen"]), self._needed, self._fleet.interval)
+        hints = bar_hints(row, signal, none, self._spec)
+        return stage1_dict(symbol, row, signal, self._fleet.thresholds(symbol), hints, self._spec)
+
+    def quiet_fields(self, symbol: str, stage1: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of an asset on a bar without an ALERT; target and stop are those of an open trade."""
+        k = self._fleet.places[symbol]
+        target = stop = None
+        if self._sides[k]:
+            position = self._fleet.states[k]["stages"]["position"]
+            target, stop = number(next_target(position)), number(position["stop"])
+        return {**stage1, "stage2_status": "skipped", "recommendation": "", "tp": target, "sl": stop}
+
+    def stage2(self, symbol: str, stage1: Mapping[str, Any]) -> dict[str, Any]:
+        """The Stage2 dictionary of an ALERT that was the symbol's last bar: the engine's own assessment in words.
+
+        What cannot be told gives INVALID_DATA or SYSTEM_FAILURE, as ``Stage2Processor`` does.
+        """
+        return self._assessed(symbol, stage1, self._fleet.outs["assessment"][self._fleet.places[symbol]])
+
+    def look_again(self, symbol: str, stage1: Mapping[str, Any], thresholds: Thresholds) -> dict[str, Any]:
+        """Stage2 of a bar that is over, under other thresholds: a new dictionary, marked ``second_look``."""
+        signal = np.zeros(1, SIGNAL)
+        atr_7d = stage1["stats"].get("atr_7d")
+        resolve(limits_record(thresholds, self._spec)[0], np.nan if atr_7d is None else atr_7d, signal[0])
+        again = {**stage1, "thresholds": thresholds_dict(thresholds, signal)}
+        return {**self._assessed(symbol, again, None), "second_look": True}
+
+    def _assessed(self, symbol: str, stage1: Mapping[str, Any], assessment: Any) -> dict[str, Any]:
+        started = time.perf_counter()
+        try:
+            alert = read_alert(
+                stage1,
+                read_head(stage1),
+                self._settings,
+                self._costs,
+                self._fleet.interval,
+                DEFAULT_CLASSES,
+                self._spec,
+            )
+            count = self.default_counts.get(symbol, 0) + (alert.is_default and assessment is not None)
+            self.default_counts[symbol] = count
+            result = stage2_dict(
+                symbol,
+                assess_alert(alert) if assessment is None else assessment,
+                alert.row,
+                alert.signal,
+                alert.params,
+                alert.thresholds,
+                used_default_calibration=alert.is_default,
+                default_calibration_count=count,
+                spec=self._spec,
+            )
+        except InputError as error:
+            result = failed_stage2(symbol, stage1["timestamp"], "INVALID_DATA", str(error))
+        except Exception as error:  # one symbol's failure must not end the others
+            _log.exception("Stage2 failed on %s", symbol)
+            result = failed_stage2(symbol, stage1["timestamp"], "SYSTEM_FAILURE", type(error).__name__)
+        result["quality_metrics"]["processing_time_ms"] = 1000 * (time.perf_counter() - started)
+        return result

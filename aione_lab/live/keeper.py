@@ -1,0 +1,187 @@
+"""`Keeper`: brings to disk what a session saw and decided, beside it, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.errors import AioneError
+from aione_lab.lake.schema import CANDLE_COLUMNS, candle_frame
+from aione_lab.lake.stamps import utc_index
+from aione_lab.lake.store import Lake
+from aione_lab.live.feed import Candle, Feed
+from aione_lab.live.journal import Journal, Row
+from aione_lab.units import interval_ms
+
+_log = logging.getLogger(__name__)
+
+FLUSH_S = 10.0
+"""Seconds between two commits: what a kill takes away is fetched again."""
+SNAPSHOT_S = 600.0
+"""Seconds between two snapshots; what was committed since the last one is pushed again at a restart."""
+
+Snapshot = tuple[Mapping[str, Any], Mapping[str, bytes]]
+
+
+class Keeper:
+    """Collects rows of the journal, candles and rates for the lake, and writes them every FLUSH_S seconds.
+
+    The order of a commit is journal, lake, snapshot: so the lake is at most behind the journal, and a snapshot never
+    before what it rests on. A write that fails is tried again, and ``problems`` say why.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        lake: Lake | None,
+        journal: Journal | None,
+        take_snapshot: Callable[[], Snapshot],
+        new_rates: Callable[[], list[tuple[str, int, float]]],
+    ) -> None:
+        self._feed, self._lake, self._journal = feed, lake, journal
+        self._take_snapshot, self._new_rates = take_snapshot, new_rates
+        self._rows: list[Row] = []
+        self._candles: dict[str, list[Candle]] = {}
+        self._rates: list[tuple[str, int, float]] = []
+        self._doubtful: dict[tuple[str, int], None] = {}
+        self._last_snapshot = 0.0
+        self._committing = asyncio.Lock()
+        self.until: dict[str, int] = {}
+        self.problems: dict[str, str] = {}
+
+    # --- what is to be kept ------------------------------------------------------------------------------------------
+
+    def row(
+        self, kind: str, symbol: str, timestamp: int, detail: Any = None, fields: Mapping[str, Any] | None = None
+    ) -> None:
+        """A row of the journal; a bar that it has already is left out. ``detail`` is written as JSON."""
+        if self._journal is None:
+            return
+        if kind == "bar":
+            if timestamp <= self.until.get(symbol, 0):
+                return
+            self.until[symbol] = timestamp
+        row = {**(fields or {}), "kind": kind, "symbol": symbol, "timestamp": timestamp}
+        row["at"] = time.time_ns() // 1_000_000
+        if detail is not None:
+            row["detail"] = json.dumps(detail, ensure_ascii=False, separators=(",", ":"))
+        self._rows.append(row)
+
+    def candle(self, candle: Candle) -> None:
+        """A candle that was decided, for the lake."""
+        if self._lake is not None:
+            self._candles.setdefault(candle.symbol, []).append(candle)
+
+    def revision(self, candle: Candle) -> None:
+        """Other numbers of an earlier bar: journalled as they came; the lake gets what the exchange says when asked."""
+        self.row("revision", candle.symbol, candle.timestamp, None, candle_fields(candle))
+        if self._lake is not None:
+            self._doubtful[candle.symbol, candle.timestamp] = None
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write every FLUSH_S seconds, for good."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            await self.commit()
+
+    async def commit(self, *, snapshot: bool = False) -> None:
+        """Write what there is; ``snapshot``: one is due in any case."""
+        async with self._committing:
+            await self._confirm()
+            rows, self._rows = self._rows, []
+            candles, self._candles = self._candles, {}
+            rates, self._rates = [*self._rates, *self._new_rates()], []
+            due = snapshot or time.monotonic() - self._last_snapshot >= SNAPSHOT_S
+            taken = self._take_snapshot() if due and self._journal is not None else None
+            done = await asyncio.shield(asyncio.to_thread(self._write, rows, candles, rates, taken))
+            if "journal" not in done:
+                self._rows = [*rows, *self._rows]
+            if "lake" not in done:
+                for symbol, ours in self._candles.items():
+                    candles.setdefault(symbol, []).extend(ours)
+                self._candles, self._rates = candles, [*rates, *self._rates]
+            if "snapshot" in done:
+                self._last_snapshot = time.monotonic()
+
+    def _write(
+        self,
+        rows: list[Row],
+        candles: Mapping[str, list[Candle]],
+        rates: list[tuple[str, int, float]],
+        taken: Snapshot | None,
+    ) -> set[str]:
+        done = set()
+        for name, work in (
+            ("journal", lambda: self._write_rows(rows)),
+            ("lake", lambda: self._write_lake(candles, rates)),
+            ("snapshot", lambda: self._write_snapshot(taken)),
+        ):
+            try:
+                work()
+            except (AioneError, OSError) as error:
+                problem = " ".join(str(error).split())
+                if self.problems.get(name) != problem:
+                    _log.warning("the %s could not be written, it is tried again: %s", name, problem)
+                self.problems[name] = problem
+                break  # what comes after rests on it
+            self.problems.pop(name, None)
+            done.add(name)
+        return done if taken is not None else done - {"snapshot"}
+
+    def _write_rows(self, rows: list[Row]) -> None:
+        if rows and self._journal is not None:
+            self._journal.commit(rows)
+
+    def _write_lake(self, candles: Mapping[str, list[Candle]], rates: list[tuple[str, int, float]]) -> None:
+        if self._lake is None:
+            return
+        for symbol, several in candles.items():
+            self._lake.append(symbol, self._feed.interval, frame_of(several))
+        for symbol in dict.fromkeys(symbol for symbol, _, _ in rates):
+            mine = [(stamp, rate) for name, stamp, rate in rates if name == symbol]
+            index = utc_index(np.array([stamp for stamp, _ in mine], np.int64))
+            series = pd.Series([rate for _, rate in mine], index=index, name="funding_rate", dtype=float)
+            self._lake.append_funding(symbol, series.sort_index())
+
+    def _write_snapshot(self, taken: Snapshot | None) -> None:
+        if taken is not None and self._journal is not None:
+            number = self._journal.last
+            self._journal.save_snapshot({**taken[0], "commit": number}, taken[1])
+            self._journal.put_together(number)
+
+    async def _confirm(self) -> None:
+        """Ask what the exchange says of bars that a stream has revised; a failure is tried again."""
+        step = interval_ms(self._feed.interval)
+        for symbol, bar in list(self._doubtful):
+            try:
+                frame = await self._feed.history(symbol, bar, bar + step)
+            except AioneError as error:
+                _log.info("%s: a revised bar could not be confirmed yet: %s", symbol, error)
+                return
+            del self._doubtful[symbol, bar]
+            if len(frame):
+                values = frame[list(CANDLE_COLUMNS)].to_numpy(dtype=float)[0].tolist()
+                self.candle(Candle(symbol, bar, *values, source="rest"))
+
+
+def frame_of(candles: list[Candle]) -> pd.DataFrame:
+    """Candles of one symbol in the shape of ``Lake.candles``; of a bar that is in them twice the last word."""
+    by_time = {candle.timestamp: candle.values for candle in candles}
+    times = sorted(by_time)
+    values = np.array([by_time[time] for time in times]).reshape(len(times), len(CANDLE_COLUMNS))
+    columns = {name: values[:, i].copy() for i, name in enumerate(CANDLE_COLUMNS)}
+    return candle_frame(np.array(times, np.int64), columns)
+
+
+def candle_fields(candle: Candle) -> dict[str, Any]:
+    """A candle as fields of a journal's row."""
+    return {**dict(zip(CANDLE_COLUMNS, candle.values, strict=True)), "source": candle.source}

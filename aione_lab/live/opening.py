@@ -1,0 +1,255 @@
+"""How a session begins: from the snapshot and the rows after it, or with a warm-up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from aione_lab import __version__
+from aione_lab.backtest.prepare import prepare_bars
+from aione_lab.engine.fleet import Advanced
+from aione_lab.engine.records import BAR, FEATURE_NAMES, LAYOUT
+from aione_lab.errors import AioneError
+from aione_lab.jit import sources_digest
+from aione_lab.lake.schema import CANDLE_COLUMNS
+from aione_lab.lake.store import fingerprint_candles
+from aione_lab.live.feed import Candle
+from aione_lab.live.journal import signal_records
+from aione_lab.live.recent import SHOWN
+from aione_lab.live.warmup import Past, past_of
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import iso
+
+if TYPE_CHECKING:
+    from aione_lab.live.session import Session
+
+_log = logging.getLogger(__name__)
+
+AT_ONCE = 4  # symbols that are warmed up side by side
+_SHOWN = [FEATURE_NAMES.index(name) for name in SHOWN]
+
+
+def versions() -> dict[str, Any]:
+    """What decides how bars become decisions, beside the configuration."""
+    return {"version": __version__, "layout": LAYOUT, "engine": sources_digest()}
+
+
+def configuration(session: Session) -> dict[str, Any]:
+    """Everything that steers a session, as JSON."""
+    first = session.fleet.engines[0]
+    return {
+        **versions(),
+        "interval": session.interval,
+        "reference": session.reference,
+        "symbols": list(session.symbols),
+        "spec": first.spec.model_dump(mode="json"),
+        "settings": first.settings.model_dump(mode="json"),
+        "costs": first.costs.model_dump(mode="json"),
+    }
+
+
+async def open_session(session: Session) -> dict[str, int]:
+    """Fill the session's memory; the last bar that each symbol has taken (ms)."""
+    restored = await asyncio.to_thread(_restore, session)
+    fresh = [name for name in session.symbols if name not in restored]
+    session.keeper.row("resume" if restored else "start", "", session.feed.now_ms(), configuration(session))
+    pasts: dict[str, Past] = {}
+    if fresh:
+        pasts = await _pasts(session, fresh)
+    closes = dict(restored.closes)
+    for name in fresh:
+        await asyncio.to_thread(_warm_up, session, name, pasts)
+    if session.reference in fresh:
+        frame = pasts[session.reference].candles
+        closes = dict(zip(_ms(frame)[-1500:].tolist(), frame["close"].to_numpy()[-1500:].tolist(), strict=True))
+    last = {}
+    for name in session.symbols:
+        taken = session.fleet.last_time(name)
+        last[name] = session.feed.now_ms() // session.step_ms * session.step_ms - session.step_ms
+        if taken is not None:
+            last[name] = taken
+        known = pasts[name].funding if name in pasts else None
+        session.funding.start(name, known, last[name] + session.step_ms, restored.spacings.get(name, 0))
+    session.gate.start(last, closes)
+    return last
+
+
+# --- a warm-up -------------------------------------------------------------------------------------------------------
+
+
+async def _pasts(session: Session, fresh: list[str]) -> dict[str, Past]:
+    """Histories of the symbols, and of the reference, which the others' bars need."""
+    slots, now = asyncio.Semaphore(AT_ONCE), session.feed.now_ms()
+
+    async def one(name: str) -> Past:
+        async with slots:
+            return await past_of(session.feed, session.lake, name, now)
+
+    wanted = list(dict.fromkeys([*fresh, *([session.reference] if session.reference else [])]))
+    return dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True))
+
+
+def _warm_up(session: Session, name: str, pasts: dict[str, Past]) -> None:
+    past = pasts[name]
+    lake, keeper = session.lake, session.keeper
+    if lake is not None and len(past.fetched):
+        lake.append(name, session.interval, past.fetched)
+    if lake is not None and len(past.fetched_funding):
+        lake.append_funding(name, past.fetched_funding)
+    reference = pasts[session.reference].candles if session.reference else None
+    found = None
+    first = session.feed.now_ms()
+    if len(past.candles):
+        bars = prepare_bars(past.candles, session.interval, reference, past.funding)
+        found = session.fleet.advance(name, bars)
+        _remember(session, name, found, past.candles[list(CANDLE_COLUMNS)].to_numpy(dtype=float))
+        first = int(bars["timestamp"][0])
+    told = {
+        "bars": len(past.candles),
+        "last": session.fleet.last_time(name),
+        "fingerprint": fingerprint_candles(past.candles) if found is not None else "",
+    }
+    keeper.row("warm", name, first, told)
+    session.put_in_force(name, first)
+
+
+def _remember(session: Session, name: str, found: Advanced, values: np.ndarray) -> None:
+    session.recent.fill(name, found.signals["timestamp"], values, found.columns[_SHOWN].T, found.signals)
+
+
+# --- a restart -------------------------------------------------------------------------------------------------------
+
+
+class Restored(set[str]):
+    """Symbols that go on from a snapshot, with what it says of them together."""
+
+    closes: dict[int, float]
+    spacings: dict[str, int]
+
+
+def _restore(session: Session) -> Restored:
+    """Take over the snapshot and the rows after it; nothing where there is none, or none that fits."""
+    out = Restored()
+    out.closes, out.spacings = {}, {}
+    journal = session.journal
+    if journal is None:
+        return out
+    try:
+        found = journal.snapshot()
+        if found is not None:
+            head, blobs = found
+            _take_snapshot(session, head, blobs, out)
+            _take_rows(session, journal.table(after=head["commit"]), out)
+    except AioneError as error:
+        _log.warning("the journal's snapshot is not used, the session warms up anew: %s", error)
+        session.renew()
+        out = Restored()
+        out.closes, out.spacings = {}, {}
+    if not out:
+        bars = journal.table(columns=("kind", "symbol", "timestamp"))
+        bars = bars.filter(pc.equal(bars["kind"].cast(pa.string()), "bar"))
+        for group in bars.group_by("symbol").aggregate([("timestamp", "max")]).to_pylist():
+            session.keeper.until[group["symbol"]] = group["timestamp_max"]
+    return out
+
+
+def _take_snapshot(session: Session, head: dict[str, Any], blobs: dict[str, bytes], out: Restored) -> None:
+    if (head["interval"], head["reference"]) != (session.interval, session.reference):
+        raise AioneError(f"it is of interval {head['interval']} and reference {head['reference']}")
+    for name in session.symbols:
+        if f"engine/{name}" in blobs:
+            session.fleet.restore(name, blobs[f"engine/{name}"])
+            k = session.fleet.places[name]
+            session.fleet.outs[k : k + 1].view(np.uint8)[:] = np.frombuffer(blobs[f"out/{name}"], np.uint8)
+            session.recent.load(name, blobs[f"recent/{name}"])
+            out.add(name)
+    out.closes = {int(time): close for time, close in head["closes"]}
+    out.spacings = head["spacings"]
+    session.keeper.until = dict(head["until"])
+    session.calibrations.asked = dict(head["asked"])
+    session.decisions.default_counts = dict(head["default_counts"])
+    session.alerts_seen.extend(head["alerts"])
+    session.counts.update(head["counts"])
+
+
+def _take_rows(session: Session, table: pa.Table, out: Restored) -> None:
+    """Push what was decided after the snapshot once more, from the rows themselves."""
+    kinds = table["kind"].to_numpy()
+    symbols = table["symbol"].to_numpy()
+    for name in session.symbols:
+        if name not in out:
+            continue
+        mine = np.flatnonzero(((kinds == "bar") | (kinds == "thresholds")) & (symbols == name))
+        sets = mine[kinds[mine] == "thresholds"]
+        for piece in np.split(mine, np.searchsorted(mine, sets)):
+            if len(piece) and kinds[piece[0]] == "thresholds":
+                text = table["detail"][int(piece[0])].as_py()
+                session.fleet.set_thresholds(name, Thresholds.from_json(text))
+                piece = piece[1:]
+            if len(piece):
+                _push_again(session, name, table.take(piece), out)
+
+
+def _push_again(session: Session, name: str, rows: pa.Table, out: Restored) -> None:
+    bars = bars_of_rows(rows)
+    found = session.fleet.advance(name, bars)
+    if found.signals.tobytes() != signal_records(rows).tobytes():
+        _log.warning(
+            "%s: the journal's signals from %s on differ from those of this version; 'aione-lab drift' names causes",
+            name,
+            iso(int(bars["timestamp"][0])),
+        )
+    values = np.column_stack([rows[column].to_numpy() for column in CANDLE_COLUMNS])
+    _remember(session, name, found, values)
+    session.keeper.until[name] = int(bars["timestamp"][-1])
+    if name == session.reference:
+        out.closes |= dict(zip(bars["timestamp"].tolist(), bars["close"].tolist(), strict=True))
+    for stamp, row in zip(bars["timestamp"].tolist(), values.tolist(), strict=True):
+        session.keeper.candle(Candle(name, stamp, *row, source="journal"))  # the lake may lack the last of them
+    session.counts["bars"] += len(bars)
+    session.counts["alerts"] += len(found.assessments)
+    session.counts["trades"] += len(found.trades)
+    session.alerts_seen.extend(json.loads(text) for text in rows["detail"].to_pylist() if text)
+
+
+def bars_of_rows(rows: pa.Table) -> np.ndarray:
+    """BAR (n,) of a journal's bars: what the engine was given."""
+    bars = np.zeros(len(rows), BAR)
+    for name in BAR.names or ():
+        bars[name] = rows[name].to_numpy()
+    return bars
+
+
+def take_snapshot(session: Session) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Head and bytes from which ``open_session`` goes on."""
+    blobs: dict[str, bytes] = {}
+    for name, blob in session.fleet.snapshot().items():
+        k = session.fleet.places[name]
+        blobs[f"engine/{name}"] = blob
+        blobs[f"out/{name}"] = session.fleet.outs[k : k + 1].tobytes()
+        blobs[f"recent/{name}"] = session.recent.dump(name)
+    head = {
+        "interval": session.interval,
+        "reference": session.reference,
+        "closes": list(session.gate.closes.items()),
+        "spacings": session.funding.spacings(),
+        "until": dict(session.keeper.until),
+        "asked": dict(session.calibrations.asked),
+        "default_counts": dict(session.decisions.default_counts),
+        "alerts": list(session.alerts_seen),
+        "counts": dict(session.counts),
+    }
+    return head, blobs
+
+
+def _ms(frame: pd.DataFrame) -> np.ndarray:
+    return pd.DatetimeIndex(frame.index).as_unit("ms").asi8
+
+

@@ -1,0 +1,351 @@
+"""`Session`: live candles through the very step that replay loops over, all symbols of a bar in one call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.calibration.queue import CalibrationQueue
+from aione_lab.engine.fleet import Fleet
+from aione_lab.engine.params import check_kind, limits_record
+from aione_lab.engine.spec import FeatureSpec
+from aione_lab.errors import AioneError, InputError
+from aione_lab.lake.store import Lake
+from aione_lab.live.alerts import AlertQueue
+from aione_lab.live.assets import AssetStateManager
+from aione_lab.live.bar_close import BarClose
+from aione_lab.live.decisions import Decisions
+from aione_lab.live.enricher import Enriched, NarrativeEnricher
+from aione_lab.live.feed import Feed
+from aione_lab.live.funding_book import FundingBook
+from aione_lab.live.gate import Gate
+from aione_lab.live.journal import Journal
+from aione_lab.live.keeper import Keeper
+from aione_lab.live.limits import Limits
+from aione_lab.live.metrics import SessionMetrics
+from aione_lab.live.opening import open_session, take_snapshot
+from aione_lab.live.recent import Recent
+from aione_lab.live.second_look import Calibrations
+from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.thresholds.store import ThresholdStore
+from aione_lab.units import interval_ms, iso, parse_symbol
+
+_log = logging.getLogger(__name__)
+
+PAUSE_S = 2.0  # between two looks at what waits
+ALERTS_KEPT = 200
+REFERENCE = "BTCUSDT"
+MOST_WAITING = 20_000  # candles that wait for something before no more are taken from the feed
+
+ThresholdsLike = ThresholdStore | Mapping[str, Thresholds] | Thresholds | None
+
+
+class Session:
+    """Runs the symbols of ``feed``: features, signals, Stage2 on alerts, paper trades, by the rules of ``replay``.
+
+    Each symbol's records equal, byte for byte, those of ``replay`` over the same candles (its warm-up included) with
+    the reference's candles, the funding rates and the schedule of thresholds that were in force.
+
+    ``lake``: warm-up comes from it, closed candles and rates go to it. ``thresholds``: a store (looked into every few
+    seconds), sets by symbol, one set, or None: the asset classes; others are in force from the next bar on.
+    ``reference``: one of the feed's symbols; BTCUSDT is left out where the feed does not have it. ``cache``: where
+    states and signals are published. ``journal``: a folder; a session that finds one of its own there goes on where
+    that one stopped. ``queue``: an ALERT on default thresholds asks it for an urgent calibration, after which Stage2
+    looks again, as a new event. The session closes the feed at its end; alerts, queue, enricher and metrics are closed
+    by who made them. One event loop. InputError for arguments that cannot be used.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        lake: Lake | None = None,
+        *,
+        thresholds: ThresholdsLike = None,
+        spec: FeatureSpec | None = None,
+        settings: Settings | None = None,
+        costs: Costs | None = None,
+        reference: str | None = REFERENCE,
+        cache: Any = None,
+        journal: str | os.PathLike[str] | None = None,
+        alerts: AlertQueue | None = None,
+        queue: CalibrationQueue | None = None,
+        enricher: NarrativeEnricher | None = None,
+        metrics: SessionMetrics | None = None,
+    ) -> None:
+        for name in ("symbols", "interval", "history", "funding", "stream", "status"):
+            if not hasattr(feed, name):
+                raise InputError.of("feed", feed, "must be a feed such as ExchangeFeed or ReplayFeed")
+        for name, value, kind in (
+            ("lake", lake, Lake),
+            ("alerts", alerts, AlertQueue),
+            ("queue", queue, CalibrationQueue),
+            ("enricher", enricher, NarrativeEnricher),
+            ("metrics", metrics, SessionMetrics),
+        ):
+            if value is not None:
+                check_kind(name, value, kind)
+        if lake is not None:
+            lake.check_writable()
+        self.feed, self.lake = feed, lake
+        self.symbols, self.interval = tuple(feed.symbols), feed.interval
+        self.step_ms = interval_ms(feed.interval)
+        self.reference = _reference(reference, self.symbols)
+        self._engine: dict[str, Any] = {"interval": self.interval, "spec": spec, "settings": settings, "costs": costs}
+        self.limits = Limits(thresholds, self.symbols, self.interval)
+        self.assets = AssetStateManager(self.symbols, cache)
+        self.journal = None if journal is None else Journal(journal)
+        self.alerts, self.enricher, self.metrics, self._cache = alerts, enricher, metrics, cache
+        self.calibrations = Calibrations(queue, self.assets, self.interval, self._accepted, self._look_again)
+        self.alerts_seen: deque[Mapping[str, Any]] = deque(maxlen=ALERTS_KEPT)
+        self.counts = dict.fromkeys(("bars", "alerts", "trades", "second_looks"), 0)
+        self.coming: dict[str, Thresholds] = {}
+        self._state, self._failure = "new", ""
+        self._main: asyncio.Task[None] | None = None
+        self.renew()
+        if enricher is not None:
+            enricher.listen(self.take_text)
+        if metrics is not None:
+            metrics.watch_total("reconnects", lambda: self.feed.metrics.reconnects)
+            metrics.watch_total("gaps_filled", lambda: self.feed.metrics.gaps_filled)
+
+    def renew(self) -> None:
+        """Make the memory anew, with nothing in it."""
+        self.fleet = Fleet(self.limits.read_all(), **self._engine)
+        first = self.fleet.engines[0]
+        self.recent = Recent(self.symbols, first.spec.reasons)
+        self.decisions = Decisions(self.fleet)
+        feed = self.feed
+        self.funding = FundingBook(
+            feed, self.step_ms, first.costs.funding_hours, lambda _: self.closing.soon(), self._late_rate
+        )
+        self.gate = Gate(self.symbols, self.reference, self.funding)
+        self.keeper = Keeper(feed, self.lake, self.journal, lambda: take_snapshot(self), self.funding.new)
+        self.closing = BarClose(self)
+        self.digests = {name: self.fleet.thresholds(name).digest() for name in self.symbols}
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> asyncio.Task[None]:
+        """``run`` as a task of the running event loop."""
+        return asyncio.ensure_future(self.run())
+
+    async def run(self) -> None:
+        """Warm up, then go on until the feed ends or ``stop`` is called; everything is on disk when this returns.
+
+        A cancellation ends it as cleanly. Raises what the feed raises, and InputError where another session writes the
+        journal.
+        """
+        if self._state != "new":
+            raise AioneError("this session has run already: make a new one")
+        self._state, self._main = "starting", asyncio.current_task()
+        try:
+            with self.journal.hold() if self.journal is not None else contextlib.nullcontext():
+                await self._run()
+        except asyncio.CancelledError:
+            if self._state != "stopping":
+                raise
+        except BaseException as error:
+            self._failure = " ".join(str(error).split()) or type(error).__name__
+            raise
+        finally:
+            self._state = "failed" if self._failure else "stopped"
+            await self.feed.aclose()
+
+    async def stop(self) -> None:
+        """Stop cleanly: what was decided is on disk when this returns."""
+        task = self._main
+        if task is None or task.done():
+            return
+        if self._state != "stopping":
+            self._state = "stopping"
+            task.cancel()
+        if task is not asyncio.current_task():
+            await asyncio.wait({task})
+
+    async def _run(self) -> None:
+        after = await open_session(self)
+        await self.keeper.commit(snapshot=True)
+        self.closing.show_all()
+        self.assets.start()
+        if self.alerts is not None:
+            await self.alerts.start()
+        if self.enricher is not None:
+            self.enricher.start()
+        work = [self._read(after), self.keeper.run(), self._look_after()]
+        if self.limits.follows:
+            work.append(self.limits.follow(self.set_thresholds))
+        if self._cache is not None and self.calibrations.possible:
+            work.append(self.calibrations.listen(self._cache))
+        tasks = [asyncio.ensure_future(part) for part in work]
+        self._state = "running" if self._state == "starting" else self._state
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._finish()
+
+    async def _read(self, after: Mapping[str, int]) -> None:
+        """Take candles until the feed ends; then what still waits is decided without what will never come."""
+        now = asyncio.get_running_loop().time
+        async with contextlib.aclosing(self.feed.stream(after)) as stream:
+            async for candle in stream:
+                if candle.revised:
+                    self.keeper.revision(candle)
+                elif self.closing.take(candle, now()):
+                    await asyncio.sleep(0)
+                while len(self.gate) >= MOST_WAITING:
+                    await asyncio.sleep(0.05)
+        while len(self.gate):
+            self.closing.decide(ended=True)
+            await asyncio.sleep(0.01 if len(self.gate) else 0)
+
+    async def _look_after(self) -> None:
+        """Decide what has waited long enough, for good."""
+        while True:
+            await asyncio.sleep(PAUSE_S)
+            self.closing.decide()
+            if self.metrics is not None:
+                for part, problem in self._degraded().items():
+                    self.metrics.degraded.labels(part).set(bool(problem))
+                self.metrics.queue_size.labels("candles").set(len(self.gate))
+
+    async def _finish(self) -> None:
+        await self.calibrations.aclose()
+        await self.funding.aclose()
+        self.closing.aclose()
+        await self.keeper.commit(snapshot=True)
+        await self.assets.aclose()
+        if self.keeper.problems:
+            raise AioneError(f"not everything could be written at the end: {'; '.join(self.keeper.problems.values())}")
+
+    # --- what changes while it runs ----------------------------------------------------------------------------------
+
+    def set_thresholds(self, symbol: str, thresholds: Thresholds) -> None:
+        """Put a set in force, on the symbol's next bar. InputError for one that cannot be used."""
+        name = self._known(symbol)
+        limits_record(thresholds, self.fleet.engines[0].spec)
+        now = self.fleet.thresholds(name)
+        if thresholds == now and thresholds.meta == now.meta:
+            self.coming.pop(name, None)
+        else:
+            self.coming[name] = thresholds
+
+    def put_in_force(self, symbol: str, bar: int) -> None:
+        """Write down what is in force from ``bar`` on; a set that was to come is taken over first."""
+        coming = self.coming.pop(symbol, None)
+        if coming is not None:
+            self.fleet.set_thresholds(symbol, coming)
+        limits = self.fleet.thresholds(symbol)
+        self.digests[symbol] = limits.digest()
+        self.keeper.row("thresholds", symbol, bar, limits.to_json(), {"thresholds": self.digests[symbol]})
+
+    async def request_calibration(self, symbol: str) -> str:
+        """Queue an urgent calibration; the ``calib_status`` that results. InputError where there is no queue."""
+        return await self.calibrations.request(self._known(symbol))
+
+    def take_text(self, enriched: Enriched) -> None:
+        """A longer text about an alert; kept where the asset's last alert is still that one."""
+        asset = self.assets.get(enriched.symbol)
+        if asset is not None and asset["stage2"] is not None and asset["stage2"]["timestamp"] == enriched.timestamp:
+            self.assets.update_asset(enriched.symbol, {"long_narrative": enriched.text})
+
+    def _accepted(self, symbol: str, thresholds: Thresholds) -> None:
+        try:
+            self.set_thresholds(symbol, self.limits.accepted(symbol, thresholds))
+        except AioneError as error:
+            _log.warning("%s: an accepted set is not used: %s", symbol, error)
+
+    def _look_again(self, symbol: str, stage1: Mapping[str, Any]) -> None:
+        self.closing.look_again(symbol, stage1, self.coming.get(symbol, self.fleet.thresholds(symbol)))
+
+    def _late_rate(self, symbol: str, bar: int) -> None:
+        _log.warning("%s: a funding rate of the bar of %s came after it was decided", symbol, iso(bar))
+        self.keeper.row("funding", symbol, bar)
+
+    # --- reading -----------------------------------------------------------------------------------------------------
+
+    def candles(self, symbol: str, bars: int = 500) -> pd.DataFrame:
+        """The newest closed candles that were decided, in the shape of ``Lake.candles``; 1,500 at most."""
+        return self.recent.candles(self._known(symbol), bars)
+
+    def rows(self, symbol: str) -> pd.DataFrame:
+        """The same bars' signals: ``rsi, atr_pct, …``, then the columns of ``result.signals``."""
+        return self.recent.signals(self._known(symbol))
+
+    def last_alerts(self, symbol: str | None = None, n: int = 20) -> list[Mapping[str, Any]]:
+        """The newest Stage2 dictionaries, newest first; second looks (``second_look``) are among them."""
+        name = None if symbol is None else self._known(symbol)
+        found = [alert for alert in reversed(self.alerts_seen) if name in (None, alert["symbol"])]
+        return found[: max(0, n)]
+
+    def status(self) -> dict[str, Any]:
+        """How the session stands, as plain data.
+
+        ``state``: new, starting, running, stopping, stopped or failed; ``lag_s``: from a bar's end to its decision by
+        the feed's clock; ``degraded``: part → why it does not work at the moment; ``stale``: symbols without a candle.
+        """
+        feed = self.feed.status()
+        counted = self.feed.metrics
+        newest = self.closing.decided
+        return {
+            "state": self._state,
+            "failure": self._failure,
+            "symbols": len(self.symbols),
+            "interval": self.interval,
+            "reference": self.reference,
+            **self.counts,
+            "open_trades": int(np.count_nonzero(self.fleet.states["stages"]["position"]["side"])),
+            "last_bar": iso(newest) if newest else None,
+            "lag_s": self.closing.lag_s,
+            "waiting": len(self.gate),
+            "stale": [name for name, one in feed.items() if one.stale] if self._state == "running" else [],
+            "errors": {name: one.error for name, one in feed.items() if one.error} | self.closing.broken,
+            "reconnects": counted.reconnects,
+            "gaps_filled": counted.gaps_filled,
+            "revisions": counted.revisions,
+            "without_reference": self.gate.without_reference,
+            "funding_unknown": self.funding.unknown,
+            "calibrations": dict(self.calibrations.ended),
+            "degraded": {part: problem for part, problem in self._degraded().items() if problem},
+        }
+
+    def _degraded(self) -> dict[str, str]:
+        problems = {part: self.keeper.problems.get(part, "") for part in ("journal", "lake", "snapshot")}
+        problems["cache"] = self.assets.degraded
+        problems["thresholds"] = "; ".join(self.limits.problems.values())
+        if self.alerts is not None:
+            problems["alerts"] = "; ".join(self.alerts.degraded.values())
+        if self.enricher is not None:
+            problems["enricher"] = self.enricher.degraded
+        return problems
+
+    def _known(self, symbol: str) -> str:
+        name = parse_symbol(symbol)
+        if name not in self.fleet.places:
+            raise InputError.unknown("symbol", name, self.symbols)
+        return name
+
+
+def _reference(given: str | None, symbols: tuple[str, ...]) -> str | None:
+    if given is None:
+        return None
+    name = parse_symbol(given, "reference")
+    if name in symbols:
+        return name
+    if name == REFERENCE:
+        return None
+    raise InputError.of("reference", given, f"must be one of the feed's symbols ({', '.join(symbols[:8])}) or None")

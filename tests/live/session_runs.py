@@ -1,0 +1,106 @@
+"""Sessions for tests: what they decided, bar by bar, beside the replay of the same candles."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from aione_lab.backtest.replay import replay
+from aione_lab.backtest.result import Result
+from aione_lab.engine.records import ASSESSMENT, FEATURES, SIGNAL, TRADE
+from aione_lab.lake.simulated import SimulatedExchange
+from aione_lab.lake.store import Lake
+from aione_lab.live.session import Session
+
+NAMES = ("BTCUSDT", "SOLUSDT", "LINKUSDT")
+REFERENCE = "BTCUSDT"
+DAY_MS = 86_400_000
+MINUTE_MS = 60_000
+START = 1_735_689_600_000  # 2025-01-01
+DAYS = 3
+
+
+@functools.cache
+def market(days: int = DAYS, names: tuple[str, ...] = NAMES) -> dict[str, tuple[pd.DataFrame, pd.Series]]:
+    exchange = SimulatedExchange(seed=3)
+    return {name: (exchange.candles(name, days=days), exchange.funding(name, days=days)) for name in names}
+
+
+def filled(folder: Path, days: int = DAYS, names: tuple[str, ...] = NAMES) -> Lake:
+    lake = Lake(folder)
+    for name, (candles, funding) in market(days, names).items():
+        lake.append(name, "1m", candles)
+        lake.append_funding(name, funding.to_frame())
+    return lake
+
+
+class Recorder:
+    """Copies what every bar of a session left in the engine."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.signals: dict[str, list[bytes]] = {name: [] for name in session.symbols}
+        self.features: dict[str, list[bytes]] = {name: [] for name in session.symbols}
+        self.assessments: dict[str, list[bytes]] = {name: [] for name in session.symbols}
+        self.trades: dict[str, list[bytes]] = {name: [] for name in session.symbols}
+        self.stage2: list[dict[str, Any]] = []
+        follow_up, tell = session.closing._follow_up, session.closing._tell
+
+        def watched(one: Any, gap_trade: Any) -> None:
+            name = one.candle.symbol
+            out = session.fleet.outs[session.fleet.places[name]]
+            self.signals[name].append(plain(out["signal"], SIGNAL))
+            self.features[name].append(plain(out["features"], FEATURES))
+            if out["signal"]["signal"] == 2:
+                self.assessments[name].append(plain(out["assessment"], ASSESSMENT))
+            if gap_trade is not None:
+                self.trades[name].append(gap_trade.tobytes())
+            if out["trades"]:
+                self.trades[name].append(plain(out["trade"], TRADE))
+            follow_up(one, gap_trade)
+
+        def told(stage2: Any, *args: Any, **more: Any) -> None:
+            self.stage2.append(stage2)
+            tell(stage2, *args, **more)
+
+        session.closing._follow_up = watched
+        session.closing._tell = told
+
+
+def plain(record: Any, dtype: np.dtype) -> bytes:
+    """Bytes of a record whose padding is zero."""
+    out = np.zeros(1, dtype)
+    for name in dtype.names or ():
+        out[name] = record[name]
+    return out.tobytes()
+
+
+def replayed(name: str, candles: pd.DataFrame, reference: pd.DataFrame | None, **more: Any) -> Result:
+    more.setdefault("funding", market()[name][1])
+    return replay(candles, more.pop("thresholds", None), symbol=name, interval="1m", reference=reference, **more)
+
+
+def check(recorders: list[Recorder], name: str, result: Result, first: int) -> int:
+    """What the sessions decided on ``name`` one after the other is the replay from bar ``first`` (ms) on."""
+    times = result.bars["timestamp"]
+    at = int(np.searchsorted(times, first))
+    signals = b"".join(content for one in recorders for content in one.signals[name])
+    assert signals == result.signal_records[at:].tobytes(), name
+    width = len(result.columns)
+    features = np.frombuffer(b"".join(c for one in recorders for c in one.features[name]), np.float64)
+    features = features.reshape(len(times) - at, -1)[:, :width]
+    assert features.tobytes() == np.ascontiguousarray(result.columns[:, at:].T).tobytes(), name
+    found = result.assessment_records
+    assessments = b"".join(content for one in recorders for content in one.assessments[name])
+    assert assessments == found[found["timestamp"] >= first].tobytes(), name
+    trades = np.frombuffer(b"".join(content for one in recorders for content in one.trades[name]), TRADE)
+    expected = result.trade_records
+    # a trade that a gap ended is told with the bar after it
+    expected = expected[len(expected) - len(trades) :]
+    assert trades.tobytes() == expected.tobytes(), name
+    assert (result.trade_records["exit_time"] >= first).sum() <= len(trades)
+    return len(found[found["timestamp"] >= first])
