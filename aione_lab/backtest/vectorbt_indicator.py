@@ -108,7 +108,7 @@ def _columns(
         there = whole.notna().any(axis=1).to_numpy()
         candles = whole[there].assign(**{name: frame.iloc[there, place] for name, frame in more.items()})
         rates = funding.get(column) if isinstance(funding, Mapping) else funding
-        common = {"interval": interval, "reference": reference, "funding": rates, "spec": spec}
+        common: dict[str, Any] = {"interval": interval, "reference": reference, "funding": rates, "spec": spec}
         features = compute_features(candles, **common)
         for number, thresholds in enumerate(sets):
             result = replay(candles, thresholds, **common, settings=settings, costs=costs, features=features)
