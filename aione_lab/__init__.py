@@ -15,8 +15,10 @@ __version__ = "0.1.0"
 _HOME = {
     "AssetMonitorStage1": "aione_lab.backtest",
     "AssetStateManager": "aione_lab.live",
+    "CalibrationExplorer": "aione_lab.widgets",
     "CalibrationQueue": "aione_lab.calibration",
     "Costs": "aione_lab.settings",
+    "Dashboard": "aione_lab.widgets",
     "Engine": "aione_lab.engine",
     "ExchangeFeed": "aione_lab.live",
     "FeatureSpec": "aione_lab.engine",
@@ -37,8 +39,10 @@ _HOME = {
 __all__ = [
     "AssetMonitorStage1",
     "AssetStateManager",
+    "CalibrationExplorer",
     "CalibrationQueue",
     "Costs",
+    "Dashboard",
     "Engine",
     "ExchangeFeed",
     "FeatureSpec",
@@ -67,6 +71,7 @@ if TYPE_CHECKING:
     from aione_lab.research import event_study
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds
+    from aione_lab.widgets import CalibrationExplorer, Dashboard
 
 
 def __getattr__(name: str) -> Any:

@@ -263,7 +263,7 @@ def _draw_signals(
                 name=f"{name} ({len(rows):,}: too many to draw)" if crowded else f"{name} ({len(rows):,})",
                 mode="markers",
                 marker={"symbol": symbol, "size": size * shrink, "color": colour, "line": {"width": 1.5}},
-                text=[_signal_text(row) for row in shown.to_dict("records")],
+                text=[signal_text(row) for row in shown.to_dict("records")],
                 hovertemplate=f"<b>{name}</b> %{{x|%Y-%m-%d %H:%M}}<br>%{{text}}<extra></extra>",
             ),
             row=1,
@@ -271,7 +271,8 @@ def _draw_signals(
         )
 
 
-def _signal_text(row: Mapping[Any, Any]) -> str:
+def signal_text(row: Mapping[Any, Any]) -> str:
+    """What a marked bar says when it is pointed at: reasons, confidence, recommendation, where there are any."""
     parts = []
     if "trigger_reasons" in row:
         parts.append(listed(row["trigger_reasons"]))

@@ -16,9 +16,16 @@ from aione_lab.figures.theme import Theme, finish, floats, need_columns, nothing
 
 
 def contributions_chart(
-    explanation: Explanation | Mapping[str, Any], *, title: str | None = None, theme: Theme = "light"
+    explanation: Explanation | Mapping[str, Any],
+    *,
+    to_confidence: bool = False,
+    title: str | None = None,
+    theme: Theme = "light",
 ) -> go.Figure:
     """Waterfall from zero to the score of one signal, factor by factor, the strongest first.
+
+    ``to_confidence`` goes on from the score to the confidence, where that is known: one bar for what clustering lifted
+    and discounts took, one for the confidence itself.
 
     ``explanation`` is what ``Result.explain`` gives, or a mapping that holds ``factors`` itself or under
     ``confidence_metrics`` (a Stage2 dictionary): name → mapping with ``strength``, ``weight``, ``contribution``.
@@ -41,23 +48,28 @@ def contributions_chart(
     names = sorted(present, key=lambda name: (-abs(present[name]["contribution"]), str(name)))
     values = [float(present[name]["contribution"]) for name in names]
     total = float(sum(values))
+    goal = float(metrics["confidence"]) if to_confidence and _known(metrics, "confidence", "explanation") else None
+    rest = [] if goal is None else [goal - total, goal]
     figure = go.Figure(
         go.Waterfall(
-            x=[safe(name).replace("_", " ") for name in names] + ["score"],
-            y=[*values, total],
-            measure=["relative"] * len(names) + ["total"],
-            text=[f"{value:+.3f}" for value in values] + [f"<b>{total:.3f}</b>"],
+            x=[safe(name).replace("_", " ") for name in names]
+            + ["score", "lift, discounts", "confidence"][: 1 + len(rest)],
+            y=[*values, total, *rest],
+            measure=["relative"] * len(names) + ["total", "relative", "total"][: 1 + len(rest)],
+            text=[f"{value:+.3f}" for value in values]
+            + [f"<b>{total:.3f}</b>"]
+            + ([] if goal is None else [f"{goal - total:+.3f}", f"<b>{goal:.3f}</b>"]),
             textposition="outside",
             cliponaxis=False,
             increasing={"marker": {"color": colours.up}},
             decreasing={"marker": {"color": colours.down}},
             totals={"marker": {"color": colours.soft}},
             connector={"line": {"color": colours.neutral, "width": 1}},
-            customdata=[_factor_text(present[name]) for name in names] + [""],
+            customdata=[_factor_text(present[name]) for name in names] + [""] * (1 + len(rest)),
             hovertemplate="<b>%{x}</b> %{text}<br>%{customdata}<extra></extra>",
         )
     )
-    reach = np.concatenate([[0.0], np.cumsum(values)])
+    reach = np.concatenate([[0.0], np.cumsum(values), rest[1:]])
     spare = max(0.12 * float(reach.max() - reach.min()), 0.02)
     figure.update_yaxes(title_text="Contribution to the score", range=[reach.min() - spare, reach.max() + spare])
     lacking = f" (not available: {', '.join(absent)})" if absent else ""

@@ -1,0 +1,240 @@
+"""The chart beside the live table: the last bars of one symbol, with what the session saw in them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from aione_lab.errors import InputError
+from aione_lab.figures.price import signal_text
+from aione_lab.figures.theme import (
+    Palette,
+    Theme,
+    floats,
+    need_columns,
+    one_number,
+    palette,
+    safe,
+    utc_times,
+)
+
+HEIGHT = 470
+HEIGHTS = {"Price": 0.57, "Volume": 0.13, "RSI": 0.15, "Confidence": 0.15}  # of the rows, from the top
+GAP = 0.025
+LABEL = 13.0  # pixels that a level's label needs
+CLEAR = "rgba(0,0,0,0)"
+MARGIN = {"l": 8, "r": 118, "t": 34, "b": 24}
+NEAR = 0.6
+"""A level further from the candles than this share of their range is left out of the picture, and of its scale."""
+
+
+def live_chart(
+    candles: pd.DataFrame,
+    rows: pd.DataFrame | None = None,
+    levels: Mapping[str, float | None] | None = None,
+    entry: Sequence[float | None] | None = None,
+    *,
+    title: str | None = None,
+    theme: Theme = "light",
+) -> go.Figure:
+    """Candles with levels and marks; volume, RSI and confidence below. The same traces whatever is in them.
+
+    Parameters
+    ----------
+    candles : UTC DatetimeIndex, columns ``open high low close volume``; may be empty
+    rows : on the candles' times, each column optional: ``rsi``, ``confidence``, ``signal`` (ALERT rows are marked),
+        ``recommendation`` (BUY and SELL more strongly), ``trigger_reasons``; NaN: not known
+    levels : name → price (None or NaN: not known); names that start with ``SL`` or ``stop`` and with ``TP`` or
+        ``target`` get their own colours
+    entry : lower and upper price of the entry zone
+
+    The background is transparent: the page's own shows through. Raises InputError where a column is missing, times
+    are not UTC or a price is no number.
+    """
+    colours = palette(theme)
+    need_columns(candles, ("open", "high", "low", "close", "volume"), "candles")
+    times = utc_times(candles.index, "candles") if len(candles) else np.empty(0, "datetime64[ms]")
+    rows = _on_candles(rows, candles)
+    known = {name: one_number(price, f"levels.{name}") for name, price in (levels or {}).items() if price is not None}
+    zone = [one_number(price, "entry") for price in entry or () if price is not None]
+    if zone and len(zone) != 2:
+        raise InputError.of("entry", entry, "must be the lower and the upper price of the zone")
+    prices = _scale(candles, [*known.values(), *zone])
+    shapes, labels = _levels(prices, known, zone, colours)
+    # One dictionary, one check of it: put together piece by piece the figure takes Plotly ten times as long.
+    layout: dict[str, Any] = {
+        "template": "aione" if theme == "light" else "aione_dark",
+        "title": {"text": safe(title) if title else "", "font": {"size": 14}},
+        "height": HEIGHT,
+        "paper_bgcolor": CLEAR,
+        "plot_bgcolor": CLEAR,
+        "margin": MARGIN,
+        "showlegend": False,
+        "hovermode": "x unified",
+        "dragmode": "pan",
+        "xaxis": {"anchor": "y4", "rangeslider": {"visible": False}, "tickfont": {"size": 10}, "range": _span(times)},
+        "yaxis": {"range": prices},
+        "yaxis2": {"nticks": 3, "rangemode": "tozero"},
+        "yaxis3": {"range": [0, 100], "tickvals": [30, 70]},
+        "yaxis4": {"range": [0, 1.05], "tickvals": [0, 0.5, 1]},
+        "shapes": shapes,
+        "annotations": labels,
+    }
+    top = 1.0
+    for number, (name, height) in enumerate(HEIGHTS.items(), 1):
+        axis = layout[f"yaxis{number}" if number > 1 else "yaxis"]
+        axis |= {"domain": [max(0.0, top - height + GAP), top], "anchor": "x", "tickfont": {"size": 10}}
+        labels.append({**_label(0.002, top, name, colours.soft), "xref": "paper", "yref": "paper", "yanchor": "top"})
+        top -= height
+    data = [*_candles(candles, times, colours), *_curves(rows, times, colours), *_marks(candles, rows, times, colours)]
+    return go.Figure(data=data, layout=layout)
+
+
+def _span(times: np.ndarray) -> list[str] | None:
+    if len(times) < 2:
+        return None
+    half = np.diff(times).min() // 2
+    return [str(times[0] - half), str(times[-1] + half)]
+
+
+def _label(x: float, y: float, text: str, colour: str) -> dict[str, Any]:
+    return {"x": x, "y": y, "xanchor": "left", "text": text, "showarrow": False, "font": {"size": 10, "color": colour}}
+
+
+def _on_candles(rows: pd.DataFrame | None, candles: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with every column, on the candles' times."""
+    if rows is None:
+        rows = pd.DataFrame(index=candles.index)
+    need_columns(rows, (), "rows")
+    if rows.index.has_duplicates:
+        raise InputError.of("rows", len(rows), "must have one row a time")
+    found = rows.reindex(candles.index)
+    for name in ("rsi", "confidence"):
+        found[name] = floats(found[name], f"rows.{name}") if name in found else math.nan
+    for name in ("signal", "recommendation"):
+        found[name] = found[name].astype(object) if name in found else ""
+    return found
+
+
+def _candles(candles: pd.DataFrame, times: np.ndarray, colours: Palette) -> list[dict[str, Any]]:
+    columns = {name: floats(candles[name], f"candles.{name}") for name in ("open", "high", "low", "close", "volume")}
+    volume = columns.pop("volume")
+    rising = columns["close"] >= columns["open"]
+    return [
+        {
+            "type": "candlestick",
+            "x": times,
+            **columns,
+            "name": "price",
+            "increasing": {"line": {"color": colours.up, "width": 1}, "fillcolor": CLEAR},
+            "decreasing": {"line": {"color": colours.down, "width": 1}, "fillcolor": colours.down},
+            "hovertemplate": "open %{open}  high %{high}<br>low %{low}  close %{close}<extra></extra>",
+        },
+        {
+            "type": "bar",
+            "yaxis": "y2",
+            "x": times,
+            "y": volume,
+            "marker": {"color": np.where(rising, colours.up, colours.down), "line": {"width": 0}, "opacity": 0.75},
+            "hovertemplate": "volume %{y:,.4~s}<extra></extra>",
+        },
+    ]
+
+
+def _curves(rows: pd.DataFrame, times: np.ndarray, colours: Palette) -> list[dict[str, Any]]:
+    return [
+        {
+            "type": "scatter",
+            "yaxis": "y3",
+            "x": times,
+            "y": rows["rsi"].to_numpy(),
+            "mode": "lines",
+            "line": {"color": colours.soft, "width": 1},
+            "hovertemplate": "RSI %{y:.1f}<extra></extra>",
+        },
+        {
+            "type": "bar",
+            "yaxis": "y4",
+            "x": times,
+            "y": rows["confidence"].to_numpy(),
+            "marker": {"color": colours.second, "line": {"width": 0}},
+            "hovertemplate": "confidence %{y:.2f}<extra></extra>",
+        },
+    ]
+
+
+def _marks(candles: pd.DataFrame, rows: pd.DataFrame, times: np.ndarray, colours: Palette) -> list[dict[str, Any]]:
+    """One trace a kind of alert, empty where there is none, so that their number stays the same."""
+    alert = (rows["signal"] == "ALERT").to_numpy()
+    advice = rows["recommendation"].to_numpy()
+    strong = (advice == "BUY") | (advice == "SELL")
+    high, low = (candles[name].to_numpy(dtype=np.float64) for name in ("high", "low"))
+    offset = 0.03 * float(high.max() - low.min()) if len(high) else 0.0
+    made = []
+    for name, chosen, symbol, colour, size in (
+        ("ALERT", alert & ~strong, "diamond-open", colours.second, 8),
+        ("BUY", alert & (advice == "BUY"), "triangle-up", colours.third, 12),
+        ("SELL", alert & (advice == "SELL"), "triangle-down", colours.accent, 12),
+    ):
+        made.append(
+            {
+                "type": "scatter",
+                "x": times[chosen],
+                "y": low[chosen] - offset if name == "BUY" else high[chosen] + offset,
+                "mode": "markers",
+                "marker": {"symbol": symbol, "size": size, "color": colour, "line": {"width": 1.5}},
+                "text": [signal_text(row) for row in rows.loc[chosen].to_dict("records")],
+                "hovertemplate": f"<b>{name}</b><br>%{{text}}<extra></extra>",
+            }
+        )
+    return made
+
+
+def _scale(candles: pd.DataFrame, levels: list[float]) -> list[float] | None:
+    """A range of prices that holds the candles and every level near them."""
+    if not len(candles):
+        return None
+    low, high = float(candles["low"].min()), float(candles["high"].max())
+    reach = (high - low) or abs(high) * 0.01
+    near = [price for price in levels if low - NEAR * reach <= price <= high + NEAR * reach]
+    low, high = min([low, *near]), max([high, *near])
+    spare = 0.06 * ((high - low) or reach)
+    return [low - spare, high + spare]
+
+
+def _levels(
+    prices: list[float] | None, levels: dict[str, float], zone: list[float], colours: Palette
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Lines across the price row, and their names beside it, moved apart where they would cover each other."""
+    if prices is None:
+        return [], []
+    across = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "layer": "below"}
+    shapes: list[dict[str, Any]] = []
+    if len(zone) == 2:
+        shapes.append(
+            {**across, "type": "rect", "y0": zone[0], "y1": zone[1], "fillcolor": colours.band, "line": {"width": 0}}
+        )
+    labels = []
+    pixels = (HEIGHT - MARGIN["t"] - MARGIN["b"]) * (HEIGHTS["Price"] - GAP) / (prices[1] - prices[0])
+    last = -math.inf
+    for price, name in sorted((price, name) for name, price in levels.items() if prices[0] <= price <= prices[1]):
+        colour, dash = _level_style(name, colours)
+        line = {"color": colour, "width": 1.2, "dash": dash}
+        shapes.append({**across, "type": "line", "y0": price, "y1": price, "line": line})
+        at = price * pixels
+        last = max(at, last + LABEL)
+        named = _label(1, price, f"{safe(name)} {price:.7g}", colour if dash == "dash" else colours.soft)
+        labels.append({**named, "xref": "paper", "yref": "y", "xshift": 3, "yshift": last - at})
+    return shapes, labels
+
+
+def _level_style(name: str, colours: Palette) -> tuple[str, str]:
+    word = name.lower()
+    if word.startswith(("sl", "stop")):
+        return colours.down, "dash"
+    return (colours.third, "dash") if word.startswith(("tp", "target")) else (colours.neutral, "dot")
