@@ -46,7 +46,7 @@ def dashboard(
     """Serve the live dashboard as a page: the table of all symbols, charts and stories of the selected one.
 
     It shows the session that publishes into the cache ('aione-lab live' does), wherever that runs. The page is for
-    this machine alone.
+    this machine alone; with ?theme=dark at the end of its address it is dark.
 
     Examples:
 
@@ -81,7 +81,8 @@ def page_command(
     command = [
         sys.executable, "-m", "voila", str(NOTEBOOK), "--Voila.ip=127.0.0.1", f"--port={port}",
         "--Voila.port_retries=0", "--Voila.log_level=ERROR", "--show_tracebacks=True",
-        "--VoilaConfiguration.allow_theme_override=YES",
+        "--VoilaConfiguration.allow_theme_override=YES", "--MappingKernelManager.cull_interval=60",
+        "--MappingKernelManager.cull_idle_timeout=300",
     ]  # fmt: skip
     return command if browser else [*command, "--no-browser"], variables
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -212,6 +213,10 @@ class Dashboard(ipywidgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         _replace_in_cell(self)
         return super()._repr_mimebundle_(**kwargs)
+
+    def unwatched_s(self) -> float:
+        """Seconds since a page last said that it shows this; pages say so every 20 seconds while they do."""
+        return time.monotonic() - self._table.seen
 
     def close(self) -> None:
         """Stop following and close every widget; nothing goes on once the event loop has turned."""

@@ -4,6 +4,7 @@
 const ROW = 26; // pixels, as in table.css
 const NUMBERS = ["confidence", "price", "atr_percent", "volume", "rsi", "tp", "sl"];
 const TEXTS = ["signal", "recommendation", "state", "calibration", "reasons"];
+const HERE_MS = 20_000; // how often a page says that it is still there
 const RESORT_MS = 1000; // rows must not jump about under the pointer
 
 const COLUMNS = [
@@ -330,6 +331,7 @@ function makeView(store, model, el) {
   store.changed.add(changed);
   for (const name of ["status", "problem", "selected", "stale_after"]) model.on(`change:${name}`, told);
   const ageing = setInterval(schedule, 1000);
+  const living = setInterval(() => model.send({ kind: "here" }), HERE_MS);
   const resized = new ResizeObserver(schedule);
   resized.observe(scroller);
   root.aione = { store, view }; // for measurements
@@ -339,6 +341,7 @@ function makeView(store, model, el) {
     store.changed.delete(changed);
     for (const name of ["status", "problem", "selected", "stale_after"]) model.off(`change:${name}`, told);
     clearInterval(ageing);
+    clearInterval(living);
     resized.disconnect();
     unwatch();
     cancelAnimationFrame(view.frame);
