@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _HOME = {
     "AssetMonitorStage1": "aione_lab.backtest",
     "AssetStateManager": "aione_lab.live",
+    "CalibrationExplorer": "aione_lab.widgets",
     "CalibrationQueue": "aione_lab.calibration",
     "Costs": "aione_lab.settings",
     "Dashboard": "aione_lab.widgets",
@@ -38,6 +39,7 @@ _HOME = {
 __all__ = [
     "AssetMonitorStage1",
     "AssetStateManager",
+    "CalibrationExplorer",
     "CalibrationQueue",
     "Costs",
     "Dashboard",
@@ -69,7 +71,7 @@ if TYPE_CHECKING:
     from aione_lab.research import event_study
     from aione_lab.settings import Costs, Settings
     from aione_lab.thresholds import Thresholds
-    from aione_lab.widgets import Dashboard
+    from aione_lab.widgets import CalibrationExplorer, Dashboard
 
 
 def __getattr__(name: str) -> Any:

@@ -18,6 +18,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 PARTS = {
     "stages": ("benchmarks.stages", "bench_stages"),
     "vectorbt": ("benchmarks.stages", "bench_vectorbt"),
+    "explorer": ("benchmarks.explorer", "bench_explorer"),
     "features": ("benchmarks.indicators", "bench_features"),
     "lake": ("benchmarks.storage", "bench_lake"),
     "live": ("benchmarks.live", "bench_live"),

@@ -30,7 +30,7 @@ from tests.fake_exchange import FakeExchange
 
 DAYS = 3
 SYMBOLS = ("BTCUSDT", "SOLUSDT", "LINKUSDT")
-COMMANDS = ("demo", "lab", "fetch", "import", "audit", "replay", "calibrate", "doctor")
+COMMANDS = ("demo", "lab", "fetch", "import", "audit", "replay", "calibrate", "live", "drift", "doctor")
 
 
 class Ran(NamedTuple):

@@ -32,6 +32,7 @@ from aione_lab.backtest.summary import (
     portfolio_rows,
     portfolio_verdict,
     quote_currency,
+    settings_text,
     sides_text,
     size_text,
     stop_costs,
@@ -245,12 +246,13 @@ def numbers(n: int, net: float, low: float, high: float) -> dict:
         "n_buys": n,
         "n_sells": 0,
         "n_bars": 90_000,
+        "funding_coverage": math.nan,
         "warm_days": 59.0,
     }
 
 
 def against(p: float) -> Baseline:
-    return Baseline(100, np.zeros(3), np.zeros(3), 0.0, p)
+    return Baseline(100, np.zeros(3), np.zeros(3), 0.0, np.zeros(3), 0.0, p)
 
 
 INTERVALS = {"gain": (500.0, 1.0, 9.0), "open": (500.0, -1.0, 11.0), "loss": (-500.0, -7.0, -3.0)}
@@ -284,7 +286,8 @@ def test_every_cell_of_the_decision_table_says_what_it_is_and_nothing_else() -> 
         assert "too few to judge" in few and not [claim for claim in CLAIMS if claim in few]
     assert len(sentences) == len(SENTENCES)
     assert "random" not in verdict(numbers(100, 500.0, 1.0, 9.0))
-    assert "its long entries beat" in verdict({**numbers(100, 500.0, 1.0, 9.0), "n_sells": 3}, against(CHANCE))
+    assert "funding" not in verdict({**numbers(100, 500.0, 1.0, 9.0), "funding_coverage": 1.0})
+    assert "only 40% is known" in verdict({**numbers(100, 500.0, 1.0, 9.0), "funding_coverage": 0.4})
     assert "lost 500.00" in verdict(numbers(100, -500.0, -11.0, 1.0), against(0.5))
 
 
@@ -335,6 +338,14 @@ def test_the_header_names_sides_size_and_currency(result: Result) -> None:
     both = replay(result.candles, settings=Settings(allow_shorts=True, initial_capital=500.0, position_fraction=0.25))
     assert sides_text(both) == "long and short"
     assert size_text(both) == "starting capital 500 quote currency, 25 % of the equity put into each trade"
+    assert settings_text(Settings()) == "the defaults"
+    risky = Settings(sizing="risk", leverage=5.0, trailing_stop=3.0)
+    assert settings_text(risky) == "trailing_stop = 3.0, sizing = risk, leverage = 5.0"
+    told = size_text(replay(result.candles, settings=risky))
+    assert (
+        "sized to lose 1 % of the equity at the stop, with at most all of the equity put in as margin for 5 times"
+        in told
+    )
     name, n, a_day = entry_signals(both)
     assert name == "BUY and SELL" and n == int(both.signals["recommendation"].isin(["BUY", "SELL"]).sum())
     assert both.metrics["n_sells"] > 0 and a_day == pytest.approx(n / both.metrics["warm_days"])

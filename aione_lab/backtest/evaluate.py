@@ -1,7 +1,7 @@
 """`Prepared` and `evaluate`: many threshold sets over one symbol's features, trades and metrics out.
 
 The engine's fast path (``engine/pruned.py``): the same trades as ``replay``, byte for byte, in a few
-milliseconds a set for a symbol-year. It gives no signals and no equity bar by bar; replay does.
+milliseconds a set for a symbol-year. It gives no signals; replay does.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ class Evaluation:
     daily_equity: np.ndarray  # at the last bar of each of these days; the last one is final
     capital: float
     both_touched: str
+    equity: np.ndarray | None = None  # at the close of every bar, as in ``Result.equity``; where it was asked for
 
     @cached_property
     def metrics(self) -> Mapping[str, Any]:
@@ -109,16 +110,19 @@ class Prepared:
     def _params(self, thresholds: Thresholds) -> np.ndarray:
         return params_record(thresholds, self.interval, self.spec, self.settings, self.costs)
 
-    def evaluate(self, sets: Sequence[Thresholds]) -> list[Evaluation]:
-        """One Evaluation a set, in order. Raises InputError where an element is no Thresholds."""
+    def evaluate(self, sets: Sequence[Thresholds], *, equity: bool = False) -> list[Evaluation]:
+        """One Evaluation a set, in order; with ``equity`` also the equity bar by bar, eight bytes a bar and set.
+
+        Raises InputError where an element is no Thresholds.
+        """
         if not isinstance(sets, Sequence):
             raise InputError.of("sets", sets, "must be a sequence of Thresholds")
         out: list[Evaluation] = []
         for first in range(0, len(sets), _BATCH):
-            out += self._batch(sets[first : first + _BATCH])
+            out += self._batch(sets[first : first + _BATCH], equity)
         return out
 
-    def _batch(self, sets: Sequence[Thresholds]) -> list[Evaluation]:
+    def _batch(self, sets: Sequence[Thresholds], by_bar: bool) -> list[Evaluation]:
         k, n = len(sets), len(self.bars)
         params = np.zeros(k, PARAMS)
         for i, thresholds in enumerate(sets):
@@ -129,8 +133,10 @@ class Prepared:
         trades = np.zeros((k, n // apart + 2), TRADE)
         stages, progress = np.zeros(k, STAGE_STATE), np.zeros(k, pruned.PROGRESS)
         stages["cash"] = self.settings.initial_capital
-        after = self._days - self._days[0]
-        daily = np.full((k, int(after[-1]) + 1), np.nan)
+        period = int(rules["step_ms"]) if by_bar else DAY_MS
+        wanted = self._times // period if by_bar else self._days
+        after = wanted - wanted[0]
+        closes = np.full((k, int(after[-1]) + 1), np.nan)
         rows = np.zeros(1, FEATURES)
         rows.view(np.float64)[:] = np.nan
         signals, found = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT)
@@ -149,11 +155,14 @@ class Prepared:
             stages,
             progress,
             trades,
-            daily,
+            period,
+            closes,
             np.zeros((2, pruned.SLICE), np.float32),
             np.zeros(pruned.SLICE, np.uint8),
             np.zeros(pruned.SLICE + 1, np.int32),
         )
+        curves = [_carried_on(one, self.settings.initial_capital)[after] for one in closes]
+        ends = np.append(np.flatnonzero(np.diff(self._times // DAY_MS)), n - 1) if by_bar else slice(None)
         return [
             Evaluation(
                 thresholds=thresholds,
@@ -161,16 +170,17 @@ class Prepared:
                 n_alerts=int(progress["alerts"][i]),
                 max_drawdown=float(progress["drawdown"][i]),
                 days=self._days,
-                daily_equity=_carried_on(daily[i], self.settings.initial_capital)[after],
+                daily_equity=curves[i][ends],
                 capital=self.settings.initial_capital,
                 both_touched=self.settings.both_touched,
+                equity=curves[i] if by_bar else None,
             )
             for i, thresholds in enumerate(sets)
         ]
 
 
-def _carried_on(daily: np.ndarray, capital: float) -> np.ndarray:
-    """Daily equity with the days that saw no position carrying the last value on."""
-    seen = np.isfinite(daily)
-    last = np.maximum.accumulate(np.where(seen, np.arange(len(daily)), -1))
-    return np.where(last >= 0, daily[last], capital)
+def _carried_on(closes: np.ndarray, capital: float) -> np.ndarray:
+    """Equity with the periods that saw no position carrying the last value on."""
+    seen = np.isfinite(closes)
+    last = np.maximum.accumulate(np.where(seen, np.arange(len(closes)), -1))
+    return np.where(last >= 0, closes[last], capital)

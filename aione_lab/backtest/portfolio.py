@@ -161,12 +161,14 @@ class PortfolioResult:
         gross = self.exposure["gross"].to_numpy()
         counts = {f"refused_{name}": int((self.refusals == i).sum()) for i, name in enumerate(kernel.REFUSALS) if name}
         signals = sum(int(np.isin(member.assessments["recommendation"], ENTRIES).sum()) for member in self.members)
+        held = int((self.stage_records["position"]["side"] != 0).sum())
         return ReadOnly(
             {
                 "n_symbols": len(self.symbols),
                 "n_bars": len(self.clock),
                 "n_entry_signals": signals,
                 **counts,
+                "n_not_followed": signals - sum(counts.values()) - len(self.trade_records) - held,
                 **trade_metrics(self.trade_records, self.settings.both_touched),
                 "final_equity": float(equity[-1]),
                 "total_return": float(equity[-1]) / capital - 1.0,
@@ -175,7 +177,7 @@ class PortfolioResult:
                 "mean_gross_exposure": float(gross.mean()),
                 "max_gross_exposure": float(gross.max()),
                 "max_open_trades": int(self.moments["open_trades"].max()),
-                "open_at_end": int((self.stage_records["position"]["side"] != 0).sum()),
+                "open_at_end": held,
             }
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from aione_lab.engine.records import EXITS, RECOMMENDATIONS, SUPPRESSED
+from aione_lab.settings import Settings
 from aione_lab.units import iso
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from aione_lab.settings import Costs
 
 FEW_TRADES = 30
+SLOT = "a slot's share"
 """Below this many trades nothing is said about skill: the usual rule of thumb for a mean to be about normal."""
 
 CHANCE = 0.05
@@ -90,9 +92,9 @@ def verdict(metrics: Mapping[str, Any], baseline: Baseline | None = None, quote:
     sign = "gain" if low > 0 else "loss" if high < 0 else "open"
     shown = f" (p = {p:.3f})" if chance else ""
     words = SENTENCES[sign, chance]
-    if metrics["n_sells"]:  # only long entries are drawn at random
-        words = words.replace("its entries", "its long entries")
     text += f" (95 % interval {low:+,.2f} to {high:+,.2f}): {words}{shown}."
+    if metrics["funding_coverage"] < 1:
+        text += f" Of the funding only {metrics['funding_coverage']:.0%} is known; the rest is not in these numbers."
     if sign == "gain":
         text += " One span, one set of thresholds: it has not been tried on data that did not suggest it."
     return text
@@ -203,6 +205,11 @@ def portfolio_rows(result: PortfolioResult) -> list[MetricRow]:
             "a symbol held and this one both move with the reference (Settings.max_correlation_threshold)",
         ),
         MetricRow("refused: confidence", f"{m['refused_confidence']:,}", "below Settings.portfolio_min_confidence"),
+        MetricRow(
+            "not followed",
+            f"{m['n_not_followed']:,}",
+            "the symbol was in a trade or its order waited, or no price reached the order",
+        ),
         MetricRow("most trades at once", f"{m['max_open_trades']:,}", f"of {result.settings.max_open_trades} slots"),
         MetricRow(
             "gross exposure",
@@ -269,10 +276,26 @@ def sides_text(result: Result) -> str:
 
 def size_text(result: Result) -> str:
     """Capital at the start, and how much of it a trade is given."""
-    rules = result.settings
-    share = "all" if rules.position_fraction == 1 else f"{100 * rules.position_fraction:.4g} %"
-    capital = f"{rules.initial_capital:,.10g} {quote_currency(result.symbol)}"
-    return f"starting capital {capital}, {share} of the equity put into each trade"
+    capital = f"{result.settings.initial_capital:,.10g} {quote_currency(result.symbol)}"
+    return f"starting capital {capital}, {_size_of(result.settings, 'the equity')}"
+
+
+def _size_of(rules: Settings, whole: str) -> str:
+    """How much of ``whole`` a trade is given, and what it moves with that."""
+    share = f"{'all' if rules.position_fraction == 1 else f'{100 * rules.position_fraction:.4g} %'} of {whole}"
+    margin = "" if rules.leverage == 1 else f" as margin for {rules.leverage:g} times as much"
+    if rules.sizing == "risk":
+        risk = f"{100 * rules.risk_fraction:.4g} % of {whole}"
+        return f"each trade sized to lose {risk} at the stop, with at most {share} put in{margin}"
+    return f"{share} put into each trade{margin}"
+
+
+def settings_text(rules: Settings) -> str:
+    """The settings that are not the default ones, by their names."""
+    standard = Settings()
+    values = {name: getattr(rules, name) for name in type(rules).model_fields}
+    found = [f"{name} = {value}" for name, value in values.items() if value != getattr(standard, name)]
+    return ", ".join(found) or "the defaults"
 
 
 def entry_signals(result: Result) -> tuple[str, int, float]:
@@ -341,9 +364,12 @@ def account_text(result: PortfolioResult) -> dict[str, str]:
         "symbols": ", ".join(result.symbols),
         "span": f"{first} to {last} UTC, {len(result.clock):,} bars of the clock",
         "slots": f"{rules.max_open_trades}, each with an equal share of the equity",
-        "correlation": f"no two at once that both go with the reference above {rules.max_correlation_threshold:g}",
+        "correlation": f"no two at once that both go with the reference above {rules.max_correlation_threshold:g}"
+        if any((member.correlation == member.correlation).any() for member in result.members)
+        else "not limited: without a reference it is not known",
         "sides": "long and short" if rules.allow_shorts else "long only (Settings.allow_shorts is off)",
-        "capital": f"{capital} at the start, {100 * rules.position_fraction:.4g} % of a slot's share put into a trade",
+        "capital": f"{capital} at the start, {_size_of(rules, SLOT)}",
+        "settings": settings_text(rules),
         "costs": costs.pop() if len(costs) == 1 else "each symbol has its own",
     }
 

@@ -1,9 +1,10 @@
 """`Ledger`: every trial ever run on a symbol, because the best of many is judged by how many they were.
 
 One SQLite file for a folder of experiments. A trial is known by its symbol and interval, the fingerprint of its data,
-the rules it ran under and its thresholds: the same again is no new trial. Rows are only ever added, so that a number
-of the last row names a state for good, and an experiment that remembers it can be judged again against the same past.
-The hidden spans that have been looked at are kept here too, and the spans that were searched.
+the rules it ran under and its thresholds: the same again is no new trial. Trials of a study resemble each other, so
+each has a weight: the share of an independent trial that it stands for. Rows are only ever added, and an experiment
+keeps a copy of what it was judged against. The hidden spans that have been looked at are kept here too, and the spans
+that were searched.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS trials (
     id INTEGER PRIMARY KEY AUTOINCREMENT, symbol TEXT NOT NULL, interval TEXT NOT NULL, data TEXT NOT NULL,
     rules TEXT NOT NULL, thresholds TEXT NOT NULL, sharpe REAL NOT NULL, experiment TEXT NOT NULL,
-    UNIQUE (symbol, interval, data, rules, thresholds)
+    weight REAL NOT NULL DEFAULT 1, UNIQUE (symbol, interval, data, rules, thresholds)
 );
 CREATE TABLE IF NOT EXISTS spent (
     id INTEGER PRIMARY KEY AUTOINCREMENT, symbol TEXT NOT NULL, interval TEXT NOT NULL, start_ms INTEGER NOT NULL,
@@ -50,6 +51,7 @@ class Entries:
     last: int  # number of the last row taken in; 0: none
     thresholds: tuple[str, ...]
     sharpes: np.ndarray  # (n,) per day of the trial's own data
+    weights: np.ndarray  # (n,) independent trials that each stands for
 
     @property
     def n_trials(self) -> int:
@@ -57,24 +59,32 @@ class Entries:
         return len(self.sharpes)
 
     @property
+    def n_effective(self) -> float:
+        """Independent trials that they amount to."""
+        return float(self.weights.sum())
+
+    @property
     def digest(self) -> str:
         """Sha256 of all of it: what an experiment pins."""
-        text = "\n".join(self.thresholds).encode() + np.ascontiguousarray(self.sharpes).tobytes()
-        return hashlib.sha256(text).hexdigest()
+        numbers = np.stack([self.sharpes, self.weights]).tobytes()
+        return hashlib.sha256("\n".join(self.thresholds).encode() + numbers).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """What a study's ``ledger.json`` holds."""
-        trials = [list(pair) for pair in zip(self.thresholds, self.sharpes.tolist(), strict=True)]
+        columns = (self.thresholds, self.sharpes.tolist(), self.weights.tolist())
+        trials = [list(row) for row in zip(*columns, strict=True)]
         return {"last": self.last, "trials": trials}
 
     @classmethod
     def from_json(cls, kept: Mapping[str, Any]) -> Entries:
         """The same back."""
-        return cls(
-            kept["last"],
-            tuple(name for name, _ in kept["trials"]),
-            np.array([x for _, x in kept["trials"]], np.float64),
-        )
+        return cls.of(kept["last"], kept["trials"])
+
+    @classmethod
+    def of(cls, last: int, rows: Sequence[Sequence[Any]]) -> Entries:
+        """From rows of (name, Sharpe ratio, weight)."""
+        numbers = np.array([row[1:] for row in rows], np.float64).reshape(len(rows), 2)
+        return cls(last, tuple(row[0] for row in rows), numbers[:, 0], numbers[:, 1])
 
 
 def trial_name(data: str, rules: str, thresholds: str) -> str:
@@ -107,34 +117,41 @@ class Ledger:
         rules: str,
         trials: Sequence[tuple[str, float]],
         experiment: str,
+        n_effective: float,
     ) -> int:
-        """Enter (digest of the thresholds, Sharpe ratio per day) of each trial; how many of them were new."""
+        """Enter (digest of the thresholds, Sharpe ratio per day) of each trial; how many of them were new.
+
+        Together they amount to ``n_effective`` independent ones; a study that went on weighs its trials anew.
+        """
         name = parse_symbol(symbol)
-        rows = [(name, interval, data, rules, digest, float(sharpe), experiment) for digest, sharpe in trials]
+        weight = n_effective / max(len(trials), 1)
+        rows = [(name, interval, data, rules, digest, float(sharpe), experiment, weight) for digest, sharpe in trials]
         with self._open() as connection:
             before = connection.total_changes
             connection.executemany(
-                "INSERT OR IGNORE INTO trials (symbol, interval, data, rules, thresholds, sharpe, experiment) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO trials (symbol, interval, data, rules, thresholds, sharpe, experiment, weight) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
-            return connection.total_changes - before
+            added = connection.total_changes - before
+            connection.execute(
+                "UPDATE trials SET weight = ? "
+                "WHERE symbol = ? AND interval = ? AND data = ? AND rules = ? AND experiment = ?",
+                (weight, name, interval, data, rules, experiment),
+            )
+            return added
 
     def entries(self, symbol: str, interval: str, last: int | None = None) -> Entries:
         """Trials of a symbol up to row ``last`` (None: all)."""
         if not self.path.exists():
-            return Entries(0, (), np.zeros(0))
+            return Entries.of(0, [])
         with self._open() as connection:
             rows = connection.execute(
-                "SELECT id, data, rules, thresholds, sharpe FROM trials "
+                "SELECT id, data, rules, thresholds, sharpe, weight FROM trials "
                 "WHERE symbol = ? AND interval = ? AND id <= ? ORDER BY id",
                 (parse_symbol(symbol), interval, 2**62 if last is None else last),
             ).fetchall()
-        return Entries(
-            rows[-1][0] if rows else 0,
-            tuple(trial_name(*row[1:4]) for row in rows),
-            np.array([row[4] for row in rows], np.float64),
-        )
+        return Entries.of(rows[-1][0] if rows else 0, [(trial_name(*row[1:4]), *row[4:]) for row in rows])
 
     def search(self, symbol: str, interval: str, start_ms: int, end_ms: int, experiment: str) -> None:
         """Note the span that a study chose and judged on: for whoever hides a part of it, those days are seen."""
@@ -195,7 +212,15 @@ class Ledger:
         try:
             with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level="IMMEDIATE")) as connection:
                 connection.executescript(_SCHEMA)
+                _add_weight(connection)
                 with connection:
                     yield connection
         except sqlite3.Error as error:
             raise InputError.of("folder", str(self.path), f"cannot be used as the ledger ({error})") from None
+
+
+def _add_weight(connection: sqlite3.Connection) -> None:
+    """Give a ledger of an older version the weights: its trials count in full."""
+    if "weight" not in {row[1] for row in connection.execute("PRAGMA table_info(trials)")}:
+        with connection:
+            connection.execute("ALTER TABLE trials ADD COLUMN weight REAL NOT NULL DEFAULT 1")

@@ -112,7 +112,7 @@ class Market:
         often as what was earned there. Drawn anew for each fold they would average out, and luck would look like skill.
         """
         found: dict[tuple[str, int], RandomEntries] = {}
-        total = RandomEntries(0.0, np.zeros(N_RANDOM), 0)
+        total = NO_ENTRIES
         begin = int(folds.groups[folds.test.any(axis=0)][0])
         for thresholds, test in zip(sets, folds.test, strict=True):
             for group in np.unique(folds.groups[test]).tolist():
@@ -127,16 +127,20 @@ class Market:
         """The same of one set on consecutive ``days``."""
         result = self.replay_days(thresholds, int(days[0]), int(days[-1]))
         if result is None or not len(result.trade_records):
-            return RandomEntries(0.0, np.zeros(N_RANDOM), 0)
+            return NO_ENTRIES
         baseline = random_entries(result, N_RANDOM, seed)
         if not baseline.n_entries:
-            return RandomEntries(0.0, np.zeros(N_RANDOM), 0)
-        return RandomEntries(baseline.observed * baseline.n_entries, baseline.net_pnl, baseline.n_entries)
+            return NO_ENTRIES
+        n = baseline.n_entries
+        return RandomEntries(baseline.observed_return * n, np.nan_to_num(baseline.returns) * n, n)
 
 
 @dataclass(frozen=True)
 class RandomEntries:
-    """Net P&L of the sets and of each draw of random entries, summed over folds, each begun with the capital."""
+    """Net returns on the notional of the sets' trades and of each draw of random entries, summed over folds.
+
+    A draw's mean counts as often as there are entries: one that closed fewer trades gains nothing by that.
+    """
 
     observed: float
     drawn: np.ndarray
@@ -151,6 +155,9 @@ class RandomEntries:
         if not self.n_entries:
             return float("nan")
         return (1 + int((self.drawn >= self.observed).sum())) / (1 + len(self.drawn))
+
+
+NO_ENTRIES = RandomEntries(0.0, np.zeros(N_RANDOM), 0)
 
 
 class Markets:

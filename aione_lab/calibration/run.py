@@ -35,7 +35,7 @@ from aione_lab.calibration.objective import objectives
 from aione_lab.calibration.plateau import FEWEST_NEIGHBOURS
 from aione_lab.calibration.search import Report
 from aione_lab.calibration.space import Fields, Space
-from aione_lab.calibration.study import Calibration, daily_sharpes, experiment_folds, judged_by, run_study
+from aione_lab.calibration.study import Calibration, daily_sharpes, effective, experiment_folds, judged_by, run_study
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import MIN_TRADES
 from aione_lab.engine.params import check_kind
@@ -377,7 +377,8 @@ def entered(ledger: Ledger, study: Calibration, name: str) -> dict[str, Entries]
     for title, tables in ((study.symbol, study.tables), *((one.symbol, one.tables) for one in study.members)):
         sharpes = daily_sharpes(tables.returns)
         trials = [(one.digest(), float(sharpe)) for one, sharpe in zip(study.sets, sharpes, strict=True)]
-        ledger.add(title, made.interval, made.data_of(title), made.rules, trials, name)
+        data = made.data_of(title)
+        ledger.add(title, made.interval, data, made.rules, trials, name, effective(tables))
         ledger.search(title, made.interval, span[0], span[1], name)
         found[title] = ledger.entries(title, made.interval)
     return found

@@ -396,7 +396,7 @@ def run_study(
         plateau=scored.choose(aims[0], folds.test),
         walk_forward=walk(scored, aims[0], rows, together, [0] * len(rows), entries, experiment.seed),
         deflated=None,
-        n_effective=_effective(scored.tables.returns),
+        n_effective=effective(scored.tables),
         overfitting=_overfitting(scored.tables),
         ledger=own_entries(experiment, experiment.title, scored.sets, scored.tables),
         judged=Verdict("not enough trades", (), ""),
@@ -455,19 +455,19 @@ def judged_by(study: Calibration, ledger: Mapping[str, Entries]) -> Calibration:
     for member in study.members:
         theirs = ledger.get(member.symbol, own_entries(made, member.symbol, study.sets, member.tables))
         member = dataclasses.replace(member, rival=rival)
-        found, verdict = _judge(member, theirs, made.min_trades, rival)
+        found, verdict = _judge(member, theirs, made.min_trades, rival, len(study.members))
         members.append(dataclasses.replace(member, deflated=found, judged=verdict, n_trials=theirs.n_trials))
     return dataclasses.replace(study, deflated=deflated, ledger=entries, judged=judged, members=tuple(members))
 
 
 def _judge(
-    one: Calibration | Member, ledger: Entries, min_trades: int, rival: str
+    one: Calibration | Member, ledger: Entries, min_trades: int, rival: str, looks: int = 1
 ) -> tuple[DeflatedSharpe | None, Verdict]:
     returns = one.tables.returns[one.plateau.centre]
     deflated = None
     if np.ptp(returns) > 0:
-        # The study's own trials count by their effective number; of earlier ones only the Sharpe ratios are known.
-        n_trials = max(1.0, _effective(one.tables.returns) + ledger.n_trials - len(one.sets))
+        # ``looks``: every member of a pool may deviate, and the best of many such choices is luck as well.
+        n_trials = looks * max(1.0, ledger.n_effective)
         deflated = deflated_sharpe(returns, trial_sharpes=ledger.sharpes, n_trials=n_trials)
     overfitting = one.overfitting
     verdict = judge(
@@ -475,6 +475,7 @@ def _judge(
         deflated=math.nan if deflated is None else deflated.probability,
         loss=math.nan if overfitting is None else overfitting.probability_of_loss,
         pbo=math.nan if overfitting is None else overfitting.pbo,
+        n_losses=int((returns < 0).sum()),
         n_trials=ledger.n_trials,
         n_effective=None if deflated is None else deflated.n_trials,
         min_trades=min_trades,
@@ -487,7 +488,8 @@ def own_entries(experiment: Experiment, title: str, sets: Sequence[Thresholds], 
     """A study's own trials, as a ledger would hold them."""
     data = experiment.data_of(title)
     names = tuple(trial_name(data, experiment.rules, one.digest()) for one in sets)
-    return Entries(0, names, daily_sharpes(tables.returns))
+    weights = np.full(len(names), effective(tables) / len(names))
+    return Entries(0, names, daily_sharpes(tables.returns), weights)
 
 
 def experiment_folds(experiment: Experiment) -> Folds:
@@ -516,9 +518,10 @@ def daily_sharpes(returns: np.ndarray) -> np.ndarray:
     return np.divide(returns.mean(axis=1), spread, out=np.zeros(len(returns)), where=spread > 0)
 
 
-def _effective(returns: np.ndarray) -> float:
-    moving = np.ptp(returns, axis=1) > 0
-    return effective_trials(returns[moving].T) if moving.any() else 0.0
+def effective(tables: DayTables) -> float:
+    """Independent trials that the sets of ``tables`` amount to, correlated as their days are; 0: none ever moved."""
+    moving = np.ptp(tables.returns, axis=1) > 0
+    return effective_trials(tables.returns[moving].T) if moving.any() else 0.0
 
 
 def _overfitting(tables: DayTables) -> BacktestOverfitting | None:

@@ -14,6 +14,8 @@ MIN_TRADES = 30
 
 DSR = 0.95
 RANDOM_P = 0.05
+MIN_LOSSES = 5
+"""Fewest losing days: a series that has hardly lost yet says nothing of what a loss will cost."""
 LEVEL_TEXT = "90 % band"
 LOSS = 0.25
 """Most splits in which what was best on one half of the days may lose on the other half."""
@@ -45,6 +47,7 @@ def judge(
     deflated: float,
     loss: float,
     pbo: float,
+    n_losses: int,
     n_trials: int,
     n_effective: float | None = None,
     min_trades: int = MIN_TRADES,
@@ -62,6 +65,7 @@ def judge(
         counted += f" (worth {n_effective:,.0f} independent ones)"
     kept = f"the {against}s" if against == "default" else f"the {against}"
     low, high = metrics["expectancy_low"], metrics["expectancy_high"]
+    beside = "clearly worse than" if metrics["excess_high"] < 0 else "not clearly better than"
     checks = (
         Check(
             "trades",
@@ -75,7 +79,8 @@ def judge(
             low > 0,
             f"{mean:+.3%} a trade [{low:+.3%}, {high:+.3%}]",
             "lower end above 0",
-            f"what it earned out of sample, {mean:+.3%} a trade net of costs, is not clearly above nothing "
+            f"what it earned out of sample, {mean:+.3%} a trade net of costs, is "
+            f"{'clearly below' if high < 0 else 'not clearly above'} nothing "
             f"({LEVEL_TEXT} {low:+.3%} to {high:+.3%})",
         ),
         Check(
@@ -83,7 +88,7 @@ def judge(
             metrics["excess_low"] > 0,
             f"{metrics['excess']:+.3%} a day [{metrics['excess_low']:+.3%}, {metrics['excess_high']:+.3%}]",
             "lower end above 0",
-            f"it is not clearly better than the {against} ({metrics['excess']:+.3%} a day, {LEVEL_TEXT} "
+            f"it is {beside} the {against} ({metrics['excess']:+.3%} a day, {LEVEL_TEXT} "
             f"{metrics['excess_low']:+.3%} to {metrics['excess_high']:+.3%})",
         ),
         Check(
@@ -91,7 +96,7 @@ def judge(
             metrics["random_p"] <= RANDOM_P,
             f"p = {metrics['random_p']:.3f}",
             f"at most {RANDOM_P}",
-            "there is no long trade to hold against random entries"
+            "there is no trade to hold against random entries"
             if math.isnan(metrics["random_p"])
             else f"random entries do as well in {metrics['random_p']:.0%} of the draws",
         ),
@@ -101,6 +106,13 @@ def judge(
             f"{deflated:.3f} over {counted}",
             f"at least {DSR}",
             f"the best of {counted} would look as good by luck (deflated Sharpe {deflated:.2f})",
+        ),
+        Check(
+            "losses seen",
+            n_losses >= MIN_LOSSES,
+            f"{n_losses} losing days",
+            f"at least {MIN_LOSSES}",
+            f"it has lost on {n_losses} days only, too few to know what a loss costs",
         ),
         Check(
             "holds on the other half",

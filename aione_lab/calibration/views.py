@@ -22,6 +22,7 @@ from aione_lab.thresholds.search import search_space
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from aione_lab.calibration.folds import Folds
     from aione_lab.calibration.study import Calibration
 
 CHOSEN = "chosen on the days before"
@@ -235,7 +236,11 @@ def equity(study: Calibration, theme: Theme = "light") -> go.Figure:
 
 def tested_spans(study: Calibration) -> list[tuple[pd.Timestamp, pd.Timestamp, str]]:
     """First day, day after the last and label of each group of tested days: of a walk-forward, its folds."""
-    made = study.folds
+    return spans_of(study.folds)
+
+
+def spans_of(made: Folds) -> list[tuple[pd.Timestamp, pd.Timestamp, str]]:
+    """See ``tested_spans``."""
     tested = made.test.any(axis=0)
     first = pd.Timestamp(made.first_day, unit="D", tz="UTC")
     word = "group" if made.scheme == "combinatorial" else "fold"

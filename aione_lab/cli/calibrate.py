@@ -13,6 +13,7 @@ from aione_lab.cli.options import (
     Json,
     LakeFolder,
     Start,
+    by_option,
     costs_of,
     known_symbol,
     loaded_config,
@@ -32,7 +33,24 @@ EXPERIMENTS = Path("experiments")
 PROMOTED = "promoted"
 
 
+@by_option(
+    {
+        "Experiment.n_trials": "--trials",
+        "Experiment.min_trades": "--min-trades",
+        "Experiment.sampler": "--sampler",
+        "Experiment.seed": "--seed",
+        "FoldPlan.scheme": "--folds",
+        "FoldPlan.n_folds": "--n-folds",
+        "FoldPlan.hidden": "--hidden",
+        "n_folds": "--n-folds",
+        "space": "--search",
+        "metric": "--metric",
+        "folder": "--experiments",
+        "path": "--experiment",
+    }
+)
 def calibrate(
+    context: typer.Context,
     symbols: Annotated[
         list[str] | None, typer.Argument(metavar="[SYMBOL]...", help="BTCUSDT or BTC/USDT:USDT, one or several.")
     ] = None,
@@ -125,14 +143,15 @@ def calibrate(
     if experiment is not None:
         if symbols or every:
             raise InputError.of("--experiment", str(experiment), "names its symbols itself; give none beside it")
-        for option, given in (("--pool", pool), ("--name", name), ("--reveal", reveal), ("--promote", promote)):
-            if given:
-                raise InputError.of(option, given, "has no part in repeating an experiment, which writes nothing")
+        _only(context, "experiment", "folder", "as_json")
         _repeat(experiment, lake, as_json)
         return
     names = _names(lake, symbols or [], every, interval)
-    if reveal and not hidden:
-        raise InputError.of("--reveal", reveal, "there are no hidden days with --hidden 0")
+    for option, given in (("--reveal", reveal), ("--promote", promote)):
+        if given and not hidden:
+            raise InputError.of(option, given, "there are no hidden days with --hidden 0, and they decide")
+    if workers is not None and workers < 1:
+        raise InputError.of("--workers", workers, "must be at least 1")
     options: dict[str, Any] = {
         "start": start,
         "end": end,
@@ -195,6 +214,15 @@ def calibrate(
         raise typer.Exit(1)
 
 
+def _only(context: typer.Context, *allowed: str) -> None:
+    """Refuse options that were given and have no part in repeating an experiment."""
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "")
+        if given is not None and given.name == "COMMANDLINE" and parameter.name not in allowed:
+            why = "the experiment says it, or it has no part in repeating one"
+            raise InputError.of(parameter.opts[0], context.params[parameter.name or ""], why)
+
+
 def _promote(study: Calibration, experiments: Path) -> dict[str, str]:
     """Promote what was accepted; what became of each symbol."""
     from aione_lab.calibration import outcome_of
@@ -212,7 +240,9 @@ def _promote(study: Calibration, experiments: Path) -> dict[str, str]:
 
 
 def _names(lake: Lake, symbols: list[str], every: bool, interval: str) -> list[str]:
-    if every == bool(symbols):
+    if every and symbols:
+        raise InputError.of("--all", True, f"is for every symbol of the lake; leave out {' '.join(symbols)}")
+    if not every and not symbols:
         raise InputError.of("SYMBOL", symbols, "name one or several symbols, or give --all")
     if every:
         names = lake.symbols(interval)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from aione_lab.settings import Config, Costs
 
     AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 DEFAULT_LAKE = "data_lake"
 EXAMPLES_EPILOG = "New here? Try: aione-lab demo"
@@ -44,6 +48,26 @@ def whole_number(text: str | int) -> int:
         return int(text)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is no whole number") from None
+
+
+def by_option(options: Mapping[str, str]) -> Callable[[Command], Command]:
+    """A command whose refusals name what was typed: arguments of the library → options of the command."""
+
+    def named(command: Command) -> Command:
+        @functools.wraps(command)
+        def run(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return command(*args, **kwargs)
+            except InputError as error:
+                name, _, rest = str(error).partition("=")
+                base, bracket, field = name.partition("[")  # space['tp_mult']
+                if base not in options:
+                    raise
+                raise InputError(f"{options[base]}{bracket}{field}={rest}") from None
+
+        return cast("Command", run)
+
+    return named
 
 
 def is_address(place: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from aione_lab.cli import calibrate, dashboard, demo, doctor, lab, lake, replays
+from aione_lab.cli import calibrate, dashboard, demo, doctor, drift, lab, lake, live, replays
 from aione_lab.cli.options import EXAMPLES_EPILOG
 from aione_lab.cli.output import say
 from aione_lab.errors import AioneError
@@ -60,6 +60,8 @@ app.command("import")(lake.import_)
 app.command("audit")(lake.audit)
 app.command("replay")(replays.replay)
 app.command("calibrate")(calibrate.calibrate)
+app.command("live")(live.live)
+app.command("drift")(drift.drift)
 app.command("dashboard")(dashboard.dashboard)
 app.command("doctor")(doctor.doctor)
 

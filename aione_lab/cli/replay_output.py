@@ -58,6 +58,7 @@ def show(one: Replayed) -> None:
         entry_signals,
         metric_rows,
         quote_currency,
+        settings_text,
         sides_text,
         size_text,
         span_text,
@@ -76,6 +77,7 @@ def show(one: Replayed) -> None:
     out.print(f"funding    {one.funding_rates:,} rates in the lake; known: {known}")
     out.print(f"sides      {sides_text(result)}")
     out.print(f"size       {size_text(result)}")
+    out.print(f"settings   {settings_text(result.settings)}")
     out.print(f"costs      {costs_text(result)}")
     warm = result.columns[0].size - int((result.signal_records["signal"] == 0).sum())
     out.print(f"features   {len(result.columns)} a bar; {warm:,} bars warm")
@@ -104,7 +106,7 @@ def show(one: Replayed) -> None:
 
         low, middle, high = np.nanquantile(baseline.expectancy, [0.05, 0.5, 0.95])
         out.print(
-            f"random entries  {len(baseline.net_pnl)} draws of {baseline.n_entries} long entries, same stops, targets "
+            f"random entries  {len(baseline.net_pnl)} draws of {baseline.n_entries} entries, same stops, targets "
             f"and costs: {middle:+,.2f} {quote} a trade (90 % of draws {low:+,.2f} to {high:+,.2f}); "
             f"p = {baseline.p_value:.3f}"
         )

@@ -229,6 +229,10 @@ def _checked(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype
 
 
+LIBRARIES = ("math", "numpy", "numba")
+"""Modules whose contents are no part of a step: their versions stand for them."""
+
+
 def _function(step: Any) -> Any:
     return step.py_func if isinstance(step, CPUDispatcher) else step
 
@@ -245,6 +249,9 @@ def _source_digest(function: FunctionType, seen: set[FunctionType]) -> str:
     parts = [text]
     for name, value in sorted({**around.globals, **around.nonlocals}.items()):
         parts.append(f"{name}={_constant(value, seen)}")
+        if isinstance(value, ModuleType) and value.__name__.partition(".")[0] not in LIBRARIES:
+            for used in sorted(set(function.__code__.co_names) & set(vars(value))):
+                parts.append(f"{name}.{used}={_constant(getattr(value, used), seen)}")
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

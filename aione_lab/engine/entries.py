@@ -11,7 +11,7 @@ from aione_lab.jit import njit
 
 @njit
 def find_eligible(columns, bars, params, rows, block, found, eligible):
-    """1 in ``eligible`` (n,) u1 for bars where the risk rule alone would allow a BUY.
+    """1 in ``eligible`` (n,) i1 for bars where the risk rule alone would allow a BUY, -1 for a SELL, else 0.
 
     ``columns`` (F, n); ``rows, block`` as in ``bulk``; ``found`` (1,).
     """
@@ -24,17 +24,19 @@ def find_eligible(columns, bars, params, rows, block, found, eligible):
             eligible[base + i] = 0
             if ready(rows[i]):
                 assess(bars[base + i].timestamp, rows[i], 0, param.limits, param.rules, assessment)
-                if assessment.side > 0 and assessment.risk_reward >= param.rules.min_risk_reward:
-                    eligible[base + i] = 1
+                has_target = assessment.targets[0] == assessment.targets[0]
+                if assessment.side != 0 and has_target and assessment.risk_reward >= param.rules.min_risk_reward:
+                    eligible[base + i] = assessment.side
 
 
 @njit
-def trade_entries(stages, columns, bars, inner, offsets, eligible, places, params, rows, block, found, trades):
-    """Long trades of orders placed at the closes of bars ``eligible[places]``; returns their number.
+def trade_entries(stages, columns, bars, inner, offsets, eligible, sides, places, params, rows, block, found, trades):
+    """Trades of orders placed at the closes of bars ``eligible[places]``; returns their number.
 
-    Both ascend. A bar at whose close an order waits or a trade is open is replaced by the next eligible one after it,
-    so that as many orders are placed as there are places, unless the data end. What is still open at the last bar
-    is not counted. ``trades`` (≥ len(places),) of TRADE is written; the rest as in ``find_eligible`` and ``bulk``.
+    Both ascend; ``sides`` (m,) of ``eligible`` (m,). A bar at whose close an order waits or a trade is open is
+    replaced by the next eligible one of its side after it, so that as many orders are placed as there are places,
+    unless the data end. What is still open at the last bar is not counted. ``trades`` (≥ len(places),) of TRADE is
+    written; the rest as in ``find_eligible`` and ``bulk``.
     """
     stage, param, assessment = stages[0], params[0], found[0]
     rules = param.rules
@@ -42,12 +44,13 @@ def trade_entries(stages, columns, bars, inner, offsets, eligible, places, param
     free = 0
     first = 0
     for place in places:
+        side = sides[place]
         if place < first:
             place = first
-        while place < eligible.size and eligible[place] < free:
+        while place < eligible.size and (eligible[place] < free or sides[place] != side):
             place += 1
         if place >= eligible.size:
-            break
+            continue  # none of its side is left; there may be of the other
         first = place + 1
         t = eligible[place]
         gather(columns, t, 1, block)

@@ -163,4 +163,3 @@ class Fleet:
             if getattr(engine, name) != getattr(here, name):
                 raise InputError.of(name, getattr(here, name), f"the snapshot was made with {getattr(engine, name)!r}")
         self._adopt(symbol, engine)
-

@@ -104,26 +104,40 @@ def _mark(stages, cash, moment):
 
 
 @njit
+def _moves_along(member, correlation, limit):
+    """1 where the symbol's last bar goes with the reference more than two held symbols may; unknown is 0."""
+    return 1 if member.at > member.first and correlation[member.at - 1] > limit.max_correlation else 0
+
+
+@njit
 def _decide(time, members, bars, correlation, found, rules, limit, stages, candidates, refused):
     """The entry signals of this close, the most confident first, take the slots that are free."""
     n = 0
     busy = 0
     correlated = 0
     for s in range(members.size):
-        stage, member = stages[s], members[s]
-        active = stage.position.side != 0 or stage.order.side != 0
-        if active:
+        if stages[s].position.side != 0 or stages[s].order.side != 0:
             busy += 1
-            if member.at > member.first and correlation[member.at - 1] > limit.max_correlation:
-                correlated += 1
+            correlated += _moves_along(members[s], correlation, limit)
+    for s in range(members.size):
+        stage, member = stages[s], members[s]
         if member.alert == member.last_alert or found[member.alert].timestamp != time:
             continue
         alert = member.alert
         member.alert += 1
         if found[alert].recommendation != BUY and found[alert].recommendation != SELL:
             continue
-        if active:  # its own slot: the single symbol's rules decide
+        if stage.position.side != 0:  # its own slot: the single symbol's rules decide
             stage3_decide(stage, found[alert], rules[s])
+            continue
+        if stage.order.side != 0:  # the order that waits keeps its slot; what would replace it has to be admissible
+            along = _moves_along(member, correlation, limit)
+            if found[alert].confidence < limit.min_confidence:
+                refused[alert] = BY_CONFIDENCE
+            elif along and correlated > along:
+                refused[alert] = BY_CORRELATION
+            else:
+                stage3_decide(stage, found[alert], rules[s])
             continue
         place = n
         while place > 0 and found[members[candidates[place - 1]].alert - 1].confidence < found[alert].confidence:
@@ -134,7 +148,7 @@ def _decide(time, members, bars, correlation, found, rules, limit, stages, candi
     for i in range(n):
         s = candidates[i]
         alert = members[s].alert - 1
-        moves_along = correlation[members[s].at - 1] > limit.max_correlation
+        moves_along = _moves_along(members[s], correlation, limit)
         if found[alert].confidence < limit.min_confidence:
             refused[alert] = BY_CONFIDENCE
         elif busy >= limit.slots:

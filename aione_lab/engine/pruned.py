@@ -37,7 +37,6 @@ from aione_lab.engine.stage2 import judge, plan
 from aione_lab.engine.stage3 import equity, stage3_decide, stage3_follow, stage3_gap
 from aione_lab.jit import njit
 from aione_lab.thresholds.adaptive import adaptive_vol_z, resolve
-from aione_lab.units import DAY_MS
 
 SLICE = 4096
 MARGIN = np.float32(1e-5)  # relative; float32 itself rounds to 6e-8
@@ -254,9 +253,9 @@ def _order(bar, bits, limits, rules, row, assessment, stage):
 
 
 @njit
-def _advance(last, bars, inner, offsets, stage, rules, state, trades, daily):
+def _advance(last, bars, inner, offsets, stage, rules, state, trades, period, closes):
     """Follow the order or the position through bar ``last``, or to where neither is left."""
-    first_day = bars[0].timestamp // DAY_MS
+    first = bars[0].timestamp // period
     t = state.at
     while t < last and (stage.position.side != 0 or stage.order.side != 0):
         stage.last_time = bars[t].timestamp
@@ -272,7 +271,7 @@ def _advance(last, bars, inner, offsets, stage, rules, state, trades, daily):
         value = equity(stage, bar.close)
         state.peak = max(state.peak, value)
         state.drawdown = max(state.drawdown, 1.0 - value / state.peak)
-        daily[bar.timestamp // DAY_MS - first_day] = value
+        closes[bar.timestamp // period - first] = value
     state.at = t
 
 
@@ -293,7 +292,8 @@ def run_sets(
     stages,
     progress,
     trades,
-    daily,
+    period,
+    closes,
     levels,
     possible,
     places,
@@ -302,8 +302,8 @@ def run_sets(
 
     ``own`` (T, n): the exact numbers of the own triggers, T ≥ 0.
     Written per set: ``stages`` (k,) of STAGE_STATE, which begin with their cash; ``progress`` (k,);
-    ``trades`` (k, room), where room exceeds the alerts that a cool-down lets through; ``daily`` (k, days),
-    equity at the last bar of each day that saw a position, NaN elsewhere. ``times`` (n,) are the bars'
+    ``trades`` (k, room), where room exceeds the alerts that a cool-down lets through; ``closes`` (k, periods),
+    equity at the last bar of each ``period`` (ms) that saw a position, NaN elsewhere. ``times`` (n,) are the bars'
     timestamps. ``rows, signals, found`` (1,), ``levels`` (2, SLICE) f4, ``possible`` (SLICE,) u1 and
     ``places`` (SLICE + 1,) i4 are scratch; ``rows[0]`` must be all NaN.
     """
@@ -330,10 +330,11 @@ def run_sets(
                 # Below min_confidence ``plan`` cannot end in a BUY or SELL: no need to ask it.
                 if bar.confidence < limits.min_confidence:
                     continue
-                _advance(t, bars, inner, offsets, stage, rules, state, trades[k], daily[k])
+                _advance(t, bars, inner, offsets, stage, rules, state, trades[k], period, closes[k])
                 if stage.position.side == 0 or rules.exit_on_opposite == 1:
                     _order(bar, bits, limits, rules, row, assessment, stage)
                     state.at = t
     for k in range(params.size):
         end = bars.size - 1
-        _advance(end, bars, inner, offsets, stages[k], params[k].rules, progress[k], trades[k], daily[k])
+        rules = params[k].rules
+        _advance(end, bars, inner, offsets, stages[k], rules, progress[k], trades[k], period, closes[k])

@@ -54,7 +54,7 @@ def parallel_chart(
     ):
         rows = np.flatnonzero(inside)
         rows = rows[thinned(len(rows), POINTS // 3)]
-        _threads(figure, heights[rows], values[rows], names, name, {"color": colour, "width": width}, 0.75)
+        _threads(figure, heights[rows], values[rows], names, name, {"color": colour, "width": width}, 0.75, rows=rows)
     lines = [("best trial", values[peak], colours.down, "dash", 2.2)] if peak != centre else []
     if default is not None:
         row = np.array([float(default.get(name, np.nan)) for name in names])
@@ -129,6 +129,7 @@ def pareto_chart(
                 **{axis: value[rows] for axis, value in zip("xyz", values, strict=False)},
                 mode=mode,
                 name=name,
+                customdata=rows,
                 marker={"color": colour, "symbol": symbol, "size": size if flat else min(size, 8)},
                 line={"color": colour, "width": 1.4},
                 hovertemplate=f"{name}: {hover}<extra></extra>",
@@ -162,8 +163,9 @@ def _threads(
     line: dict[str, object],
     opacity: float,
     mode: str = "lines",
+    rows: np.ndarray | None = None,
 ) -> None:
-    """Rows of ``heights`` (k, axes) as lines in one trace, a gap between any two."""
+    """Rows of ``heights`` (k, axes) as lines in one trace, a gap between any two; ``rows`` (k,): their sets."""
     k, n = heights.shape
     gap = np.full((k, 1), np.nan)
     says = np.array([f"{safe(one)} " for one in names], dtype=object)
@@ -177,6 +179,7 @@ def _threads(
             line=line,
             opacity=opacity,
             text=[one for row in text for one in (*row, "")],
+            customdata=None if rows is None else np.repeat(rows, n + 1),
             hovertemplate=f"{name}: %{{text}}<extra></extra>",
         )
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from aione_lab.errors import InputError
+from aione_lab.errors import InputError, whole
 from aione_lab.figures.theme import floats
 
 Array = npt.NDArray[Any]
@@ -49,6 +50,58 @@ def decimate_rows(y: Array, n: int) -> npt.NDArray[np.int64]:
     low = first + np.where(nan, np.inf, inner).argmin(axis=1)
     high = first + np.where(nan, -np.inf, inner).argmax(axis=1)
     return np.unique(np.concatenate([[0], low, high, [len(y) - 1]]))
+
+
+def decimate_candles(
+    times: npt.ArrayLike, prices: Mapping[str, npt.ArrayLike], n: int
+) -> tuple[Array, dict[str, Array]]:
+    """At most ``n`` candles in the place of the given ones, each of as many bars in a row (the last may have fewer).
+
+    Of a bucket: the first bar's time and open, the highest high, the lowest low, the last close, and the sum of the
+    volume where there is one. NaN stand aside; a bucket of nothing else gives NaN.
+
+    Parameters
+    ----------
+    times : one-dimensional, ascending, of any type
+    prices : ``open, high, low, close`` and, if wanted, ``volume``, each as long as ``times``
+    n : at least 1
+    """
+    xs = np.asarray(times)
+    columns = {name: floats(values, name) for name, values in prices.items()}
+    for name in ("open", "high", "low", "close"):
+        if name not in columns:
+            raise InputError.unknown("prices", name, columns)
+    for name, values in columns.items():
+        if name not in _OF_A_BUCKET:
+            raise InputError.unknown("prices", name, _OF_A_BUCKET)
+        if xs.ndim != 1 or values.shape != xs.shape:
+            raise InputError.of(name, values.shape, f"must be one-dimensional and as long as times {xs.shape}")
+    size = bucket_size(len(xs), whole("n", n, 1))
+    if size == 1:
+        return xs, columns
+    return xs[::size], {name: _OF_A_BUCKET[name](pad(values, size, np.nan)) for name, values in columns.items()}
+
+
+def _first(rows: Array) -> Array:
+    known = ~np.isnan(rows)
+    return rows[np.arange(len(rows)), known.argmax(axis=1)]
+
+
+def _last(rows: Array) -> Array:
+    return _first(rows[:, ::-1])
+
+
+def _sum(rows: Array) -> Array:
+    return np.where(np.isnan(rows).all(axis=1), np.nan, np.nansum(rows, axis=1))
+
+
+_OF_A_BUCKET: dict[str, Callable[[Array], Array]] = {
+    "open": _first,
+    "high": lambda rows: np.fmax.reduce(rows, axis=1),
+    "low": lambda rows: np.fmin.reduce(rows, axis=1),
+    "close": _last,
+    "volume": _sum,
+}
 
 
 def bucket_size(length: int, buckets: int) -> int:

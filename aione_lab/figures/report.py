@@ -19,6 +19,7 @@ from aione_lab.backtest.summary import (
     outcome_text,
     provenance,
     quote_currency,
+    settings_text,
     sides_text,
     size_text,
     span_text,
@@ -155,6 +156,7 @@ def _section(section: Section, charts: Charts, anchor: str) -> str:
         ("span", span_text(result)),
         ("sides", sides_text(result)),
         ("size", size_text(result)),
+        ("settings", settings_text(result.settings)),
         ("costs", costs_text(result)),
         ("reference", section.reference or "none"),
         ("alerts", f"{metrics['n_alerts']:,}, {_a_day(metrics['alerts_per_day'], 1)} a day"),
@@ -260,7 +262,7 @@ def _random_text(result: Result, baseline: Baseline) -> str:
         return "There was no trade to compare with."
     low, middle, high = np.nanquantile(baseline.expectancy, [0.05, 0.5, 0.95])
     return (
-        f"{len(baseline.net_pnl)} times, {baseline.n_entries} long entries were drawn at random bars with the same "
+        f"{len(baseline.net_pnl)} times, {baseline.n_entries} entries were drawn at random bars with the same "
         f"stops, targets and costs: {middle:+,.2f} {quote_currency(result.symbol)} a trade in the middle, "
         f"90 % of draws between {low:+,.2f} and {high:+,.2f}. "
         f"This replay: {baseline.observed:+,.2f}; p = {baseline.p_value:.3f}."

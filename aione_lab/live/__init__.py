@@ -16,6 +16,7 @@ _HOME = {
     "AssetUpdate": "asset_follower",
     "CallbackSink": "alert_sinks",
     "Candle": "feed",
+    "Drift": "drift_check",
     "Enriched": "enricher",
     "EnricherSettings": "enricher",
     "ExchangeFeed": "exchange_feed",
@@ -33,6 +34,7 @@ _HOME = {
     "SessionMetrics": "metrics",
     "TelegramSink": "alert_sinks",
     "WebhookSink": "alert_sinks",
+    "drift": "drift_check",
     "find_fast_symbols": "prefilter",
     "follow_assets": "asset_follower",
     "stage2_fields": "asset_state",
@@ -46,6 +48,7 @@ __all__ = [
     "AssetUpdate",
     "CallbackSink",
     "Candle",
+    "Drift",
     "Enriched",
     "EnricherSettings",
     "ExchangeFeed",
@@ -63,6 +66,7 @@ __all__ = [
     "SessionMetrics",
     "TelegramSink",
     "WebhookSink",
+    "drift",
     "find_fast_symbols",
     "follow_assets",
     "stage2_fields",
@@ -75,6 +79,7 @@ if TYPE_CHECKING:
     from aione_lab.live.asset_follower import AssetUpdate, follow_assets
     from aione_lab.live.asset_state import stage2_fields
     from aione_lab.live.assets import AssetStateManager
+    from aione_lab.live.drift_check import Drift, drift
     from aione_lab.live.enricher import Enriched, EnricherSettings, NarrativeEnricher
     from aione_lab.live.exchange_feed import ExchangeFeed
     from aione_lab.live.feed import Candle, Feed, FeedMetrics, FeedStatus

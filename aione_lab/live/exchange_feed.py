@@ -6,7 +6,7 @@ import asyncio
 import importlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -103,7 +103,7 @@ class ExchangeFeed:
         backfill = await self._open()
         return await backfill.funding(self._name(symbol), start, end)
 
-    async def stream(self, after: Mapping[str, int] | None = None) -> AsyncIterator[Candle]:
+    async def stream(self, after: Mapping[str, int] | None = None) -> AsyncGenerator[Candle, None]:
         """Each closed candle once, in order for each symbol, from the bar after ``after[symbol]`` (ms) on.
 
         A symbol that ``after`` does not name begins with the bar under way. A hole is left only where the exchange

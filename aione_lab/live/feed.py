@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -103,7 +103,7 @@ class Feed(Protocol):
     async def funding(self, symbol: str, start: int, end: int) -> pd.Series:
         """Funding rates with ``start`` ≤ timestamp < ``end`` (ms), in the shape of ``Lake.funding``."""
 
-    def stream(self, after: Mapping[str, int]) -> AsyncIterator[Candle]:
+    def stream(self, after: Mapping[str, int]) -> AsyncGenerator[Candle, None]:
         """Each closed candle once, in order for each symbol, from the bar after ``after[symbol]`` on."""
 
     def status(self) -> dict[str, FeedStatus]:

@@ -16,7 +16,7 @@ from aione_lab.errors import AioneError
 from aione_lab.lake.schema import CANDLE_COLUMNS, candle_frame
 from aione_lab.lake.stamps import utc_index
 from aione_lab.lake.store import Lake
-from aione_lab.live.feed import Candle, Feed
+from aione_lab.live.feed import Candle, Feed, candles_of
 from aione_lab.live.journal import Journal, Row
 from aione_lab.units import interval_ms
 
@@ -169,8 +169,7 @@ class Keeper:
                 return
             del self._doubtful[symbol, bar]
             if len(frame):
-                values = frame[list(CANDLE_COLUMNS)].to_numpy(dtype=float)[0].tolist()
-                self.candle(Candle(symbol, bar, *values, source="rest"))
+                self.candle(candles_of(symbol, frame, "rest")[0])
 
 
 def frame_of(candles: list[Candle]) -> pd.DataFrame:

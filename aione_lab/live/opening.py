@@ -212,7 +212,7 @@ def _push_again(session: Session, name: str, rows: pa.Table, out: Restored) -> N
     if name == session.reference:
         out.closes |= dict(zip(bars["timestamp"].tolist(), bars["close"].tolist(), strict=True))
     for stamp, row in zip(bars["timestamp"].tolist(), values.tolist(), strict=True):
-        session.keeper.candle(Candle(name, stamp, *row, source="journal"))  # the lake may lack the last of them
+        session.keeper.candle(Candle(name, stamp, *row))  # the lake may lack the last of them
     session.counts["bars"] += len(bars)
     session.counts["alerts"] += len(found.assessments)
     session.counts["trades"] += len(found.trades)
@@ -251,5 +251,3 @@ def take_snapshot(session: Session) -> tuple[dict[str, Any], dict[str, bytes]]:
 
 def _ms(frame: pd.DataFrame) -> np.ndarray:
     return pd.DatetimeIndex(frame.index).as_unit("ms").asi8
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Protocol
 
 import pandas as pd
@@ -81,7 +81,7 @@ class ReplayFeed:
         """Funding rates with ``start`` ≤ timestamp < ``end`` (ms), none from after the replay's present."""
         return await self._read(self._source.funding, self._name(symbol), start, max(start, min(end, self._now)))
 
-    async def stream(self, after: Mapping[str, int] | None = None) -> AsyncIterator[Candle]:
+    async def stream(self, after: Mapping[str, int] | None = None) -> AsyncGenerator[Candle, None]:
         """Each candle once, in order of time, for each symbol from the bar after ``after[symbol]`` (ms) on.
 
         A symbol that ``after`` does not name begins at the replay's start. Ends with the last candle.

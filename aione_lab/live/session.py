@@ -312,7 +312,7 @@ class Session:
             "last_bar": iso(newest) if newest else None,
             "lag_s": self.closing.lag_s,
             "waiting": len(self.gate),
-            "stale": [name for name, one in feed.items() if one.stale] if self._state == "running" else [],
+            "stale": [name for name, one in feed.items() if one.stale] if self.counts["bars"] else [],
             "errors": {name: one.error for name, one in feed.items() if one.error} | self.closing.broken,
             "reconnects": counted.reconnects,
             "gaps_filled": counted.gaps_filled,

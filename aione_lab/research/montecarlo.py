@@ -152,9 +152,9 @@ class RandomEntryTest:
         """How the entries stand among random ones, and what they earned, in one plain sentence."""
         b = self.baseline
         if not b.n_entries:
-            return "No long trade was closed, so there is nothing to compare with random entries."
+            return "No trade was closed, so there is nothing to compare with random entries."
         if b.n_entries < FEW_TRADES:
-            return f"{b.n_entries} long trades are too few to compare with random entries (at least {FEW_TRADES})."
+            return f"{b.n_entries} trades are too few to compare with random entries (at least {FEW_TRADES})."
         low, high = self.p_interval
         chance = (
             "better than random ones"
@@ -167,7 +167,7 @@ class RandomEntryTest:
         )
         money = "" if b.observed > 0 else "; they lost money after costs all the same"
         return (
-            f"{b.n_entries:,} long entries earned {b.observed:+,.2f} a trade after costs, random ones with the same "
+            f"{b.n_entries:,} entries earned {b.observed:+,.2f} a trade after costs, random ones with the same "
             f"stops, targets and costs {np.nanmean(b.expectancy):+,.2f} on average (p = {b.p_value:.3f}, {low:.3f} to "
             f"{high:.3f} from {self.n_draws:,} draws): the entries are {chance}{money}."
         )

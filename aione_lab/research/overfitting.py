@@ -210,9 +210,11 @@ def deflated_sharpe(
     ``variance_of_sharpes``, which is used as it is. Trials that never traded have the Sharpe ratio 0. Bailey, López de
     Prado (2014).
 
-    The variance between ``trial_sharpes`` counts up to 1 ÷ (n − 1), which is that of n returns without skill, whatever
-    their skew and tails. What is beyond it is no luck: thresholds that trade often lose more to costs, and such real
-    differences among the losers would raise the hurdle for the best without end (threefold over whole search ranges).
+    The variance between ``trial_sharpes`` counts up to 1 ÷ (n − 1), which is that of many returns without skill; of few
+    trades with rare large losses it is more, and for a series that has hardly lost yet this number says nothing (a
+    study asks for losing days first). What is beyond it is mostly no luck: thresholds that trade often lose more to
+    costs, and such real differences among the losers would raise the hurdle for the best without end (threefold over
+    whole search ranges).
     """
     if (trial_sharpes is None) == (variance_of_sharpes is None):
         raise InputError.of(

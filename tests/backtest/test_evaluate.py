@@ -46,12 +46,16 @@ def check(keywords: dict, sets: list[Thresholds], settings: Settings, costs: Cos
     whole = replay(**keywords, settings=settings, costs=costs)
     prepared = Prepared(keywords["candles"], **inputs, settings=settings, costs=costs, features=whole.features)
     trades = 0
-    for thresholds, fast in zip(sets, prepared.evaluate(sets), strict=True):
+    curves = prepared.evaluate(sets, equity=True)
+    for thresholds, fast, curve in zip(sets, prepared.evaluate(sets), curves, strict=True):
         slow = replay(**keywords, thresholds=thresholds, settings=settings, costs=costs, features=whole.features)
         assert fast.trade_records.tobytes() == slow.trade_records.tobytes(), thresholds
         assert fast.n_alerts == slow.metrics["n_alerts"], thresholds
         for name, value in fast.metrics.items():
             np.testing.assert_equal(value, slow.metrics[name], err_msg=f"{name} {thresholds}")
+        assert fast.equity is None and curve.equity.tobytes() == slow.equity.to_numpy().tobytes(), thresholds
+        assert curve.daily_equity.tobytes() == fast.daily_equity.tobytes()
+        np.testing.assert_equal(dict(curve.metrics), dict(fast.metrics))
         trades += len(fast.trade_records)
     return trades
 

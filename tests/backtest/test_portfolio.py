@@ -11,6 +11,7 @@ import pytest
 
 from aione_lab import Costs, Settings, Thresholds, replay, replay_portfolio
 from aione_lab.backtest import PortfolioResult
+from aione_lab.backtest.summary import account_text
 from aione_lab.errors import InputError
 from tests.backtest.conftest import load_real
 
@@ -115,11 +116,39 @@ def test_correlated_positions_are_refused(simulated) -> None:
             assert not any(correlation[many.symbols[o]][time] > 0.6 for o in many.owners[earlier])
 
 
-def test_minimum_confidence(simulated) -> None:
-    settings = Settings(max_correlation_threshold=1.0, portfolio_min_confidence=0.6)
+@pytest.mark.parametrize("entry", ["open", "limit"])
+def test_minimum_confidence(simulated, entry) -> None:
+    """With limit orders that wait for long, a weak signal comes while one waits, and must not take its place."""
+    settings = Settings(
+        max_correlation_threshold=1.0, portfolio_min_confidence=0.6, entry=entry, entry_depth=1.0, entry_valid_bars=500
+    )
     many = replay_portfolio(simulated, BUSY, settings=settings)
     low = many.refused[many.refused["reason"] == "confidence"]
     assert len(low) and (low["confidence"] < 0.6).all() and (many.trades["confidence"] >= 0.6).all()
+
+
+def test_an_order_that_waits_is_not_replaced_past_the_limit_of_correlation(simulated) -> None:
+    settings = Settings(
+        max_open_trades=4, max_correlation_threshold=0.6, entry="limit", entry_depth=1.0, entry_valid_bars=500,
+    )  # fmt: skip
+    many = replay_portfolio(simulated, BUSY, reference="BTCUSDT", settings=settings)
+    correlation = {
+        member.symbol: pd.Series(member.correlation, index=member.bars["timestamp"]) for member in many.members
+    }
+    held = 0
+    for trade, owner in zip(many.trade_records, many.owners, strict=True):
+        time = int(trade["signal_time"])
+        if correlation[many.symbols[owner]][time] > 0.6:
+            held += 1
+            inside = (many.trade_records["entry_time"] <= time) & (many.trade_records["exit_time"] > time)
+            assert not any(correlation[many.symbols[o]][time] > 0.6 for o in many.owners[inside] if o != owner)
+    assert held > 3 and many.metrics["refused_correlation"] > 0
+
+
+def test_without_a_reference_no_limit_of_correlation_is_claimed(simulated) -> None:
+    told = account_text(replay_portfolio(simulated, BUSY, reference=None))["correlation"]
+    assert told == "not limited: without a reference it is not known"
+    assert "0.85" in account_text(replay_portfolio(simulated, BUSY, reference="BTCUSDT"))["correlation"]
 
 
 @pytest.mark.parametrize("settings", [Settings(min_stop=2.0), RICH], ids=["defaults", "everything on"])
@@ -165,6 +194,8 @@ def test_the_sentence_says_what_the_account_made_and_refused(simulated) -> None:
     m, sentence = many.metrics, many.sentence
     assert sentence.startswith(f"After costs {m['n_trades']:,} trades lost {-m['net_pnl']:,.2f} USDT, ")
     assert f" {len(many.refused):,} of {m['n_entry_signals']:,} entry signals were refused (" in sentence
+    assert m["n_not_followed"] + len(many.refused) + m["n_trades"] + m["open_at_end"] == m["n_entry_signals"]
+    assert m["n_not_followed"] >= 0
     assert len(many.refused) > 20 and "a clear loss" in sentence
     none = replay_portfolio(simulated, Thresholds(min_confidence=1.0))
     assert none.sentence.startswith("No trade was closed") and "nothing to judge" in none.sentence

@@ -27,12 +27,15 @@ def test_holes_odd_beginnings_coarser_candles_and_no_reference(lake: Lake, tmp_p
         found = calibrate(
             holey,
             "LINKUSDT",
+            spec=FeatureSpec(trend_fast=3, trend_slow=6),
             **{**SMALL, "folder": None, "interval": interval, "start": "2025-01-01T13:37", "n_trials": 20},
         )
         assert found.experiment.reference is None and found.folds.n_days == 15
         assert (found.tables.trades[:, [4, 5, 11]] == 0).all() and found.tables.trades.sum() > 0
         json.dumps(dict(found.results), allow_nan=False)
         assert found.reveal().metrics["n_days"] == 4
+    with pytest.raises(InputError, match="days to search are too few"):  # the trend of 4 h candles looks back for days
+        calibrate(holey, "LINKUSDT", **{**SMALL, "folder": None, "interval": "5m"})
 
 
 @pytest.mark.parametrize(

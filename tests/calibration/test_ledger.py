@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import multiprocessing
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from aione_lab.calibration.ledger import FILE, Ledger
+from aione_lab.calibration.ledger import FILE, Entries, Ledger
 from aione_lab.errors import InputError
 
 
@@ -18,7 +20,7 @@ def add(folder: Path, writer: int, rounds: int) -> None:
     ledger = Ledger(folder)
     for i in range(rounds):
         mine = [(f"own-{writer}-{i}-{j}", writer + j / 10) for j in range(5)]
-        ledger.add("LINKUSDT", "1m", "data", "rules", [*mine, (f"shared-{i}", 0.5)], f"study-{writer}")
+        ledger.add("LINKUSDT", "1m", "data", "rules", [*mine, (f"shared-{i}", 0.5)], f"study-{writer}", 2.0)
         ledger.entries("LINKUSDT", "1m")
         ledger.spend("LINKUSDT", "1m", i, i + 1, f"study-{writer}", "choice", "now")
 
@@ -27,15 +29,15 @@ def test_the_same_again_is_no_new_trial(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     assert ledger.entries("LINKUSDT", "1m").n_trials == 0 and not ledger.path.exists()
     trials = [("a", 0.1), ("b", -0.2), ("a", 0.1)]
-    assert ledger.add("LINKUSDT", "1m", "data", "rules", trials, "x") == 2
-    assert ledger.add("LINKUSDT", "1m", "data", "rules", trials, "y") == 0
-    assert ledger.add("LINK/USDT:USDT", "1m", "data", "rules", trials, "y") == 0  # the same symbol
+    assert ledger.add("LINKUSDT", "1m", "data", "rules", trials, "x", 1.5) == 2
+    assert ledger.add("LINKUSDT", "1m", "data", "rules", trials, "y", 1.5) == 0
+    assert ledger.add("LINK/USDT:USDT", "1m", "data", "rules", trials, "y", 1.5) == 0  # the same symbol
     before = ledger.entries("LINKUSDT", "1m")
     assert before.n_trials == 2 and list(before.sharpes) == [0.1, -0.2]
     for data, rules in (("other", "rules"), ("data", "other")):  # on other data, under other rules: other trials
-        assert ledger.add("LINKUSDT", "1m", data, rules, [("a", 0.3)], "x") == 1
-    assert ledger.add("LINKUSDT", "5m", "data", "rules", trials, "x") == 2
-    assert ledger.add("SOLUSDT", "1m", "data", "rules", trials, "x") == 2
+        assert ledger.add("LINKUSDT", "1m", data, rules, [("a", 0.3)], "x", 1.5) == 1
+    assert ledger.add("LINKUSDT", "5m", "data", "rules", trials, "x", 1.5) == 2
+    assert ledger.add("SOLUSDT", "1m", "data", "rules", trials, "x", 1.5) == 2
     after = ledger.entries("LINKUSDT", "1m")
     assert after.n_trials == 4 and len(set(after.thresholds)) == 4 and after.digest != before.digest
     pinned = ledger.entries("LINKUSDT", "1m", before.last)
@@ -73,11 +75,11 @@ def test_marks_of_hidden_spans(tmp_path: Path) -> None:
 
 def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="symbol="):
-        Ledger(tmp_path).add("../x", "1m", "d", "r", [("a", 0.0)], "x")
+        Ledger(tmp_path).add("../x", "1m", "d", "r", [("a", 0.0)], "x", 1.5)
     (tmp_path / FILE).write_text("not a database" * 100)
     for call in (
         lambda: Ledger(tmp_path).entries("LINKUSDT", "1m"),
-        lambda: Ledger(tmp_path).add("LINKUSDT", "1m", "d", "r", [("a", 0.0)], "x"),
+        lambda: Ledger(tmp_path).add("LINKUSDT", "1m", "d", "r", [("a", 0.0)], "x", 1.5),
         lambda: Ledger(tmp_path).spent("LINKUSDT", "1m", 0, 1),
     ):
         with pytest.raises(InputError, match="cannot be used as the ledger") as error:
@@ -88,5 +90,28 @@ def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
 def test_a_sharpe_ratio_comes_back_to_the_last_bit(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=200) * 10.0 ** np.arange(-100, 100)
     ledger = Ledger(tmp_path)
-    ledger.add("LINKUSDT", "1m", "d", "r", [(str(i), float(x)) for i, x in enumerate(values)], "x")
+    ledger.add("LINKUSDT", "1m", "d", "r", [(str(i), float(x)) for i, x in enumerate(values)], "x", 1.5)
     assert (ledger.entries("LINKUSDT", "1m").sharpes == values).all() and math.isfinite(values.sum())
+
+
+def test_trials_weigh_what_their_study_amounts_to(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.add("LINKUSDT", "1m", "d", "r", [("a", 0.1), ("b", 0.2), ("c", 0.3), ("d", 0.4)], "x", 1.5)
+    ledger.add("LINKUSDT", "1m", "d", "r", [("d", 0.4), ("e", 0.5)], "y", 2.0)  # "d" keeps what it weighed
+    entries = ledger.entries("LINKUSDT", "1m")
+    assert list(entries.weights) == [0.375] * 4 + [1.0] and entries.n_effective == 2.5
+    assert Entries.from_json(entries.to_json()).digest == entries.digest
+
+
+def test_a_ledger_without_weights_counts_its_trials_in_full(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / FILE)) as connection, connection:
+        connection.execute(
+            "CREATE TABLE trials (id INTEGER PRIMARY KEY AUTOINCREMENT, symbol TEXT NOT NULL, interval TEXT NOT NULL, "
+            "data TEXT NOT NULL, rules TEXT NOT NULL, thresholds TEXT NOT NULL, sharpe REAL NOT NULL, "
+            "experiment TEXT NOT NULL, UNIQUE (symbol, interval, data, rules, thresholds))"
+        )
+        connection.execute("INSERT INTO trials VALUES (1, 'LINKUSDT', '1m', 'd', 'r', 'a', 0.1, 'x')")
+    ledger = Ledger(tmp_path)
+    assert ledger.entries("LINKUSDT", "1m").n_effective == 1.0
+    assert ledger.add("LINKUSDT", "1m", "d", "r", [("a", 0.1), ("b", 0.2)], "y", 1.0) == 1
+    assert list(ledger.entries("LINKUSDT", "1m").weights) == [1.0, 0.5]

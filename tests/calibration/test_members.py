@@ -11,7 +11,7 @@ from aione_lab.calibration import Calibration
 from aione_lab.calibration.folds import Folds, make_folds
 from aione_lab.calibration.job import outcome_of
 from aione_lab.calibration.markets import Market
-from aione_lab.calibration.study import Member
+from aione_lab.calibration.study import Member, judged_by
 from aione_lab.calibration.verdict import Verdict
 from aione_lab.errors import InputError
 from aione_lab.lake.store import Lake
@@ -49,6 +49,14 @@ def test_a_member_that_deviates_is_accepted_even_with_the_set_of_the_pool(pool: 
     assert (pool.verdict_for("LINKUSDT"), pool.verdict_for("SOLUSDT")) == ("keep defaults", "accept")
     assert (pool.sentence_for("LINKUSDT"), pool.sentence_for("SOLUSDT")) == (KEEP.sentence, ACCEPT.sentence)
     assert outcome_of(pool, "SOLUSDT", reveal=False).accepted and not outcome_of(pool, "LINKUSDT").accepted
+
+
+def test_to_pick_among_many_symbols_is_luck_too(pool: Calibration) -> None:
+    judged = judged_by(pool, {})
+    for member in judged.members:
+        assert member.deflated is not None and judged.deflated is not None
+        assert member.deflated.n_trials == pytest.approx(2 * judged.deflated.n_trials)
+        assert member.deflated.probability < judged.deflated.probability
 
 
 @pytest.mark.parametrize("ask", ["thresholds_for", "verdict_for", "sentence_for"])

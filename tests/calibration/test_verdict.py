@@ -10,8 +10,8 @@ import pytest
 
 from aione_lab.calibration import Calibration
 from aione_lab.calibration.ledger import Entries
-from aione_lab.calibration.study import daily_sharpes, judged_by
-from aione_lab.calibration.verdict import LOSS, MIN_TRADES, RANDOM_P, judge
+from aione_lab.calibration.study import daily_sharpes, effective, judged_by
+from aione_lab.calibration.verdict import LOSS, MIN_LOSSES, MIN_TRADES, RANDOM_P, judge
 
 GOOD = {
     "n_trades": 100.0,
@@ -23,7 +23,7 @@ GOOD = {
     "excess_high": 0.003,
     "random_p": 0.01,
 }
-REST = {"deflated": 0.99, "loss": 0.1, "pbo": 0.3, "n_trials": 300}
+REST = {"deflated": 0.99, "loss": 0.1, "pbo": 0.3, "n_losses": 20, "n_trials": 300}
 BREAKS = [
     ("net of costs", {"expectancy_low": 0.0}, {}),
     ("net of costs", {"expectancy_low": math.nan}, {}),
@@ -47,9 +47,9 @@ def test_what_meets_every_condition_is_accepted_and_nothing_is_promised() -> Non
     assert judge(GOOD, **{**REST, "deflated": 0.95, "loss": LOSS}).decision == "accept"
 
 
-def test_without_a_long_trade_the_sentence_says_so_and_not_nan() -> None:
+def test_without_a_trade_the_sentence_says_so_and_not_nan() -> None:
     found = judge({**GOOD, "random_p": math.nan}, **REST)
-    assert "no long trade to hold against random entries" in found.sentence and "nan" not in found.sentence
+    assert "no trade to hold against random entries" in found.sentence and "nan" not in found.sentence
 
 
 @pytest.mark.parametrize(("name", "metrics", "rest"), BREAKS, ids=lambda value: str(value)[:30])
@@ -69,6 +69,12 @@ def test_few_trades_are_not_enough_whatever_else(n: float) -> None:
     assert judge({**GOOD, "n_trades": 5.0}, **REST, min_trades=5).decision == "accept"
 
 
+def test_what_has_hardly_lost_is_not_believed() -> None:
+    found = judge(GOOD, **{**REST, "n_losses": MIN_LOSSES - 1})
+    assert found.decision == "keep defaults" and "too few to know what a loss costs" in found.sentence
+    assert judge(GOOD, **{**REST, "n_losses": MIN_LOSSES}).decision == "accept"
+
+
 def test_every_failing_condition_is_named() -> None:
     found = judge({**GOOD, "expectancy_low": -0.1, "random_p": 0.4}, **{**REST, "deflated": 0.2})
     assert [check.name for check in found.checks if not check.passed] == [
@@ -82,13 +88,15 @@ def test_every_failing_condition_is_named() -> None:
 def judged(study: Calibration, returns: np.ndarray) -> Calibration:
     """``study`` with other daily returns (days, trials), the best of them as the choice, judged over all of them."""
     sharpes = daily_sharpes(returns.T)
+    tables = dataclasses.replace(study.tables, returns=returns.T)
+    weights = np.full(len(sharpes), effective(tables) / len(sharpes))
     return judged_by(
         dataclasses.replace(
             study,
-            tables=dataclasses.replace(study.tables, returns=returns.T),
+            tables=tables,
             plateau=dataclasses.replace(study.plateau, centre=int(sharpes.argmax())),
         ),
-        {study.symbol: Entries(0, tuple(map(str, range(len(sharpes)))), sharpes)},
+        {study.symbol: Entries(0, tuple(map(str, range(len(sharpes)))), sharpes, weights)},
     )
 
 
@@ -115,6 +123,7 @@ def test_an_edge_is_seen_and_more_luck_in_the_ledger_takes_it_away(study: Calibr
     assert found.plateau.centre == 11 and found.deflated_sharpe > 0.95
     assert found.ledger.n_trials == 60
     luck = daily_sharpes(rng.normal(0, 0.01, (100_000, 180)))
-    more = judged_by(found, {study.symbol: Entries(1, (), np.concatenate([found.ledger.sharpes, luck]))})
+    sharpes, weights = np.concatenate([found.ledger.sharpes, luck]), np.ones(60 + len(luck))
+    more = judged_by(found, {study.symbol: Entries(1, (), sharpes, weights)})
     assert more.deflated_sharpe < found.deflated_sharpe
     assert math.isnan(judged(study, np.zeros((180, 60))).deflated_sharpe)

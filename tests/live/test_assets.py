@@ -30,6 +30,7 @@ from aione_lab.live.asset_state import FIELDS
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "cache"))
 
+from redis_faults import FAULTS, begin, end  # noqa: E402
 from redis_server import PASSWORD, RedisServer  # noqa: E402
 
 FIELD_NAMES = {
@@ -359,36 +360,6 @@ def test_a_new_session_a_silent_one_and_rubbish_on_the_channel(tmp_path: Path) -
             await reader.stop()
 
     asyncio.run(run())
-
-
-FAULTS = ("killed", "paused", "full", "read-only", "wrong password")
-
-
-def begin(redis: RedisServer, fault: str) -> None:
-    if fault == "killed":
-        redis.kill()
-    elif fault == "paused":
-        redis.signal(signal.SIGSTOP)
-    elif fault == "full":
-        redis.admin("CONFIG", "SET", "maxmemory", "1")
-    elif fault == "read-only":
-        redis.admin("REPLICAOF", "127.0.0.1", "1")
-    else:
-        redis.admin("CONFIG", "SET", "requirepass", "another")
-        redis.admin("CLIENT", "KILL", "TYPE", "normal", password="another")
-
-
-def end(redis: RedisServer, fault: str) -> None:
-    if fault == "killed":
-        redis.start()
-    elif fault == "paused":
-        redis.signal(signal.SIGCONT)
-    elif fault == "full":
-        redis.admin("CONFIG", "SET", "maxmemory", "0")
-    elif fault == "read-only":
-        redis.admin("REPLICAOF", "NO", "ONE")
-    else:
-        redis.admin("CONFIG", "SET", "requirepass", PASSWORD, password="another")
 
 
 async def through_faults(redis: RedisServer, faults: list[str], least_updates: int) -> tuple[float, float]:

@@ -145,7 +145,7 @@ def test_random_entries_with_a_sentence(result: Result) -> None:
     for p, words in ((0.005, "better than random"), (0.5, "not to be told"), (0.995, "worse"), (0.05, "on the edge")):
         other = dataclasses.replace(test, baseline=dataclasses.replace(test.baseline, p_value=p, observed=-3.0))
         assert words in other.sentence and "lost money after costs" in other.sentence
-    assert "too few" in random_entry_test(with_trades(result, [1.0]), 5).sentence.replace("No long trade", "too few")
+    assert "too few" in random_entry_test(with_trades(result, [1.0]), 5).sentence.replace("No trade", "too few")
 
 
 def test_refusals(result: Result) -> None:

@@ -1,0 +1,281 @@
+"""``live``: a session on a terminal, from an exchange, a lake or the simulated exchange."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import math
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from aione_lab.cli.live_table import Screen
+from aione_lab.cli.options import DEFAULT_LAKE, End, Json, LakeFolder, Start, is_address, number, open_lake
+from aione_lab.cli.output import emit_json, say
+from aione_lab.errors import InputError
+
+if TYPE_CHECKING:
+    from aione_lab.live import AlertQueue, Feed, Session
+
+FEEDS = ("exchange", "replay", "simulated")
+SPEED = 60.0
+SIMULATED_BEFORE, SIMULATED_DAYS = 3, 7  # days of history, days to come
+MOST_REPLAYED = 20  # symbols of a lake that are taken where none is named
+
+
+def live(
+    feed: Annotated[
+        str, typer.Option("--feed", metavar="KIND", help="exchange, replay (of the lake) or simulated.")
+    ] = "exchange",
+    symbols: Annotated[
+        str, typer.Option("--symbols", metavar="A,B,…", help="Symbols; left out: BTCUSDT, or all there are to replay.")
+    ] = "",
+    prefilter: Annotated[
+        bool, typer.Option("--prefilter", help="Let turnover, moves and depth choose the exchange's symbols.")
+    ] = False,
+    exchange: Annotated[
+        str, typer.Option("--exchange", metavar="NAME", help="ccxt name of the exchange.")
+    ] = "binanceusdm",
+    interval: Annotated[str, typer.Option("--interval", help="Candles to use: 1m, 5m, …")] = "1m",
+    lake: LakeFolder = "",
+    start: Start = None,
+    end: End = None,
+    speed: Annotated[
+        str, typer.Option("--speed", metavar="X", help="Replay and simulation: times as fast as the market, or inf.")
+    ] = f"{SPEED:g}",
+    reference: Annotated[
+        str, typer.Option("--reference", metavar="SYMBOL", help="Symbol that stands for the market; none: ''.")
+    ] = "BTCUSDT",
+    journal: Annotated[
+        Path | None,
+        typer.Option("--journal", metavar="DIR", help="Keep a journal; a session goes on where the last one stopped."),
+    ] = None,
+    experiments: Annotated[
+        Path, typer.Option("--experiments", metavar="DIR", help="Folder of studies and calibrated thresholds.")
+    ] = Path("experiments"),
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Let alerts ask for calibrations, in processes of their own.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", metavar="PORT", help="Serve /metrics for Prometheus; 0: a free port."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show signals live: alerts, paper trades and the state of every symbol, until Ctrl-C.
+
+    Without an exchange to reach: --feed simulated needs no network, no keys and
+    no Redis. REDIS_URL publishes the states there, TELEGRAM_TOKEN and ADMIN_ID
+    send alerts. With --lake closed candles are stored, with --journal every
+    decision, and a restart goes on where the last run stopped.
+
+    Examples:
+
+      aione-lab live --feed simulated
+      aione-lab live --feed replay --lake data_lake --symbols BTCUSDT,SOLUSDT --speed 600
+      aione-lab live --prefilter --lake data_lake --journal experiments/live
+    """
+    from aione_lab.environment import Environment
+    from aione_lab.units import interval_ms
+    from aione_lab.warm import announce_if_cold
+
+    if feed not in FEEDS:
+        raise InputError.of("--feed", feed, f"must be one of {', '.join(FEEDS)}")
+    if prefilter and (feed != "exchange" or symbols):
+        raise InputError.of("--prefilter", "with symbols" if symbols else feed, "chooses the symbols of an exchange")
+    if calibrate and not lake:
+        raise InputError.of("--calibrate", True, "needs the candles of a --lake")
+    interval_ms(interval, "--interval")
+    factor = _speed(speed)
+    environment = Environment()
+    logging.basicConfig(level=environment.LOG_LEVEL if not _is_screen(as_json) else "ERROR", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    announce_if_cold()
+    options = _Options(
+        feed, symbols, prefilter, exchange, interval, lake, start, end, factor, reference, journal, experiments,
+        calibrate, metrics_port, as_json,
+    )  # fmt: skip
+    status = asyncio.run(_run(options, environment))
+    if as_json:
+        emit_json(status)
+    else:
+        say(
+            f"stopped after {status['bars']:,} bars: {status['alerts']} alerts, "
+            f"{status['trades']} paper trades closed, {status['open_trades']} open"
+        )
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What the command was told, in the order of its options."""
+
+    feed: str
+    symbols: str
+    prefilter: bool
+    exchange: str
+    interval: str
+    lake: str
+    start: str | None
+    end: str | None
+    speed: float
+    reference: str
+    journal: Path | None
+    experiments: Path
+    calibrate: bool
+    metrics_port: int | None
+    as_json: bool
+
+
+def _is_screen(as_json: bool) -> bool:
+    return sys.stdout.isatty() and not as_json
+
+
+def _speed(text: str) -> float:
+    value = number(text)
+    if not value > 0 or math.isnan(value):
+        raise InputError.of("--speed", text, "must be a number above 0: 1 is real time, inf as fast as possible")
+    return value
+
+
+async def _run(options: _Options, environment: Any) -> dict[str, Any]:
+    from aione_lab.cache import SimpleCacheHandler
+    from aione_lab.lake import Lake
+    from aione_lab.live import Session
+    from aione_lab.thresholds import ThresholdStore
+
+    lake = None
+    if options.lake:
+        lake = open_lake(options.lake) if options.feed == "replay" or is_address(options.lake) else Lake(options.lake)
+    symbols = await _symbols(options)
+    feed = _feed(options, symbols)
+    reference = options.reference or None
+    async with contextlib.AsyncExitStack() as stack:
+        cache = SimpleCacheHandler.from_environment(environment)
+        stack.push_async_callback(cache.aclose)
+        alerts = _alerts(environment, cache)
+        if alerts is not None:
+            stack.push_async_callback(alerts.aclose)
+        store = ThresholdStore(options.experiments, cache)
+        queue = _queue(options, store)
+        if queue is not None:
+            stack.push_async_callback(queue.close)
+            await queue.start_workers()
+        metrics = await _metrics(options, stack)
+        session = Session(
+            feed,
+            lake,
+            thresholds=store,
+            reference=reference,
+            cache=cache,
+            journal=options.journal,
+            alerts=alerts,
+            queue=queue,
+            metrics=metrics,
+        )
+        screen = Screen(session, on_terminal=_is_screen(options.as_json), silent=options.as_json)
+        with _stopping_on_signals(session):
+            task = session.start()
+            await asyncio.gather(task, screen.follow(task))
+        return session.status()
+
+
+@contextlib.contextmanager
+def _stopping_on_signals(session: Session) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a session cleanly; a second one ends the program."""
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    stopping: set[asyncio.Task[None]] = set()
+
+    def stop() -> None:
+        for caught in numbers:
+            loop.remove_signal_handler(caught)
+        stopping.add(asyncio.ensure_future(session.stop()))
+
+    for caught in numbers:
+        loop.add_signal_handler(caught, stop)
+    try:
+        yield
+    finally:
+        for caught in numbers:
+            loop.remove_signal_handler(caught)
+
+
+async def _symbols(options: _Options) -> list[str]:
+    from aione_lab.units import parse_symbol
+
+    named = [parse_symbol(name.strip(), "--symbols") for name in options.symbols.split(",") if name.strip()]
+    if options.feed == "simulated":
+        from aione_lab.lake.simulated import DEFAULT_SYMBOLS
+
+        named = named or [spec.symbol for spec in DEFAULT_SYMBOLS]
+    elif options.feed == "replay":
+        named = named or _in_lake(options)
+    elif options.prefilter:
+        from aione_lab.live import find_fast_symbols
+
+        named = list((await find_fast_symbols(options.exchange)).symbols)
+    wanted = parse_symbol(options.reference, "--reference") if options.reference else None
+    if wanted and wanted not in named and (options.feed == "exchange" or options.reference != "BTCUSDT"):
+        named = [wanted, *named]
+    return named
+
+
+def _in_lake(options: _Options) -> list[str]:
+    there = open_lake(options.lake or DEFAULT_LAKE).symbols(options.interval)
+    if not there:
+        raise InputError.of("--lake", options.lake or DEFAULT_LAKE, f"holds no {options.interval} candles")
+    return sorted(there, key=lambda name: name != options.reference)[:MOST_REPLAYED]
+
+
+def _feed(options: _Options, symbols: list[str]) -> Feed:
+    from aione_lab.live import ExchangeFeed, ReplayFeed
+
+    if options.feed == "exchange":
+        return ExchangeFeed(options.exchange, symbols, options.interval)
+    spans: dict[str, Any] = {"speed": options.speed, "start": options.start, "end": options.end}
+    if options.feed == "replay":
+        return ReplayFeed(open_lake(options.lake or DEFAULT_LAKE), symbols, options.interval, **spans)
+    from aione_lab.lake.simulated import ORIGIN, SimulatedExchange
+    from aione_lab.units import DAY_MS, to_ms
+
+    start = to_ms(ORIGIN) + SIMULATED_BEFORE * DAY_MS if options.start is None else to_ms(options.start, "--start")
+    spans |= {"start": start, "end": start + SIMULATED_DAYS * DAY_MS if options.end is None else options.end}
+    return ReplayFeed(SimulatedExchange(), symbols, options.interval, **spans)
+
+
+def _alerts(environment: Any, cache: Any) -> AlertQueue | None:
+    if environment.TELEGRAM_TOKEN is None or environment.ADMIN_ID is None:
+        return None
+    from aione_lab.live import AlertQueue, TelegramSink
+
+    return AlertQueue([TelegramSink.from_environment(environment)], cache=cache)
+
+
+def _queue(options: _Options, store: Any) -> Any:
+    if not options.calibrate:
+        return None
+    from aione_lab.calibration.job import Promoter, calibrate_job
+    from aione_lab.calibration.queue import CalibrationQueue
+
+    job = functools.partial(calibrate_job, lake=options.lake, folder=str(options.experiments))
+    return CalibrationQueue(job, store=Promoter(store))
+
+
+async def _metrics(options: _Options, stack: contextlib.AsyncExitStack) -> Any:
+    if options.metrics_port is None:
+        return None
+    from aione_lab.live import SessionMetrics
+
+    metrics = SessionMetrics()
+    stack.push_async_callback(metrics.aclose)
+    port = await metrics.serve(options.metrics_port)
+    if not options.as_json:
+        say(f"metrics at http://127.0.0.1:{port}/metrics")
+    return metrics

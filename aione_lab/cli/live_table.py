@@ -1,0 +1,129 @@
+"""What ``live`` shows of a session: a table that renews itself on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from aione_lab.cli.output import add_row, console, say, shown, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from aione_lab.live import Session
+
+RENEWED_S = 0.5
+STATUS_S = 10.0  # between two lines about the whole, where lines are printed
+COLUMNS = (
+    "symbol", "signal", "conf.", "price", "ATR %", "vol. z", "RSI", "recommendation", "TP", "SL", "state",
+    "calibration", "reasons",
+)  # fmt: skip
+ALERTS = 5
+
+
+class Screen:
+    """Follows a session until it ends."""
+
+    def __init__(self, session: Session, *, on_terminal: bool, silent: bool) -> None:
+        self._session, self._on_terminal, self._silent = session, on_terminal, silent
+        self._told = 0
+
+    async def follow(self, task: asyncio.Task[None]) -> None:
+        """Show the session of ``task`` until it is done."""
+        if self._silent:
+            await asyncio.wait({task})
+        elif self._on_terminal:
+            await self._table(task)
+        else:
+            await self._lines(task)
+
+    async def _table(self, task: asyncio.Task[None]) -> None:
+        from rich.live import Live
+
+        with Live(self._drawn(), console=console(), auto_refresh=False, transient=False) as live:
+            while not task.done():
+                await asyncio.wait({task}, timeout=RENEWED_S)
+                live.update(self._drawn(), refresh=True)
+
+    async def _lines(self, task: asyncio.Task[None]) -> None:
+        loop = asyncio.get_running_loop()
+        due, state = loop.time(), ""
+        while not task.done():
+            now = self._session.status()["state"]
+            if now != state or loop.time() >= due:
+                state, due = now, loop.time() + STATUS_S
+                say(headline(self._session.status()))
+            self._tell_alerts()
+            await asyncio.wait({task}, timeout=RENEWED_S)
+        self._tell_alerts()
+
+    def _tell_alerts(self) -> None:
+        status = self._session.status()
+        count = status["alerts"] + status["second_looks"]
+        for alert in reversed(self._session.last_alerts(n=count - self._told)):
+            say(alert_line(alert))
+        self._told = count
+
+    def _drawn(self) -> RenderableType:
+        from rich.console import Group
+        from rich.text import Text
+
+        drawn = table(*COLUMNS)
+        for symbol, asset in self._session.assets.snapshot().items():
+            add_row(drawn, *cells(symbol, asset))
+        alerts = [Text(shown(alert_line(alert))) for alert in self._session.last_alerts(n=ALERTS)]
+        return Group(Text(shown(headline(self._session.status()))), drawn, *alerts)
+
+
+def headline(status: Mapping[str, Any]) -> str:
+    """A session's status in one line."""
+    parts = [
+        f"{status['state']}: {status['symbols']} symbols, {status['interval']}",
+        f"bar {status['last_bar'] or '–'}",
+        f"{status['bars']:,} bars",
+        f"{status['alerts']} alerts",
+        f"{status['trades']} trades closed, {status['open_trades']} open",
+    ]
+    if status["lag_s"] is not None:
+        parts.append(f"lag {status['lag_s']:.1f} s")
+    if status["stale"]:
+        parts.append(f"stale: {', '.join(status['stale'][:5])}")
+    parts += [f"{part} does not work: {problem}" for part, problem in status["degraded"].items()]
+    return " | ".join(parts)
+
+
+def alert_line(alert: Mapping[str, Any]) -> str:
+    """A Stage2 dictionary in one line."""
+    risk = alert["risk_parameters"]
+    targets = ", ".join(f"{price:g}" for price in risk.get("tp_targets", ()))
+    again = " (second look)" if alert.get("second_look") else ""
+    return (
+        f"{alert['timestamp']} {alert['symbol']} {alert['recommendation']}{again} confidence {alert['confidence']:.2f} "
+        f"[{', '.join(alert['trigger_reasons'])}] TP {targets or '–'} SL {_number(risk.get('sl_level'), 'g')}"
+    )
+
+
+def cells(symbol: str, asset: Mapping[str, Any]) -> list[str]:
+    """The row of an asset."""
+    stats = asset["stats"]
+    atr = stats.get("atr_pct")
+    return [
+        symbol,
+        asset["signal"],
+        f"{asset['confidence']:.2f}" if asset["confidence"] else "",
+        _number(stats.get("current_price"), "g"),
+        _number(None if atr is None else 100 * atr, ".3f"),
+        _number(stats.get("volume_z"), ".1f"),
+        _number(stats.get("rsi"), ".1f"),
+        asset["recommendation"],
+        _number(asset["tp"], "g"),
+        _number(asset["sl"], "g"),
+        asset["state"],
+        asset["calib_status"],
+        " ".join(asset["trigger_reasons"]),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else f"{value:{form}}"

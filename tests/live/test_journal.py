@@ -1,0 +1,187 @@
+"""The journal and the snapshot: what a session knew survives every kind of end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from session_runs import MINUTE_MS, NAMES, REFERENCE, START, filled, market, replayed
+from session_worker import BARS, FROM
+
+from aione_lab.engine.records import ASSESSMENT, TRADE
+from aione_lab.errors import AioneError, InputError
+from aione_lab.lake.store import Lake
+from aione_lab.live import journal as journals
+from aione_lab.live.journal import Journal, records_of, signal_records
+from aione_lab.live.replay_feed import ReplayFeed
+from aione_lab.live.session import Session
+
+WORKER = Path(__file__).with_name("session_worker.py")
+
+
+def worker(folder: Path, speed: float) -> subprocess.Popen[str]:
+    root = WORKER.parents[2]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(WORKER.parent)])}
+    command = [sys.executable, str(WORKER), str(folder), str(speed)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def bars_of(journal: Journal, name: str) -> pa.Table:
+    table = journal.table()
+    kinds, symbols = table["kind"].to_numpy(), table["symbol"].to_numpy()
+    return table.filter(pa.array((kinds == "bar") & (symbols == name)))
+
+
+def check_whole(journal: Journal, lake: Lake, first: int, bars: int) -> int:
+    """Every bar is in the journal once, with what replay decides on it, and every candle in the lake."""
+    alerts = 0
+    for name in NAMES:
+        end = first + bars * MINUTE_MS
+        candles = market()[name][0][: (end - START) // MINUTE_MS]
+        rows = bars_of(journal, name)
+        assert rows["timestamp"].to_pylist() == list(range(first, end, MINUTE_MS)), name
+        result = replayed(name, candles, market()[REFERENCE][0])
+        at = (first - START) // MINUTE_MS
+        assert signal_records(rows).tobytes() == result.signal_records[at:].tobytes()
+        found = result.assessment_records
+        assert records_of(rows, "assessment", ASSESSMENT).tobytes() == found[found["timestamp"] >= first].tobytes()
+        trades = result.trade_records
+        assert records_of(rows, "closed", TRADE).tobytes() == trades[trades["exit_time"] >= first].tobytes()
+        assert lake.candles(name, "1m").equals(candles)
+        alerts += int((found["timestamp"] >= first).sum())
+    return alerts
+
+
+def test_killed_stopped_and_started_again_nothing_is_lost_or_told_twice(tmp_path: Path) -> None:
+    """SIGKILL, SIGTERM, SIGKILL, SIGINT at any moment, then to the end: the journal and lake of the unbroken run."""
+    dice = random.Random(5)
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        process = worker(tmp_path, 6_000)
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "running\n", process.stderr.read()
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(dice.uniform(0.2, 0.7))
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == (0 if number != signal.SIGKILL else -signal.SIGKILL), errors
+        finally:
+            process.kill()
+            process.communicate()
+    process = worker(tmp_path, float("inf"))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0 and "differ" not in errors, errors
+    journal = Journal(tmp_path / "journal")
+    assert check_whole(journal, Lake(tmp_path / "lake"), FROM, BARS) > 3
+    kinds = journal.read()["kind"].tolist()
+    assert kinds.count("start") == 1 and kinds.count("resume") == 4
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    return filled(tmp_path_factory.mktemp("journal") / "lake")
+
+
+def run(lake: Lake, folder: Path, bars: int, **more: object) -> Session:
+    feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + bars * MINUTE_MS)
+    session = Session(feed, lake, journal=folder, **more)
+    asyncio.run(session.run())
+    return session
+
+
+def test_a_damaged_snapshot_costs_a_warm_up_and_no_bar_twice(lake: Lake, tmp_path: Path) -> None:
+    run(lake, tmp_path, 50)
+    snapshot = tmp_path / "snapshot.bin"
+    content = bytearray(snapshot.read_bytes())
+    content[5000] ^= 1
+    snapshot.write_bytes(content)
+    run(lake, tmp_path, 120)
+    rows = bars_of(Journal(tmp_path), "SOLUSDT")
+    assert rows["timestamp"].to_pylist() == list(range(FROM, FROM + 120 * MINUTE_MS, MINUTE_MS))
+    assert Journal(tmp_path).read("start").shape[0] == 2
+
+
+def test_other_settings_begin_anew(lake: Lake, tmp_path: Path) -> None:
+    from aione_lab.settings import Settings
+
+    run(lake, tmp_path, 20)
+    run(lake, tmp_path, 40, settings=Settings(cooldown_period=600))
+    starts = Journal(tmp_path).read("start")
+    assert len(starts) == 2 and '"cooldown_period":600' in starts["detail"].iloc[1]
+
+
+def test_only_one_session_writes_a_journal(lake: Lake, tmp_path: Path) -> None:
+    with Journal(tmp_path).hold(), pytest.raises(InputError, match="another session"):
+        run(lake, tmp_path, 5)
+
+
+def test_small_parts_become_one_and_a_kill_in_between_leaves_no_row_twice(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    with journal.hold():
+        for number in range(journals.PUT_TOGETHER + 5):
+            assert journal.commit([{"kind": "bar", "symbol": "SOLUSDT", "timestamp": number}]) == number
+        small = {part.path: part.path.read_bytes() for part in journal.parts()}
+        journal.put_together(journals.PUT_TOGETHER + 1)
+        assert len(journal.parts()) == 4
+    for path, content in small.items():  # as a kill before they were taken away would leave them
+        path.write_bytes(content)
+    expected = list(range(journals.PUT_TOGETHER + 5))
+    assert Journal(tmp_path).read()["timestamp"].tolist() == expected
+    with journal.hold():
+        assert len(list(tmp_path.glob("*.parquet"))) == 4
+        assert journal.commit([{"kind": "bar", "symbol": "SOLUSDT", "timestamp": 99}]) == len(expected)
+    assert Journal(tmp_path).read()["timestamp"].tolist() == [*expected, 99]
+
+
+def test_a_disk_that_refuses_costs_nothing_but_time(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that could not be written are written later, in order; meanwhile the status says why."""
+    feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + 30 * MINUTE_MS)
+    session = Session(feed, lake, journal=tmp_path)
+    seen = []
+    commit = Journal.commit
+
+    def full(self: Journal, rows: list) -> int:
+        if len(seen) < 2 and self.last >= 0:
+            seen.append(dict(session.status()["degraded"]))
+            raise OSError(28, "No space left on device")
+        return commit(self, rows)
+
+    monkeypatch.setattr(Journal, "commit", full)
+
+    async def main() -> None:
+        finish = session._finish
+
+        async def patient() -> None:
+            for _ in range(3):
+                await session.keeper.commit()
+            await finish()
+
+        session._finish = patient
+        await session.run()
+
+    asyncio.run(main())
+    assert len(seen) == 2 and "No space left" in seen[1]["journal"]
+    rows = bars_of(Journal(tmp_path), "LINKUSDT")
+    assert rows["timestamp"].to_pylist() == list(range(FROM, FROM + 30 * MINUTE_MS, MINUTE_MS))
+    assert not session.status()["degraded"]
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    with journal.hold():
+        journal.commit([{"kind": "bar", "symbol": "SOLUSDT", "timestamp": 1, "close": np.nan}])
+    (part,) = journal.parts()
+    part.path.write_bytes(part.path.read_bytes()[:100])
+    with pytest.raises(AioneError, match=part.path.name):
+        journal.read()
+    with pytest.raises(InputError, match="kind"):
+        journal.read("nonsense")

@@ -1,0 +1,168 @@
+"""`aione-lab live` as a shell sees it: out of the box, stopped, started again, refused."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from session_runs import MINUTE_MS, START
+
+from aione_lab.cli import main
+from aione_lab.cli.live_table import Screen, alert_line, headline
+from aione_lab.lake.simulated import SimulatedExchange
+from aione_lab.lake.store import Lake
+from aione_lab.live.journal import Journal
+from aione_lab.live.replay_feed import ReplayFeed
+from aione_lab.live.session import Session
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = [sys.executable, "-c", "from aione_lab.cli import main; main()", "live"]
+NAMES = ("BTCUSDT", "LINKUSDT")
+DAY_MS = 1440 * MINUTE_MS
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("REDIS", "TELEGRAM", "ADMIN"))}
+    return {**kept, "PYTHONPATH": str(ROOT), "COLUMNS": "200", "TERM": "xterm"}
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [*PROGRAM, "--feed", "simulated", "--symbols", ",".join(NAMES), *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_out_of_the_box_stopped_and_started_again(tmp_path: Path) -> None:
+    """No Redis, no keys, no network. SIGTERM, then to the end: no bar is lost or told twice, and no alert either."""
+    (tmp_path / "run").mkdir()
+    kept = ("--lake", "lake", "--journal", "journal", "--end", "2025-01-04T06:00")
+    process = start(tmp_path / "run", *kept, "--speed", "6000")
+    try:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("running"):
+            assert process.poll() is None, process.communicate()
+        time.sleep(0.4)
+        process.send_signal(signal.SIGTERM)
+        out, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 0, errors
+    assert "stopped after" in out and "Traceback" not in errors
+    process = start(tmp_path / "run", *kept, "--speed", "inf", "--json")
+    out, errors = process.communicate(timeout=120)
+    told = json.loads(out)
+    assert process.returncode == 0 and told["state"] == "stopped" and told["bars"] == 2 * 360, errors
+    frame = Journal(tmp_path / "run" / "journal").read("bar")
+    first = START + 3 * DAY_MS
+    for name in NAMES:
+        expected = list(range(first, first + 360 * MINUTE_MS, MINUTE_MS))
+        assert frame.loc[frame["symbol"] == name, "timestamp"].tolist() == expected
+        stored = Lake(tmp_path / "run" / "lake").candles(name, "1m")
+        assert stored.equals(SimulatedExchange().candles(name, days=4)[1440 : 3 * 1440 + 360])
+    assert (frame["signal"] == "ALERT").sum() == told["alerts"] > 0
+    assert (tmp_path / "run" / "experiments" / "cache.sqlite").exists()
+
+
+def test_on_a_terminal_it_is_a_table(tmp_path: Path) -> None:
+    """A table that renews itself, and Ctrl-C as typed."""
+    leader, follower = pty.openpty()
+    command = [*PROGRAM, "--feed", "simulated", "--symbols", "BTCUSDT,LINKUSDT", "--speed", "600"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        start_new_session=True,
+    )
+    os.close(follower)
+    shown, ends, stopping = "", time.monotonic() + 90, False
+    try:
+        while time.monotonic() < ends:
+            if not select.select([leader], [], [], 0.2)[0]:
+                if process.poll() is not None:
+                    break
+                continue
+            try:
+                shown += os.read(leader, 65_536).decode("utf-8", "replace")
+            except OSError:
+                break
+            if not stopping and "running" in shown and "LINKUSDT" in shown:
+                stopping = True
+                os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(30) == 0, shown[-2000:]
+    finally:
+        process.kill()
+        process.wait()
+        os.close(leader)
+    for word in ("recommendation", "calibration", "BTCUSDT", "stopped after"):
+        assert word in shown
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--feed", "nonsense"], "--feed"),
+        (["--feed", "simulated", "--symbols", "NOPEUSDT"], "NOPEUSDT"),
+        (["--feed", "simulated", "--symbols", "../../etc"], "--symbols"),
+        (["--feed", "simulated", "--speed", "0"], "--speed"),
+        (["--feed", "simulated", "--speed", "nan"], "--speed"),
+        (["--feed", "simulated", "--interval", "7m"], "--interval"),
+        (["--feed", "simulated", "--prefilter"], "--prefilter"),
+        (["--feed", "simulated", "--calibrate"], "--calibrate"),
+        (["--feed", "simulated", "--metrics-port", "99999"], "port"),
+        (["--feed", "simulated", "--start", "yesterday"], "--start"),
+        (["--feed", "replay", "--lake", "nothing"], "--lake"),
+        (["--feed", "exchange", "--exchange", "nonsense"], "exchange"),
+        (["--feed", "simulated", "--reference", "NOPEUSDT"], "NOPEUSDT"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str],
+    named: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("logging.basicConfig", lambda **options: None)
+    with pytest.raises(SystemExit) as left:
+        main(["live", *arguments])
+    told = capsys.readouterr()
+    assert left.value.code == 2 and named in told.err and len(told.err.strip().splitlines()) == 1, told.err
+
+
+def test_what_is_drawn_is_text_and_never_markup() -> None:
+    """Whatever comes in a name, a reason or a problem of a cache."""
+    from rich.console import Console
+
+    feed = ReplayFeed(SimulatedExchange(seed=3), ["BTCUSDT"], start=START + DAY_MS, end=START + DAY_MS + 5 * MINUTE_MS)
+    session = Session(feed)
+    session.assets.update_asset("BTCUSDT", {"trigger_reasons": ["[bold red]X[/]", "\x1b[2J"], "tp": 1.5})
+    console = Console(width=250, force_terminal=False, record=True)
+    console.print(Screen(session, on_terminal=True, silent=False)._drawn())
+    drawn = console.export_text()
+    assert "[bold red]X[/]" in drawn and "\x1b" not in drawn and "1.5" in drawn
+    asyncio.run(session.run())
+    line = headline({**session.status(), "degraded": {"cache": "away"}, "stale": ["BTCUSDT"]})
+    assert line.startswith("stopped: 1 symbols, 1m | bar 2025-01-02T00:04:00+00:00 | 5 bars")
+    assert "stale: BTCUSDT" in line and "cache does not work: away" in line
+    alert = {
+        "timestamp": "2025-01-02T00:04:00+00:00", "symbol": "BTCUSDT", "recommendation": "BUY", "confidence": 0.8,
+        "trigger_reasons": ["VOLUME_SPIKE"], "risk_parameters": {"tp_targets": [2.0, 3.0], "sl_level": 1.0},
+        "second_look": True,
+    }  # fmt: skip
+    assert alert_line(alert).endswith("BTCUSDT BUY (second look) confidence 0.80 [VOLUME_SPIKE] TP 2, 3 SL 1")

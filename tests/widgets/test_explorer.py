@@ -1,0 +1,321 @@
+"""The calibration explorer: what a slider does, what is never loaded, and what the gate says."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from aione_lab import CalibrationExplorer, Thresholds, calibrate, replay
+from aione_lab.calibration import Calibration, FoldPlan
+from aione_lab.errors import InputError, LakeError
+from aione_lab.lake.simulated import SimulatedExchange
+from aione_lab.lake.store import Lake
+from aione_lab.thresholds.search import search_space
+from aione_lab.units import DAY_MS, to_ms
+
+DAYS = 30
+ipywidgets = pytest.importorskip("ipywidgets")
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    exchange = SimulatedExchange(seed=3)
+    made = Lake(tmp_path_factory.mktemp("explorer") / "lake")
+    for symbol in ("BTCUSDT", "LINKUSDT"):
+        made.append(symbol, "1m", exchange.candles(symbol, days=DAYS))
+        made.append_funding(symbol, exchange.funding(symbol, days=DAYS))
+    return made
+
+
+@pytest.fixture(scope="module")
+def study(lake: Lake) -> Calibration:
+    return calibrate(
+        lake,
+        "LINKUSDT",
+        n_trials=40,
+        space=("vol_z_threshold", "min_confidence", "tp_mult", "sl_mult"),
+        folds=FoldPlan(n_folds=3),
+        min_trades=5,
+        metric=("expectancy", "max_drawdown"),
+        folder=None,
+        progress=False,
+    )
+
+
+@pytest.fixture
+def explorer(lake: Lake, tmp_path: Path) -> Iterator[CalibrationExplorer]:
+    made = CalibrationExplorer(lake, "LINKUSDT", folder=tmp_path)
+    yield made
+    made.close()
+
+
+def replayed(explorer: CalibrationExplorer, lake: Lake) -> Any:
+    """The same set over the same candles, by replay."""
+    span = ("2025-01-01", explorer.hidden_from)
+    return replay(
+        lake.candles("LINKUSDT", "1m", *span),
+        explorer.thresholds,
+        symbol="LINKUSDT",
+        reference=lake.candles("BTCUSDT", "1m", *span),
+        funding=lake.funding("LINKUSDT", *span),
+    )
+
+
+def test_a_move_gives_what_replay_gives(explorer: CalibrationExplorer, lake: Lake) -> None:
+    seen = set()
+    for name, value in (("tp_mult", 2.0), ("sl_mult", 0.7), ("vwap_threshold", 4.0), ("min_reasons_for_alert", 1)):
+        explorer.sliders[name].value = value
+        result = replayed(explorer, lake)
+        for metric, found in explorer.metrics.items():
+            np.testing.assert_equal(found, result.metrics[metric], err_msg=f"{name}: {metric}")
+        np.testing.assert_array_equal(explorer._view.equity, result.equity.to_numpy())
+        seen.add(explorer.metrics["net_pnl"])
+        assert f"{explorer.metrics['n_trades']:,d}</td>" in explorer._table.value
+    assert len(seen) == 4
+    set_now = explorer.thresholds
+    assert (set_now.tp_mult, set_now.sl_mult) == (2.0, 0.7)
+    assert set_now.vwap_threshold == "4x" and set_now.min_reasons_for_alert == 1
+    assert type(set_now.min_reasons_for_alert) is int and set_now.low_gate is None
+
+
+def test_what_is_drawn_is_the_set(explorer: CalibrationExplorer, lake: Lake) -> None:
+    explorer.sliders["min_confidence"].value = 0.4
+    result = replayed(explorer, lake)
+    by_name = {trace.name: trace for trace in explorer._chart.widget.data}
+    drawn = np.asarray(by_name["sliders"].y)
+    equity = result.equity.to_numpy()
+    assert (drawn.min(), drawn.max()) == (equity.min(), equity.max()) and drawn[-1] == equity[-1]
+    assert np.asarray(by_name["drawdown"].y).min() == pytest.approx(-result.metrics["max_drawdown"], rel=1e-12)
+    exits = [*by_name["exit with a gain"].x, *by_name["exit with a loss"].x]
+    assert sorted(pd.to_datetime(exits, utc=True)) == list(result.trades["exit_time"])
+    assert len(by_name["price"].x) < 2_000
+
+
+def test_sliders_are_the_declared_ranges(explorer: CalibrationExplorer) -> None:
+    declared = search_space()
+    assert list(explorer.sliders) == list(declared)
+    for name, slider in explorer.sliders.items():
+        assert (slider.min, slider.step) == (declared[name].low, declared[name].step)
+        assert slider.max == pytest.approx(declared[name].high)
+
+
+def test_a_loaded_set_stays_as_it_is_until_a_slider_moves(explorer: CalibrationExplorer) -> None:
+    given = Thresholds(low_gate=0.0004, vol_z_threshold=None, tp_mult=2.13, dynamic_rsi_multiplier=None)
+    explorer.load(given)
+    assert explorer.thresholds == given
+    explorer.sliders["sl_mult"].value = 2.0
+    assert explorer.thresholds == given.replace(sl_mult=2.0)
+
+
+def test_hidden_candles_are_not_loaded(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[int] = []
+    for name in ("candles", "funding"):
+        read = getattr(Lake, name)
+
+        def watched(self: Lake, *arguments: Any, read: Any = read) -> Any:
+            frame = read(self, *arguments)
+            ends.append(int(frame.index[-1].value // 1_000_000))
+            return frame
+
+        monkeypatch.setattr(Lake, name, watched)
+    explorer = CalibrationExplorer(lake, "LINKUSDT", folder=tmp_path)
+    hidden = to_ms(explorer.hidden_from)
+    span = lake.span("LINKUSDT", "1m")
+    assert span is not None and span[1] // DAY_MS + 1 - hidden // DAY_MS == DAYS // 5
+    explorer._panels.show("Heatmap")
+    assert len(ends) == 3 and max(ends) < hidden
+    latest = [max(pd.to_datetime(np.asarray(one.x)[[-1]], utc=True)) for one in explorer._chart.widget.data[:1]]
+    assert max(latest) < pd.Timestamp(hidden, unit="ms", tz="UTC")
+    assert max(explorer._chart.widget.layout.xaxis.range) <= hidden
+    explorer.close()
+
+
+def test_the_hidden_span_of_a_study_is_the_study_s(study: Calibration, tmp_path: Path) -> None:
+    explorer = CalibrationExplorer(study, folder=tmp_path)
+    assert explorer.hidden_from == study.experiment.hidden_from
+    assert explorer._scene.times[-1] < to_ms(study.experiment.hidden_from)
+    assert explorer.thresholds == study.thresholds
+    explorer.close()
+
+
+def test_only_the_newest_position_is_computed(explorer: CalibrationExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one position is computed others arrive from the thread of the messages: of those the last one counts."""
+    computed: list[float] = []
+    begun, go_on = threading.Event(), threading.Event()
+    view = type(explorer._scene).view
+
+    def slow(scene: Any, thresholds: Thresholds) -> Any:
+        computed.append(thresholds.tp_mult)
+        if len(computed) == 1:
+            begun.set()
+            assert go_on.wait(30)
+        return view(scene, thresholds)
+
+    monkeypatch.setattr(type(explorer._scene), "view", slow)
+    slider = explorer.sliders["tp_mult"]
+    other = threading.Thread(target=setattr, args=(slider, "value", 1.0))
+    other.start()
+    assert begun.wait(30)
+    for value in (1.5, 2.0, 2.5, 4.0):
+        slider.value = value
+    assert computed == [1.0]
+    go_on.set()
+    other.join(30)
+    assert computed == [1.0, 4.0] and explorer._view.thresholds.tp_mult == 4.0
+
+
+def test_a_cell_of_the_heatmap_is_a_set(explorer: CalibrationExplorer, lake: Lake) -> None:
+    explorer.sliders["min_confidence"].value = 0.5
+    explorer._panels.show("Heatmap")
+    heatmap = explorer._panels.heatmap
+    drawn = heatmap.figure.data[0]
+    across, up, cells = (np.asarray(getattr(drawn, name)) for name in "xyz")
+    assert cells.shape == (len(up), len(across)) and min(cells.shape) > 5
+    heatmap.pick(float(across[2]), float(up[4]))
+    assert (explorer.thresholds.tp_mult, explorer.thresholds.sl_mult) == (across[2], up[4])
+    assert explorer.thresholds.min_confidence == 0.5
+    assert explorer.metrics["net_pnl"] == cells[4, 2] == replayed(explorer, lake).metrics["net_pnl"]
+    heatmap.x.value = "sl_mult"
+    assert "two different" in heatmap._note.value
+
+
+def test_a_trial_and_a_point_of_the_front_are_loaded_by_a_click(study: Calibration, tmp_path: Path) -> None:
+    from plotly.callbacks import Points
+
+    explorer = CalibrationExplorer(study, folder=tmp_path)
+    panels = explorer._panels
+    for name, trace in (("Trials", 0), ("Pareto", 0), ("Parallel", 0)):
+        panels.chooser.value = name
+        figure = panels._made[name]
+        clicked = figure.data[trace]
+        at = 1
+        points = Points([at], [np.asarray(clicked.x)[at]], [np.asarray(clicked.y)[at]], clicked.name, trace)
+        clicked._dispatch_on_click(points, None)
+        row = int(np.asarray(clicked.customdata)[at]) if clicked.customdata is not None else None
+        if row is None:
+            params = study.optuna_study.get_trials(deepcopy=False)[round(float(points.xs[0]))].params
+            assert {key: getattr(explorer.thresholds, key) for key in params} == pytest.approx(params)
+        else:
+            assert explorer.thresholds == study.sets[row]
+    for name in ("Importance", "Plateau", "Folds"):
+        panels.chooser.value = name
+        assert panels._made[name].data
+    bars = {trace.name: np.asarray(trace.y) for trace in panels._made["Folds"].data}
+    assert {len(values) for values in bars.values()} == {3} and "study, fold by fold" in bars
+    explorer.close()
+
+
+def test_folds_follow_the_sliders(explorer: CalibrationExplorer, lake: Lake) -> None:
+    explorer.sliders["tp_mult"].value = 1.0
+    folds = explorer._scene.folds
+    assert folds is not None
+    drawn = {trace.name: np.asarray(trace.y) for trace in explorer._panels._folds.data}  # type: ignore[union-attr]
+    daily = replayed(explorer, lake).equity.resample("1D").last()
+    returns = np.diff(np.concatenate([[10_000.0], daily.to_numpy()])) / np.concatenate([[10_000.0], daily[:-1]])
+    wanted = [np.prod(1 + returns[days]) - 1 for days in folds.test]
+    np.testing.assert_allclose(drawn["sliders"], wanted, rtol=1e-9)
+    shades = explorer._chart.widget.layout.shapes
+    assert len(shades) == len(folds.test) and len(drawn["default"]) == len(folds.test)
+
+
+def test_saved_and_exported_sets_are_read_again(explorer: CalibrationExplorer, tmp_path: Path) -> None:
+    explorer.sliders["vwap_threshold"].value = 2.5
+    path = explorer.save(tmp_path / "mine.json")
+    assert Thresholds.from_json(path.read_text()) == explorer.thresholds
+    assert Thresholds.from_json(explorer.export()) == explorer.thresholds
+    for bad in (tmp_path / "mine.txt", tmp_path / "nowhere" / "mine.json", tmp_path):
+        with pytest.raises(InputError, match="path="):
+            explorer.save(bad)
+    explorer._path.value = str(tmp_path / "nowhere" / "<b>.json")
+    explorer._try(lambda: str(explorer.save(explorer._path.value)))
+    assert "must be a .json file" in explorer._says.value and "&lt;b&gt;" in explorer._says.value
+    link = re.search(r'data:application/json,([^"]*)', explorer._show_export())
+    assert link and Thresholds.from_json(unquote(link[1])) == explorer.thresholds
+
+
+def test_a_set_by_hand_does_not_pass_the_gate(explorer: CalibrationExplorer, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="only an accepted set is promoted; this set was put together by hand"):
+        explorer.promote()
+    explorer._try(explorer._try_promote)
+    assert "only an accepted set is promoted" in explorer._says.value
+    assert explorer.store.symbols() == []
+
+
+def test_the_choice_of_a_study_passes_only_if_it_was_accepted(study: Calibration, tmp_path: Path) -> None:
+    import dataclasses
+
+    explorer = CalibrationExplorer(study, folder=tmp_path / "refused")
+    if study.verdict != "accept":
+        with pytest.raises(InputError, match="only an accepted set is promoted"):
+            explorer.promote()
+    explorer.close()
+    judged = dataclasses.replace(study.judged, decision="accept", sentence="Accepted for this test.")
+    # Nothing hidden: the acceptance stands as it is.
+    accepted = dataclasses.replace(
+        study, judged=judged, experiment=study.experiment.replace(end=study.experiment.hidden_from)
+    )
+    explorer = CalibrationExplorer(accepted, folder=tmp_path / "accepted")
+    assert "promoted</th>" not in explorer._table.value
+    entry = explorer.promote()
+    assert entry.thresholds == accepted.thresholds and explorer.store.calibrated("LINKUSDT") == accepted.thresholds
+    assert "promoted</th>" in explorer._table.value
+    explorer.sliders["tp_mult"].value = 1.25
+    with pytest.raises(InputError, match="by hand"):
+        explorer.promote()
+    explorer._load_known("promoted")
+    assert explorer.thresholds == accepted.thresholds
+    explorer.close()
+
+
+def test_bad_input(lake: Lake, study: Calibration, explorer: CalibrationExplorer) -> None:
+    for arguments, options, said in (
+        (("data_lake", "LINKUSDT"), {}, "source="),
+        ((lake,), {}, "symbol=None"),
+        ((lake, ["LINKUSDT"]), {}, "symbol="),
+        ((lake, "LINKUSDT"), {"hidden": 0.95}, "hidden"),
+        ((lake, "LINKUSDT"), {"thresholds": {"tp_mult": 3}}, "thresholds="),
+        ((lake, "LINKUSDT"), {"start": "2030-01-01"}, "start="),
+        ((study, "SOLUSDT"), {}, "symbol='SOLUSDT'"),
+        ((study,), {"start": "2025-01-02"}, "the study says what that is"),
+        ((study,), {"study": study}, "study="),
+        ((lake, "LINKUSDT"), {"study": "mine"}, "study="),
+    ):
+        with pytest.raises(InputError, match=said):
+            CalibrationExplorer(*arguments, **options)
+    with pytest.raises(LakeError, match="ETHUSDT"):
+        CalibrationExplorer(lake, "ETHUSDT")
+    with pytest.raises(InputError, match="thresholds="):
+        explorer.load({"tp_mult": 3})  # type: ignore[arg-type]
+
+
+def test_few_days_are_shown_without_folds(lake: Lake, tmp_path: Path) -> None:
+    explorer = CalibrationExplorer(lake, "LINKUSDT", end="2025-01-05", folder=tmp_path)
+    assert explorer._scene.folds is None and not explorer._chart.widget.layout.shapes
+    assert "too few" in explorer._panels._made["Folds"].value
+    explorer.close()
+
+
+def test_close_leaves_no_widget(lake: Lake, study: Calibration, tmp_path: Path) -> None:
+    from ipywidgets.widgets.widget import _instances
+
+    before = set(_instances)
+    explorer = CalibrationExplorer(study, folder=tmp_path)
+    for name in ("Heatmap", "Trials", "Plateau"):
+        explorer._panels.chooser.value = name
+    slider = explorer.sliders["tp_mult"]
+    explorer.close()
+    explorer.close()
+    assert set(_instances) - before == set()
+    drawn = explorer._view
+    slider.value = 1.0
+    assert explorer._view is drawn
+    with pytest.raises(InputError, match="closed"):
+        explorer._repr_mimebundle_()
