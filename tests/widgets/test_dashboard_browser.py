@@ -132,11 +132,15 @@ def test_as_a_page_of_its_own(tmp_path: Path) -> None:
         serving([*command, "--port", str(port)], tmp_path, f"http://127.0.0.1:{port}/voila/static/"),
         browser_page() as page,
     ):
+        loaded: list[str] = []
+        page.on("requestfinished", lambda asked: loaded.append(asked.url))
         page.goto(f"http://127.0.0.1:{port}/?theme=dark")
         page.wait_for_selector(f"{TABLE}.dark td:text-is('SOLUSDT')")
         wait_for_tick(page, "SOLUSDT")
         page.locator(f"{TABLE} td:text-is('SUIUSDT')").click()
         wait_for_chart(page, "SUIUSDT")
         assert page.problems == []
+        near = (f"http://127.0.0.1:{port}/", "blob:", "data:")
+        assert loaded and all(url.startswith(near) for url in loaded)  # nothing comes from elsewhere
     left = [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")]
     assert not left  # it leaves nothing where it was started

@@ -26,7 +26,7 @@ def test_the_command_listens_on_loopback_and_hides_the_url(tmp_path: Path, monke
         "interval": "1m",
         "simulated": False,
     }
-    notebook = Path(command[3])
+    notebook = Path(command[command.index("voila") + 1])
     assert notebook == page.NOTEBOOK and "show()" in notebook.read_text(encoding="utf-8")
 
 
