@@ -10,6 +10,29 @@ import pytest
 from browser import browser_page, chromium, dark_theme, free_port, jupyterlab, open_notebook, serving, write_notebook
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
+PAYLOADS = [
+    HOSTILE,
+    "<script>window.hacked=1</script>",
+    "<svg onload=window.hacked=1>",
+    "</td></tr></table><iframe srcdoc='<script>parent.hacked=1</script>'>",
+    "<a href='javascript:window.hacked=1'>x</a>",
+    "&lt;img src=x onerror=window.hacked=1&gt;",
+    "${window.hacked=1}{{window.hacked=1}}",
+    "'\"><style>*{display:none}</style>",
+    "\u202e<b>\u0000</b>",
+    "<math><mi//xlink:href='data:x,<script>window.hacked=1</script>'>",
+]
+ROLL = """async () => {
+  const place = [...document.querySelectorAll('.aione-table .rows')].find((one) => one.scrollHeight > 5000);
+  const seen = new Set();
+  for (let top = 0; top < place.scrollHeight; top += 200) {
+    place.scrollTop = top;
+    for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
+    for (const cell of place.querySelectorAll('td:first-child')) seen.add(cell.textContent);
+  }
+  return [seen.size, document.querySelectorAll('.aione-table td *').length, window.hacked ?? null];
+}"""
+"""Scrolls through the hostile rows: how many texts were seen, elements inside cells, and whether a script ran."""
 HERE = Path(__file__).parent
 SET_UP = f"""
 import asyncio, sys
@@ -33,7 +56,8 @@ async def go_on():
 
 task = asyncio.create_task(go_on())
 hostile = LiveTable()
-hostile.show({{{HOSTILE!r}: Cells((1.0,) * len(NUMBERS), ({HOSTILE!r},) * len(TEXTS))}}, whole=True)
+payloads = [f"{{i}}{{one}}" for one in {PAYLOADS!r} for i in range(30)]
+hostile.show({{text: Cells((1.0,) * len(NUMBERS), (text,) * len(TEXTS)) for text in payloads}}, whole=True)
 hostile
 """
 SHOW = "Dashboard(session)"
@@ -108,6 +132,9 @@ def test_in_jupyterlab(tmp_path: Path) -> None:
             0,
             None,
         ]
+
+        seen, elements, hacked = page.evaluate(ROLL)
+        assert seen >= 300 and elements == 0 and hacked is None
 
         # the cell once more: the old dashboard is closed, the new one follows
         page.evaluate(
