@@ -40,9 +40,7 @@ class Panels:
             makers["Importance"] = lambda: self._of_study(study.plot_importance, study)
             makers["Plateau"] = lambda: self._of_study(study.plateau.plot, study)
         self._makers = makers
-        self.chooser = widgets.ToggleButtons(
-            options=list(makers), value="Folds", style={"button_width": "auto"}
-        )
+        self.chooser = widgets.ToggleButtons(options=list(makers), value="Folds", style={"button_width": "auto"})
         self._place = widgets.VBox(layout=widgets.Layout(width="100%", overflow="hidden"))
         self.chooser.observe(lambda change: self.show(change["new"]), "value")
         self.widget = widgets.VBox([self.chooser, self._place], layout=widgets.Layout(width="100%", overflow="hidden"))
