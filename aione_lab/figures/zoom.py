@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from aione_lab.figures.decimate import decimate_candles, decimate_rows
 from aione_lab.figures.newest import Newest
 
-POINTS = 1_200
-"""Points of a line: two a pixel column of a chart of ordinary width."""
+POINTS = 900
+"""Points of a line: the extremes of every pixel column of a narrow chart, of every second one of a wide one."""
 
 BARS = 300
 """Candlesticks on the screen; more of them touch each other."""
