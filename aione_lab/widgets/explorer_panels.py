@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from aione_lab.calibration.space import Space
 from aione_lab.calibration.study import Calibration
-from aione_lab.calibration.views import fold_returns
+from aione_lab.calibration.views import fold_returns, run_dates
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.widgets.explorer_scene import Scene, View
 from aione_lab.widgets.explorer_style import SECOND, note, on_any_ground, when_drawn
@@ -29,7 +29,8 @@ class Panels:
         self._scene, self._views, self._load, self._height = scene, views, load, height
         self._made: dict[str, widgets.Widget] = {}
         self._folds = widgets.HTML(layout=widgets.Layout(width="100%"))
-        self._days = [] if scene.folds is None else [str(days) for days in scene.folds.frame["test"]]
+        folds = scene.folds
+        self._days = [] if folds is None else [run_dates(folds.first_day, days) for days in folds.test]
         self._heatmap: Heatmap | None = None
         makers: dict[str, Callable[[], widgets.Widget]] = {"Folds": self._make_folds, "Heatmap": self._make_heatmap}
         if scene.study is not None:
@@ -88,7 +89,7 @@ class Panels:
     def _of_study(self, draw: Callable[..., go.Figure], study: Calibration) -> go.FigureWidget:
         many = draw in (study.plot_parallel, study.plot_importance)  # a row or an axis for each threshold
         margin = {"l": 72, "r": 12, "t": 26, "b": 132 if draw == study.plot_parallel else 76}
-        figure = on_any_ground(draw(theme="light"), self._height + 130 * many, margin=margin, legend=_LEGEND)
+        figure = on_any_ground(draw(theme="light"), self._height + 60 + 80 * many, margin=margin, legend=_LEGEND)
         by_number = {trial.number: trial for trial in study.optuna_study.get_trials(deepcopy=False)}
         place = {one.digest()[:16]: one for one in study.sets}
 
