@@ -7,6 +7,7 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from aione_lab.calibration.space import Space
@@ -59,7 +60,7 @@ class Panels:
         """What follows the sliders: the folds, if they are in view."""
         if self.chooser.value == "Folds" and self._scene.folds is not None:
             table = self._scene.by_fold(self._views())
-            returns, trades = (table.xs(what, axis=1, level=1) for what in ("return", "trades"))
+            returns, trades = (pd.DataFrame(table.xs(what, axis=1, level=1)) for what in ("return", "trades"))
             study = self._scene.study
             if study is not None and len(study.experiment.symbols) == 1:
                 returns[STUDY] = fold_returns(study)["chosen"].to_numpy()
