@@ -160,10 +160,10 @@ def test_a_disk_that_refuses_costs_nothing_but_time(
     async def main() -> None:
         finish = session._finish
 
-        async def patient() -> None:
+        async def patient(sound: bool) -> None:
             for _ in range(3):
                 await session.keeper.commit()
-            await finish()
+            await finish(sound)
 
         session._finish = patient
         await session.run()
