@@ -23,6 +23,7 @@ PARTS = {
     "lake": ("benchmarks.storage", "bench_lake"),
     "live": ("benchmarks.live", "bench_live"),
     "session": ("benchmarks.session", "bench_session"),
+    "browser": ("benchmarks.browser", "bench_browser"),
     "startup": ("benchmarks.startup", "bench_startup"),
     "study": ("benchmarks.study", "bench_study"),
     "vectorbt-startup": ("benchmarks.startup", "bench_vectorbt_startup"),

@@ -86,10 +86,10 @@ def _in_browser(folder: Path, lake: Lake, count: int) -> list[float] | None:
     made = f"CalibrationExplorer(Lake({lake.root!r}), {SYMBOL!r}, hidden=0.0)"
     cell = f"from aione_lab import CalibrationExplorer, Lake\n{made}"
     write_notebook(folder / "explorer.ipynb", [cell])
-    with _all_cores(), jupyterlab(folder) as address, browser_page() as page:
+    with all_cores(), jupyterlab(folder) as address, browser_page() as page:
         open_notebook(page, address, "explorer.ipynb")
         page.wait_for_selector(".aione-metrics")
-        page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .legend').length >= 2")
+        page.wait_for_function("() => document.querySelector('.js-plotly-plot')?.data?.[6]?.y?.length > 100")
         page.wait_for_timeout(1000)
         page.evaluate(MOVE, 4)
         taken: list[Any] = page.evaluate(MOVE, count)
@@ -97,7 +97,7 @@ def _in_browser(folder: Path, lake: Lake, count: int) -> list[float] | None:
 
 
 @contextmanager
-def _all_cores() -> Iterator[None]:
+def all_cores() -> Iterator[None]:
     """Let the processes started here have every core: a browser and a kernel are two."""
     if not hasattr(os, "sched_setaffinity"):
         yield

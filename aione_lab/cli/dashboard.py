@@ -18,6 +18,12 @@ from aione_lab.errors import InputError
 from aione_lab.units import interval_ms
 
 PORT = 8866
+# The page loads nothing from elsewhere, and nobody may frame it. Widgets bring their scripts as blobs, styles inline.
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws://127.0.0.1:{port}; "
+    "frame-ancestors 'none'; base-uri 'self'; form-action 'none'"
+)
 EMBEDDED = "sqlite:///"
 
 
@@ -46,7 +52,7 @@ def dashboard(
     """Serve the live dashboard as a page: the table of all symbols, charts and stories of the selected one.
 
     It shows the session that publishes into the cache ('aione-lab live' does), wherever that runs. The page is for
-    this machine alone.
+    this machine alone; with ?theme=dark at the end of its address it is dark.
 
     Examples:
 
@@ -78,10 +84,14 @@ def page_command(
 
     asked = {"lake": _lake(lake), "interval": interval, "simulated": simulated}
     variables = {ASKED: json.dumps(asked)} | ({} if simulated else {"REDIS_URL": _cache_url(redis)})
+    headers = {"headers": {"Content-Security-Policy": POLICY.format(port=port)}}
     command = [
-        sys.executable, "-m", "voila", str(NOTEBOOK), "--Voila.ip=127.0.0.1", f"--port={port}",
-        "--Voila.port_retries=0", "--Voila.log_level=ERROR", "--show_tracebacks=True",
-        "--VoilaConfiguration.allow_theme_override=YES",
+        sys.executable, "-W", "ignore::DeprecationWarning",  # voila's own, and of how the headers below are given
+        "-m", "voila", str(NOTEBOOK), "--Voila.ip=127.0.0.1", f"--port={port}", "--Voila.port_retries=0",
+        "--Voila.log_level=ERROR", "--show_tracebacks=True",
+        "--VoilaConfiguration.allow_theme_override=YES", "--MappingKernelManager.cull_interval=60",
+        "--MappingKernelManager.cull_idle_timeout=300",
+        f"--Voila.tornado_settings={headers}",
     ]  # fmt: skip
     return command if browser else [*command, "--no-browser"], variables
 

@@ -35,9 +35,11 @@ def factor_figure(asset: Mapping[str, Any], theme: Theme) -> go.Figure:
         )
     except InputError as error:  # a state from elsewhere may hold anything
         figure = nothing(theme, None, str(error)[:200])
-    figure.update_xaxes(title_text=None, tickfont_size=10).update_yaxes(title_text=None, tickfont_size=10)
+    figure.update_xaxes(title_text=None, tickfont_size=10, tickangle=-35).update_yaxes(
+        title_text=None, tickfont_size=10
+    )
     return figure.update_layout(
-        height=240, margin={"l": 8, "r": 8, "t": 34, "b": 24}, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR,
+        height=260, margin={"l": 8, "r": 8, "t": 34, "b": 24}, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR,
         title_font_size=13,
     )  # fmt: skip
 
@@ -60,6 +62,8 @@ def levels_of(asset: Mapping[str, Any]) -> dict[str, float]:
         "SL": number(risk.get("sl_level")),
         **{f"TP{i}": number(price) for i, price in enumerate(targets if isinstance(targets, (list, tuple)) else (), 1)},
     }
+    if found["next level"] == found["resistance"]:
+        del found["next level"]
     return {name: price for name, price in found.items() if price > 0}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -73,6 +74,7 @@ class Dashboard(ipywidgets.VBox):
         self._assets: dict[str, Mapping[str, Any]] = {}
         self._pending: dict[str, Mapping[str, Any]] = {}
         self._whole, self._problem = False, ""
+        self._known: Mapping[str, Any] = {}
         self._patching: asyncio.TimerHandle | None = None
         self._drawing: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -123,20 +125,20 @@ class Dashboard(ipywidgets.VBox):
 
     def _tick(self) -> None:
         self._ticking = self._loop.call_later(TICK_S, self._tick)
+        self._known = self._source.status()
         self._tell()
 
     def _tell(self) -> None:
         """The status line; a trait that does not change is not sent."""
-        known = self._source.status()
         stale = self._table.stale()
         alerts = sum(asset.get("signal") == "ALERT" for asset in self._assets.values())
         words = [f"{len(self._assets)} symbols", f"{alerts} in alert"]
         if stale:
             more = f" and {len(stale) - NAMED} more" if len(stale) > NAMED else ""
             words.append(f"{len(stale)} stale: {', '.join(stale[:NAMED])}{more}")
-        if reconnects := known.get("reconnects"):
+        if reconnects := self._known.get("reconnects"):
             words.append(f"{reconnects} reconnects")
-        degraded = known.get("degraded")
+        degraded = self._known.get("degraded")
         if isinstance(degraded, Mapping):
             words += [f"{part} degraded: {text(why, 120)}" for part, why in degraded.items()]
         self._table.status = " · ".join(words) if self._assets else ""
@@ -212,6 +214,10 @@ class Dashboard(ipywidgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
         _replace_in_cell(self)
         return super()._repr_mimebundle_(**kwargs)
+
+    def unwatched_s(self) -> float:
+        """Seconds since a page last said that it shows this; pages say so every 20 seconds while they do."""
+        return time.monotonic() - self._table.seen
 
     def close(self) -> None:
         """Stop following and close every widget; nothing goes on once the event loop has turned."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aione_lab.live.session import Session
     from aione_lab.widgets.dashboard import Dashboard
 
 NOTEBOOK = Path(__file__).parent / "template" / "AiOne lab.ipynb"
 ASKED = "AIONE_DASHBOARD"
 """Variable with what was asked, as JSON; the cache's URL, which may hold a password, is in REDIS_URL."""
 
+ALONE_S = 300.0  # without a page before its kernel stops working: a browser's hidden tabs speak once a minute at least
+LOOK_S = 15.0
 SYMBOLS = (
     "BTCUSDT", "ETHUSDT", "SOLUSDT", "LINKUSDT", "SUIUSDT", "DOTUSDT", "1000PEPEUSDT", "XMRUSDT", "USDCUSDT",
 )  # fmt: skip
@@ -22,31 +26,41 @@ SPEED = 60.0  # times the market's: a bar a second
 
 
 def show() -> Dashboard:
-    """The Dashboard of the page; its session, where it is simulated, begins in this kernel."""
+    """The Dashboard of the page; its session, where it is simulated, begins in this kernel.
+
+    Each visit has a kernel of its own. Once its page has gone it stops working, and the server ends it as idle.
+    """
     from pydantic import SecretStr
 
     from aione_lab.widgets.dashboard import Dashboard
 
     asked: dict[str, Any] = json.loads(os.environ[ASKED])
-    if asked["simulated"]:
-        return simulated()
-    return Dashboard(redis=SecretStr(os.environ["REDIS_URL"]), lake=asked["lake"], interval=asked["interval"])
+    session = simulated() if asked["simulated"] else None
+    if session is not None:
+        board = Dashboard(session)
+    else:
+        board = Dashboard(redis=SecretStr(os.environ["REDIS_URL"]), lake=asked["lake"], interval=asked["interval"])
+    asyncio.get_running_loop().create_task(leave(board, session), name="dashboard's page")
+    return board
 
 
-def simulated() -> Dashboard:
-    """A Dashboard of a session on the simulated exchange, at sixty times the market's speed."""
+def simulated() -> Session:
+    """A running session on the simulated exchange, at sixty times the market's speed."""
     from aione_lab.lake.simulated import ORIGIN, SimulatedExchange
-    from aione_lab.live import ReplayFeed
+    from aione_lab.live.replay_feed import ReplayFeed
     from aione_lab.live.session import Session
     from aione_lab.units import DAY_MS, to_ms
-    from aione_lab.widgets.dashboard import Dashboard
 
     start = to_ms(ORIGIN) + START_DAYS * DAY_MS
     session = Session(ReplayFeed(SimulatedExchange(), SYMBOLS, speed=SPEED, start=start))
-    session.start().add_done_callback(_ended)
-    return Dashboard(session)
+    session.start()
+    return session
 
 
-def _ended(task: Any) -> None:
-    if not task.cancelled():
-        task.result()  # the event loop tells of what went wrong
+async def leave(board: Dashboard, session: Session | None) -> None:
+    """Stop the session and close the dashboard when no page has shown it for ``ALONE_S``."""
+    while board.unwatched_s() < ALONE_S:
+        await asyncio.sleep(LOOK_S)
+    if session is not None:
+        await session.stop()
+    await board.aclose()

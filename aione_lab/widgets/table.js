@@ -4,12 +4,13 @@
 const ROW = 26; // pixels, as in table.css
 const NUMBERS = ["confidence", "price", "atr_percent", "volume", "rsi", "tp", "sl"];
 const TEXTS = ["signal", "recommendation", "state", "calibration", "reasons"];
+const HERE_MS = 20_000; // how often a page says that it is still there
 const RESORT_MS = 1000; // rows must not jump about under the pointer
 
 const COLUMNS = [
   { key: "symbol", title: "Symbol", width: 124 },
   { key: "signal", title: "Signal", width: 70 },
-  { key: "confidence", title: "Confidence", width: 88 },
+  { key: "confidence", title: "Confidence", width: 100 },
   { key: "price", title: "Price", width: 82 },
   { key: "atr_percent", title: "ATR %", width: 58 },
   { key: "volume", title: "Volume", width: 64 },
@@ -80,9 +81,12 @@ function decimals(value) {
   return Math.min(12, Math.max(0, (digits.split(".")[1] || "").length - Number(exponent || 0)));
 }
 
+const size10 = (value) => Math.floor(Math.log10(Math.abs(value) || 1));
+const mostDigits = (value) => Math.min(12, Math.max(0, 6 - size10(value)));
+
 function priceText(row, value) {
   // A price that is a multiple of its tick shows as many digits as the tick has; a computed level is cut to those.
-  const least = Math.min(12, Math.max(0, 4 - Math.floor(Math.log10(Math.abs(value) || 1))));
+  const least = Math.min(12, Math.max(0, 4 - size10(value)));
   return value.toFixed(Math.max(row.digits, least));
 }
 
@@ -99,7 +103,7 @@ function cellText(row, column) {
   if (!Number.isFinite(value)) return "–";
   switch (column.key) {
     case "price":
-      row.digits = Math.max(row.digits, Math.min(8, decimals(value)));
+      row.digits = Math.max(row.digits, Math.min(decimals(value), mostDigits(value)));
       return priceText(row, value);
     case "tp":
     case "sl":
@@ -260,7 +264,7 @@ function makeView(store, model, el) {
       let shown = cellText(row, column);
       if (column.key === "state" && stale) shown = ageText(age);
       if (column.key === "calibration" && urgent) shown = "⚡ urgent";
-      if (set(line.cells[i], shown) && column.number < 0) line.cells[i].title = shown;
+      if (set(line.cells[i], shown)) line.cells[i].title = shown.length > 8 ? shown : ""; // it may be cut off
     });
     const marked = urgent ? "urgent" : "";
     if (line.cells[11].className !== marked) line.cells[11].className = marked;
@@ -330,6 +334,7 @@ function makeView(store, model, el) {
   store.changed.add(changed);
   for (const name of ["status", "problem", "selected", "stale_after"]) model.on(`change:${name}`, told);
   const ageing = setInterval(schedule, 1000);
+  const living = setInterval(() => model.send({ kind: "here" }), HERE_MS);
   const resized = new ResizeObserver(schedule);
   resized.observe(scroller);
   root.aione = { store, view }; // for measurements
@@ -339,6 +344,7 @@ function makeView(store, model, el) {
     store.changed.delete(changed);
     for (const name of ["status", "problem", "selected", "stale_after"]) model.off(`change:${name}`, told);
     clearInterval(ageing);
+    clearInterval(living);
     resized.disconnect();
     unwatch();
     cancelAnimationFrame(view.frame);

@@ -33,7 +33,8 @@ class LiveTable(anywidget.AnyWidget):
     """A table of symbols with the columns of ``cells``, sorted, filtered and selected from in the browser.
 
     ``selected`` is the symbol that was chosen last, ``dark`` whether the page is dark (the browser says both). Rows of
-    which nothing was heard for ``stale_after`` seconds are dimmed. Whatever a text holds, it is shown as text.
+    which nothing was heard for ``stale_after`` seconds are dimmed. ``seen`` is the time, by ``clock``, at which a page
+    last said that it is there. Whatever a text holds, it is shown as text.
     """
 
     _esm = HERE / "table.js"
@@ -52,6 +53,7 @@ class LiveTable(anywidget.AnyWidget):
         self._place: dict[str, int] = {}
         self._heard: dict[str, float] = {}
         self._number = 0
+        self.seen = clock()
         self.on_msg(self._answer)
 
     @property
@@ -142,7 +144,8 @@ class LiveTable(anywidget.AnyWidget):
         return patch
 
     def _answer(self, _: Any, content: Any, __: Sequence[Any]) -> None:
-        """A page asks for the whole table: it has just come, or missed a patch."""
+        """A page asks for the whole table: it has just come, or missed a patch. Or it says that it is still there."""
+        self.seen = self._clock()
         if isinstance(content, Mapping) and content.get("kind") == "ready":
             self._sent(self.whole())
 

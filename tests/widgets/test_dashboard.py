@@ -113,7 +113,7 @@ def test_a_calibration_is_asked_for_from_another_thread(session: PlayedSession) 
 def test_many_updates_leave_nothing_behind(session: PlayedSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """10,000 updates: as much memory, as many objects, as small messages as before."""
     monkeypatch.setattr(module, "PERIOD_S", 0.0)
-    monkeypatch.setattr(module, "REDRAW_S", 0.25)
+    monkeypatch.setattr(module, "REDRAW_S", 1.0)
     sizes: list[int] = []
 
     async def run() -> None:

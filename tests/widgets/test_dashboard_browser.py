@@ -10,6 +10,29 @@ import pytest
 from browser import browser_page, chromium, dark_theme, free_port, jupyterlab, open_notebook, serving, write_notebook
 
 HOSTILE = "<img src=x onerror=window.hacked=1>"
+PAYLOADS = [
+    HOSTILE,
+    "<script>window.hacked=1</script>",
+    "<svg onload=window.hacked=1>",
+    "</td></tr></table><iframe srcdoc='<script>parent.hacked=1</script>'>",
+    "<a href='javascript:window.hacked=1'>x</a>",
+    "&lt;img src=x onerror=window.hacked=1&gt;",
+    "${window.hacked=1}{{window.hacked=1}}",
+    "'\"><style>*{display:none}</style>",
+    "\u202e<b>\u0000</b>",
+    "<math><mi//xlink:href='data:x,<script>window.hacked=1</script>'>",
+]
+ROLL = """async () => {
+  const place = [...document.querySelectorAll('.aione-table .rows')].find((one) => one.scrollHeight > 5000);
+  const seen = new Set();
+  for (let top = 0; top < place.scrollHeight; top += 200) {
+    place.scrollTop = top;
+    for (let i = 0; i < 2; i++) await new Promise(requestAnimationFrame);
+    for (const cell of place.querySelectorAll('td:first-child')) seen.add(cell.textContent);
+  }
+  return [seen.size, document.querySelectorAll('.aione-table td *').length, window.hacked ?? null];
+}"""
+"""Scrolls through the hostile rows: how many texts were seen, elements inside cells, and whether a script ran."""
 HERE = Path(__file__).parent
 SET_UP = f"""
 import asyncio, sys
@@ -33,7 +56,8 @@ async def go_on():
 
 task = asyncio.create_task(go_on())
 hostile = LiveTable()
-hostile.show({{{HOSTILE!r}: Cells((1.0,) * len(NUMBERS), ({HOSTILE!r},) * len(TEXTS))}}, whole=True)
+payloads = [f"{{i}}{{one}}" for one in {PAYLOADS!r} for i in range(30)]
+hostile.show({{text: Cells((1.0,) * len(NUMBERS), (text,) * len(TEXTS)) for text in payloads}}, whole=True)
 hostile
 """
 SHOW = "Dashboard(session)"
@@ -93,7 +117,8 @@ def test_in_jupyterlab(tmp_path: Path) -> None:
         assert shown_symbols(page) == ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
         board.locator("input").fill("btc")
         page.wait_for_function(
-            "() => [...document.querySelectorAll('.aione-table tr:not([hidden]) td')].every(t => t.innerText != 'ETHUSDT')"
+            "() => [...document.querySelectorAll('.aione-table tr:not([hidden]) td')]"
+            ".every(td => td.innerText !== 'ETHUSDT')"
         )
         assert shown_symbols(page) == ["BTCUSDT"]
         board.locator("input").fill("")
@@ -107,6 +132,9 @@ def test_in_jupyterlab(tmp_path: Path) -> None:
             0,
             None,
         ]
+
+        seen, elements, hacked = page.evaluate(ROLL)
+        assert seen >= 300 and elements == 0 and hacked is None
 
         # the cell once more: the old dashboard is closed, the new one follows
         page.evaluate(
@@ -131,10 +159,15 @@ def test_as_a_page_of_its_own(tmp_path: Path) -> None:
         serving([*command, "--port", str(port)], tmp_path, f"http://127.0.0.1:{port}/voila/static/"),
         browser_page() as page,
     ):
-        page.goto(f"http://127.0.0.1:{port}/?voila-theme=dark")
+        loaded: list[str] = []
+        page.on("requestfinished", lambda asked: loaded.append(asked.url))
+        page.goto(f"http://127.0.0.1:{port}/?theme=dark")
         page.wait_for_selector(f"{TABLE}.dark td:text-is('SOLUSDT')")
         wait_for_tick(page, "SOLUSDT")
         page.locator(f"{TABLE} td:text-is('SUIUSDT')").click()
         wait_for_chart(page, "SUIUSDT")
         assert page.problems == []
-    assert not list(tmp_path.glob("*"))  # it leaves nothing where it was started
+        near = (f"http://127.0.0.1:{port}/", "blob:", "data:")
+        assert loaded and all(url.startswith(near) for url in loaded)  # nothing comes from elsewhere
+    left = [path.name for path in tmp_path.iterdir() if not path.name.startswith(".")]
+    assert not left  # it leaves nothing where it was started
