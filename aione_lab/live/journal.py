@@ -39,7 +39,7 @@ PUT_TOGETHER = 64
 """Small parts that become one."""
 TRIES = 5
 """Times that a journal is read anew whose files a session changes meanwhile."""
-LARGE = 50_000
+LARGE = 20_000
 """Rows of a part that is left as it is."""
 
 _PART = re.compile(r"(\d{10})-(\d{10})\.parquet")
