@@ -115,6 +115,11 @@ def _flag(argument: str, value: Any) -> bool:
 def _numbers(argument: str, value: Any) -> ReadOnly:
     if not isinstance(value, Mapping):
         raise InputError.of(argument, value, "must be a mapping from names to numbers")
+    if type(value) is dict and all(
+        type(name) is str and (part is None or (type(part) is float and -_MOST <= part <= _MOST))
+        for name, part in value.items()
+    ):  # what Stage1 gives, for hundreds of assets a bar
+        return ReadOnly(value)
     found: ReadOnly = plain(argument, value)
     for name, number in found.items():
         if number is not None and not isinstance(number, (int, float)):

@@ -43,6 +43,8 @@ class BarClose:
         self._session = session
         self._newest = 0  # bar of the newest candle that was taken
         self._timer: asyncio.TimerHandle | None = None
+        self._failed = asyncio.Event()
+        self._failure: Exception | None = None
         self.decided = 0
         self.lag_s: float | None = None
         self.broken: dict[str, str] = {}
@@ -60,12 +62,26 @@ class BarClose:
         if gate.complete() or gate.waiting(candle.symbol) > 1:
             return self.decide() > 0 or began
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self.decide)
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE_S, self._decide_alone)
         return began
 
     def soon(self) -> None:
         """Something that was waited for has come."""
-        asyncio.get_running_loop().call_soon(self.decide)
+        asyncio.get_running_loop().call_soon(self._decide_alone)
+
+    def _decide_alone(self) -> None:
+        """``decide`` where nobody would see it fail: ``failure`` does."""
+        try:
+            self.decide()
+        except Exception as error:
+            self._failure = error
+            self._failed.set()
+
+    async def failure(self) -> None:
+        """Raise what a decision failed with that nobody waited for; waits for good where none does."""
+        await self._failed.wait()
+        assert self._failure is not None
+        raise self._failure
 
     def aclose(self) -> None:
         """Decide nothing by itself any more."""

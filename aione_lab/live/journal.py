@@ -37,7 +37,9 @@ too late for its bar; ``second_look``: Stage2 after a calibration."""
 
 PUT_TOGETHER = 64
 """Small parts that become one."""
-LARGE = 50_000
+TRIES = 5
+"""Times that a journal is read anew whose files a session changes meanwhile."""
+LARGE = 20_000
 """Rows of a part that is left as it is."""
 
 _PART = re.compile(r"(\d{10})-(\d{10})\.parquet")
@@ -191,15 +193,12 @@ class Journal:
     def table(self, after: int = -1, columns: Iterable[str] | None = None) -> pa.Table:
         """Rows of the commits after ``after``, in the order in which they were written."""
         names = SCHEMA.names if columns is None else list(columns)
-        schema = pa.schema([SCHEMA.field(name) for name in names])
-        tables = []
-        for part in self.parts():
-            if part.last > after:
-                try:
-                    tables.append(pq.read_table(part.path, schema=SCHEMA, columns=names))
-                except (pa.ArrowException, OSError) as error:
-                    raise AioneError(f"{part.path}: cannot be read ({error})") from None
-        return pa.concat_tables(tables) if tables else schema.empty_table()
+        for _ in range(TRIES):
+            with contextlib.suppress(FileNotFoundError):  # a session has put parts together meanwhile
+                tables = [_read(part.path, names) for part in self.parts() if part.last > after]
+                schema = pa.schema([SCHEMA.field(name) for name in names])
+                return pa.concat_tables(tables) if tables else schema.empty_table()
+        raise AioneError(f"{self.folder}: its files go away while they are read")
 
     def read(self, kind: str | None = None) -> pd.DataFrame:
         """All rows (of a kind) as a frame, in the order in which they were written."""
@@ -249,6 +248,15 @@ def _parquet(table: pa.Table) -> bytes:
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
+
+
+def _read(path: Path, names: list[str]) -> pa.Table:
+    try:
+        return pq.read_table(path, schema=SCHEMA, columns=names)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise AioneError(f"{path}: cannot be read ({error})") from None
 
 
 def _rows(path: Path) -> int:

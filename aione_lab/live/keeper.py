@@ -93,16 +93,26 @@ class Keeper:
             await asyncio.sleep(FLUSH_S)
             await self.commit()
 
-    async def commit(self, *, snapshot: bool = False) -> None:
-        """Write what there is; ``snapshot``: one is due in any case."""
+    async def commit(self, *, snapshot: bool | None = None) -> None:
+        """Write what there is; a snapshot too where one is due, or as ``snapshot`` says.
+
+        A cancellation takes effect when the write is over: a second one must not begin beside it.
+        """
         async with self._committing:
             await self._confirm()
             rows, self._rows = self._rows, []
             candles, self._candles = self._candles, {}
             rates, self._rates = [*self._rates, *self._new_rates()], []
-            due = snapshot or time.monotonic() - self._last_snapshot >= SNAPSHOT_S
+            due = time.monotonic() - self._last_snapshot >= SNAPSHOT_S if snapshot is None else snapshot
             taken = self._take_snapshot() if due and self._journal is not None else None
-            done = await asyncio.shield(asyncio.to_thread(self._write, rows, candles, rates, taken))
+            work = asyncio.ensure_future(asyncio.to_thread(self._write, rows, candles, rates, taken))
+            cancelled = None
+            while not work.done():
+                try:
+                    await asyncio.wait({work})
+                except asyncio.CancelledError as error:
+                    cancelled = error
+            done = work.result()
             if "journal" not in done:
                 self._rows = [*rows, *self._rows]
             if "lake" not in done:
@@ -111,6 +121,8 @@ class Keeper:
                 self._candles, self._rates = candles, [*rates, *self._rates]
             if "snapshot" in done:
                 self._last_snapshot = time.monotonic()
+            if cancelled is not None:
+                raise cancelled
 
     def _write(
         self,

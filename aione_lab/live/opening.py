@@ -25,13 +25,14 @@ from aione_lab.live.journal import signal_records
 from aione_lab.live.recent import SHOWN
 from aione_lab.live.warmup import Past, past_of
 from aione_lab.thresholds.params import Thresholds
-from aione_lab.units import iso
+from aione_lab.units import DAY_MS, iso
 
 if TYPE_CHECKING:
     from aione_lab.live.session import Session
 
 _log = logging.getLogger(__name__)
 
+ASK_AGAIN_MS = 7 * DAY_MS  # a rate that the lake lacks is looked for no further back than the one before it
 AT_ONCE = 4  # symbols that are warmed up side by side
 _SHOWN = [FEATURE_NAMES.index(name) for name in SHOWN]
 
@@ -69,16 +70,31 @@ async def open_session(session: Session) -> dict[str, int]:
     if session.reference in fresh:
         frame = pasts[session.reference].candles
         closes = dict(zip(_ms(frame)[-1500:].tolist(), frame["close"].to_numpy()[-1500:].tolist(), strict=True))
+    given = await asyncio.to_thread(session.limits.read)
+    for name in restored & given.keys():
+        session.set_thresholds(name, given[name])
     last = {}
     for name in session.symbols:
         taken = session.fleet.last_time(name)
         last[name] = session.feed.now_ms() // session.step_ms * session.step_ms - session.step_ms
         if taken is not None:
             last[name] = taken
-        known = pasts[name].funding if name in pasts else None
-        session.funding.start(name, known, last[name] + session.step_ms, restored.spacings.get(name, 0))
+        known, until = None, last[name] + session.step_ms
+        if name in restored:
+            until = await asyncio.to_thread(_known_until, session, name, until)
+        else:
+            known = pasts[name].funding
+        session.funding.start(name, known, until, restored.spacings.get(name, 0))
     session.gate.start(last, closes)
     return last
+
+
+def _known_until(session: Session, name: str, until: int) -> int:
+    """Where to ask for rates from: a kill may have come between those of the last bars and the lake."""
+    if session.lake is None:
+        return until
+    rates = session.lake.funding(name, until - ASK_AGAIN_MS, until)
+    return min(until, int(_ms(rates)[-1]) + 1) if len(rates) else until
 
 
 # --- a warm-up -------------------------------------------------------------------------------------------------------
@@ -249,5 +265,5 @@ def take_snapshot(session: Session) -> tuple[dict[str, Any], dict[str, bytes]]:
     return head, blobs
 
 
-def _ms(frame: pd.DataFrame) -> np.ndarray:
+def _ms(frame: pd.DataFrame | pd.Series) -> np.ndarray:
     return pd.DatetimeIndex(frame.index).as_unit("ms").asi8

@@ -45,7 +45,6 @@ PAUSE_S = 2.0  # between two looks at what waits
 ALERTS_KEPT = 200
 REFERENCE = "BTCUSDT"
 MOST_WAITING = 20_000  # candles that wait for something before no more are taken from the feed
-
 ThresholdsLike = ThresholdStore | Mapping[str, Thresholds] | Thresholds | None
 
 
@@ -81,9 +80,8 @@ class Session:
         enricher: NarrativeEnricher | None = None,
         metrics: SessionMetrics | None = None,
     ) -> None:
-        for name in ("symbols", "interval", "history", "funding", "stream", "status"):
-            if not hasattr(feed, name):
-                raise InputError.of("feed", feed, "must be a feed such as ExchangeFeed or ReplayFeed")
+        if not all(hasattr(feed, name) for name in ("symbols", "interval", "now_ms", "history", "stream")):
+            raise InputError.of("feed", feed, "must be a feed such as ExchangeFeed or ReplayFeed")
         for name, value, kind in (
             ("lake", lake, Lake),
             ("alerts", alerts, AlertQueue),
@@ -120,10 +118,9 @@ class Session:
     def renew(self) -> None:
         """Make the memory anew, with nothing in it."""
         self.fleet = Fleet(self.limits.read_all(), **self._engine)
-        first = self.fleet.engines[0]
+        first, feed = self.fleet.engines[0], self.feed
         self.recent = Recent(self.symbols, first.spec.reasons)
         self.decisions = Decisions(self.fleet)
-        feed = self.feed
         self.funding = FundingBook(
             feed, self.step_ms, first.costs.funding_hours, lambda _: self.closing.soon(), self._late_rate
         )
@@ -180,15 +177,17 @@ class Session:
             await self.alerts.start()
         if self.enricher is not None:
             self.enricher.start()
-        work = [self._read(after), self.keeper.run(), self._look_after()]
+        work = [self._read(after), self.closing.failure(), self.keeper.run(), self._look_after()]
         if self.limits.follows:
             work.append(self.limits.follow(self.set_thresholds))
         if self._cache is not None and self.calibrations.possible:
             work.append(self.calibrations.listen(self._cache))
         tasks = [asyncio.ensure_future(part) for part in work]
         self._state = "running" if self._state == "starting" else self._state
+        sound = True
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            sound = all(task.exception() is None for task in tasks if task.done())
             for task in tasks:
                 if task.done():
                     task.result()
@@ -196,7 +195,7 @@ class Session:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._finish()
+            await self._finish(sound)
 
     async def _read(self, after: Mapping[str, int]) -> None:
         """Take candles until the feed ends; then what still waits is decided without what will never come."""
@@ -223,11 +222,12 @@ class Session:
                     self.metrics.degraded.labels(part).set(bool(problem))
                 self.metrics.queue_size.labels("candles").set(len(self.gate))
 
-    async def _finish(self) -> None:
+    async def _finish(self, sound: bool) -> None:
+        """Write everything; after a failure no snapshot, so that a restart decides again what it broke off."""
         await self.calibrations.aclose()
         await self.funding.aclose()
         self.closing.aclose()
-        await self.keeper.commit(snapshot=True)
+        await self.keeper.commit(snapshot=sound)
         await self.assets.aclose()
         if self.keeper.problems:
             raise AioneError(f"not everything could be written at the end: {'; '.join(self.keeper.problems.values())}")

@@ -26,7 +26,7 @@ async def main(folder: Path, speed: float) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, lambda: asyncio.ensure_future(session.stop()))
     task = session.start()
-    while not session.counts["bars"] and not task.done():
+    while session.status()["state"] in ("new", "starting") and not task.done():
         await asyncio.sleep(0.01)
     print("running", flush=True)
     await task

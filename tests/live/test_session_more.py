@@ -168,3 +168,59 @@ def test_metrics_count_what_happens(lake: Lake) -> None:
     assert "aione_reconnects_total 0.0" in text and "aione_step_seconds_count" in text
     alerts = sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("aione_alerts_total{"))
     assert alerts == session.counts["alerts"] > 0
+
+
+def test_a_failure_is_no_silence_and_a_restart_decides_again(lake: Lake, tmp_path: Path) -> None:
+    """A mistake of ours ends the session with its error; the bar that it broke off is decided after a restart."""
+
+    def session(end: int) -> Session:
+        return Session(ReplayFeed(lake, NAMES, start=FROM, end=end), lake, journal=tmp_path)
+
+    first = session(FROM + 100 * MINUTE_MS)
+    recorder = Recorder(first)
+    follow_up = first.closing._follow_up
+
+    def broken(one: Any, gap_trade: Any) -> None:
+        if one.candle.timestamp == FROM + 60 * MINUTE_MS and one.candle.symbol == "SOLUSDT":
+            raise ZeroDivisionError("a mistake")
+        follow_up(one, gap_trade)
+
+    first.closing._follow_up = broken
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(first.run())
+    assert first.status()["state"] == "failed" and first.status()["failure"] == "a mistake"
+    second = session(FROM + 200 * MINUTE_MS)
+    asyncio.run(second.run())
+    frame = second.journal.read("bar")
+    for name in NAMES:
+        times = frame.loc[frame["symbol"] == name, "timestamp"].tolist()
+        assert times == list(range(FROM, FROM + 200 * MINUTE_MS, MINUTE_MS))
+    assert recorder.signals["SOLUSDT"]
+
+
+def test_a_decision_that_fails_beside_the_candles_ends_the_session(lake: Lake) -> None:
+    """From a timer nobody sees an exception: the session does."""
+    session = Session(ReplayFeed(lake, NAMES, start=FROM, speed=60.0), lake)
+
+    def fails(ended: bool = False) -> int:
+        raise ZeroDivisionError("a mistake")
+
+    async def main() -> None:
+        task = session.start()
+        await until(lambda: session.status()["state"] == "running")
+        session.closing.decide = fails
+        session.closing.soon()
+        await task
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(main())
+
+
+def test_thresholds_given_at_a_restart_hold_from_its_first_bar_on(lake: Lake, tmp_path: Path) -> None:
+    other = Thresholds(min_reasons_for_alert=1)
+    for end, given in ((30, None), (60, other)):
+        feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + end * MINUTE_MS)
+        session = Session(feed, lake, journal=tmp_path, thresholds=given)
+        asyncio.run(session.run())
+    rows = session.journal.read("thresholds")
+    assert rows.loc[rows["symbol"] == "SOLUSDT", "timestamp"].tolist() == [START, FROM + 30 * MINUTE_MS]
