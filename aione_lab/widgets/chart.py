@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import anywidget
-import plotly.graph_objects as go
 import traitlets
 from plotly.offline import get_plotlyjs
 
@@ -29,7 +28,3 @@ class Chart(anywidget.AnyWidget):
 
     price = traitlets.Unicode("").tag(sync=True)
     factors = traitlets.Unicode("").tag(sync=True)
-
-    def show(self, price: go.Figure, factors: go.Figure) -> None:
-        """Draw both; what is equal to what is drawn is not sent."""
-        self.price, self.factors = price.to_json(), factors.to_json()
