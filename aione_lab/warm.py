@@ -80,6 +80,12 @@ def warm(say: Callable[[str], object] | None = None) -> None:
     for record in result.bars[:3]:
         engine.push({name: record[name].item() for name in ("timestamp", "open", "high", "low", "close", "volume")})
     Engine.restore(engine.snapshot()).reset()
+    tell("a bar of many symbols: the session's call")
+    import numpy as np
+
+    from aione_lab.engine.fleet import Fleet
+
+    Fleet({"LINKUSDT": Thresholds()}).push(np.zeros(1, np.int64), result.bars[:1])
     tell(f"ready after {time.monotonic() - started:.1f} s")
 
 

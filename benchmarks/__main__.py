@@ -22,6 +22,7 @@ PARTS = {
     "features": ("benchmarks.indicators", "bench_features"),
     "lake": ("benchmarks.storage", "bench_lake"),
     "live": ("benchmarks.live", "bench_live"),
+    "session": ("benchmarks.session", "bench_session"),
     "browser": ("benchmarks.browser", "bench_browser"),
     "startup": ("benchmarks.startup", "bench_startup"),
     "study": ("benchmarks.study", "bench_study"),

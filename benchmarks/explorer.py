@@ -89,7 +89,7 @@ def _in_browser(folder: Path, lake: Lake, count: int) -> list[float] | None:
     with all_cores(), jupyterlab(folder) as address, browser_page() as page:
         open_notebook(page, address, "explorer.ipynb")
         page.wait_for_selector(".aione-metrics")
-        page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .legend').length >= 2")
+        page.wait_for_function("() => document.querySelector('.js-plotly-plot')?.data?.[6]?.y?.length > 100")
         page.wait_for_timeout(1000)
         page.evaluate(MOVE, 4)
         taken: list[Any] = page.evaluate(MOVE, count)

@@ -317,6 +317,14 @@ def test_audit_reports_gaps_and_a_damaged_file(run: Run, lake_copy: Path, exchan
     refused(run("replay", "SUIUSDT", "--lake", lake_copy), file.name)
 
 
+def test_audit_names_damaged_funding(run: Run, lake_copy: Path) -> None:
+    (file, *_) = (Path(lake_copy) / "funding" / "symbol=SOLUSDT").rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-7] + b"damaged")
+    ran = run("audit", "--lake", lake_copy, "--json")
+    assert ran.code == 1 and ran.err.count("\n") == 1 and file.name in ran.err
+    assert list(json.loads(ran.out)["funding_faults"]) == ["SOLUSDT"]
+
+
 # --- fetch -------------------------------------------------------------------------------------------------------
 
 

@@ -114,10 +114,10 @@ def test_what_is_accepted_is_promoted_and_what_is_not_says_why(call: Run, tmp_pa
     assert store.symbols() == ["LINKUSDT"]
 
 
-def test_a_study_without_hidden_days_can_be_promoted(call: Run, tmp_path: Path) -> None:
-    ran = call("LINKUSDT", *FEW, "--trials", 40, "--hidden", 0, "--promote", "--json")
-    told = json.loads(ran.out)
-    assert ran.code == 0 and told["hidden"] == {} and told["promoted"] == {"LINKUSDT": "promoted"}
+def test_a_study_that_grows_says_so(call: Run) -> None:
+    assert call("SOLUSDT", *FEW, "--name", "one").err == ""
+    ran = call("SOLUSDT", *FEW, "--name", "one", "--trials", 40)
+    assert ran.code == 0 and "goes on from 20 to 40 trials" in ran.err
 
 
 def test_search_takes_names_and_ranges(call: Run, tmp_path: Path) -> None:
@@ -236,9 +236,9 @@ BAD = [
     ("hostile symbol", ("../x",), "../x"),
     ("no interval", (*SOL, "--interval", "7m"), "--interval"),
     ("no such candles", (*SOL, "--interval", "5m"), "5m"),
-    ("few trials", (*SOL, "--trials", "19"), "n_trials"),
+    ("few trials", (*SOL, "--trials", "19"), "--trials"),
     ("trials in words", (*SOL, "--trials", "many"), "--trials"),
-    ("many trials", (*SOL, "--trials", "100001"), "n_trials"),
+    ("many trials", (*SOL, "--trials", "100001"), "--trials"),
     ("metric", (*SOL, "--metric", "luck"), "luck"),
     ("metric twice", (*SOL, "--metric", "sharpe", "--metric", "sharpe"), "sharpe"),
     ("no field", (*SOL, "--search", "tp_mlt"), "tp_mult"),
@@ -249,12 +249,13 @@ BAD = [
     ("nan", (*SOL, "--search", "tp_mult=nan:2"), "tp_mult"),
     ("twice", (*SOL, "--search", "tp_mult=1:2", "--search", "tp_mult=1:3"), "already"),
     ("folds", (*SOL, "--folds", "random"), "random"),
-    ("one fold", (*SOL, "--n-folds", "1"), "n_folds"),
-    ("forty folds", (*SOL, "--n-folds", "40"), "n_folds"),
+    ("one fold", (*SOL, "--n-folds", "1"), "--n-folds"),
+    ("forty folds", (*SOL, "--n-folds", "40"), "n-folds"),
     ("hidden", (*SOL, "--hidden", "0.9"), "hidden"),
     ("hidden nan", (*SOL, "--hidden", "nan"), "hidden"),
     ("nothing hidden", (*SOL, "--hidden", "0", "--reveal"), "--reveal"),
-    ("no trades", (*SOL, "--min-trades", "0"), "min_trades"),
+    ("nothing hidden decides", (*SOL, "--hidden", "0", "--promote"), "--promote"),
+    ("no trades", (*SOL, "--min-trades", "0"), "--min-trades"),
     ("sampler", (*SOL, "--sampler", "grid"), "grid"),
     ("seed", (*SOL, "--seed", "-1"), "seed"),
     ("fee", (*SOL, "--fee", "2"), "--fee"),
@@ -275,9 +276,9 @@ BAD = [
     ("promote two", (*BOTH, "--promote"), "--promote"),
     ("reveal two", (*BOTH, "--reveal"), "--reveal"),
     ("no workers", (*BOTH, "--workers", "0"), "workers"),
-    ("two with few trials", (*BOTH, "--trials", "3"), "n_trials"),
+    ("two with few trials", (*BOTH, "--trials", "3"), "--trials"),
     ("two upside down", (*BOTH, "--search", "tp_mult=3:1"), "tp_mult"),
-    ("two in one fold", (*BOTH, "--n-folds", "1"), "n_folds"),
+    ("two in one fold", (*BOTH, "--n-folds", "1"), "--n-folds"),
     ("two too short", (*BOTH, "--start", "2025-01-20"), "days"),
     ("two by luck", (*BOTH, "--metric", "luck"), "luck"),
     ("two on a grid", (*BOTH, "--sampler", "grid"), "grid"),

@@ -130,20 +130,20 @@ def _seed_days(
 
 def _hints(row: Any, signal: Any, bars: np.ndarray, spec: FeatureSpec, interval: str) -> list[str]:
     none = _why_none(bars, spec, interval) if SIGNALS[int(signal.signal)] == "NONE" else ""
-    return bar_hints(row, signal, none, spec)
+    return bar_hints(SUPPRESSED[int(signal.suppressed)], float(row.atr_7d_days), int(row.level_days), none, spec)
 
 
-def bar_hints(row: Any, signal: Any, none: str, spec: FeatureSpec) -> list[str]:
-    """What a reader of a bar's Stage1 should know; ``none`` says why a signal is NONE."""
+def bar_hints(suppressed: str, atr_7d_days: float, level_days: float, none: str, spec: FeatureSpec) -> list[str]:
+    """What a reader of a bar's Stage1 should know; ``none``: why there is no signal, "" where there is one."""
     hints = []
-    if SIGNALS[int(signal.signal)] == "NONE":
+    if none:
         hints.append(none)
-    elif signal.suppressed:
-        hints.append(f"alert held back: {SUPPRESSED[int(signal.suppressed)]}")
-    if row.atr_7d_days < spec.atr_mean_days:
-        hints.append(f"atr_7d rests on {row.atr_7d_days:.1f} of {spec.atr_mean_days} days")
-    if row.level_days < spec.level_days:
-        hints.append(f"daily levels rest on {int(row.level_days)} of {spec.level_days} days")
+    elif suppressed:
+        hints.append(f"alert held back: {suppressed}")
+    if atr_7d_days < spec.atr_mean_days:
+        hints.append(f"atr_7d rests on {atr_7d_days:.1f} of {spec.atr_mean_days} days")
+    if level_days < spec.level_days:
+        hints.append(f"daily levels rest on {int(level_days)} of {spec.level_days} days")
     return hints
 
 

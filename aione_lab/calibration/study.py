@@ -475,7 +475,7 @@ def _judge(
         deflated=math.nan if deflated is None else deflated.probability,
         loss=math.nan if overfitting is None else overfitting.probability_of_loss,
         pbo=math.nan if overfitting is None else overfitting.pbo,
-        n_losses=int((returns < 0).sum()),
+        n_losses=float((one.tables.trades - one.tables.wins)[one.plateau.centre].sum()),
         n_trials=ledger.n_trials,
         n_effective=None if deflated is None else deflated.n_trials,
         min_trades=min_trades,

@@ -15,7 +15,7 @@ MIN_TRADES = 30
 DSR = 0.95
 RANDOM_P = 0.05
 MIN_LOSSES = 5
-"""Fewest losing days: a series that has hardly lost yet says nothing of what a loss will cost."""
+"""Fewest losing trades: what has hardly lost yet says nothing of what a loss will cost."""
 LEVEL_TEXT = "90 % band"
 LOSS = 0.25
 """Most splits in which what was best on one half of the days may lose on the other half."""
@@ -47,7 +47,7 @@ def judge(
     deflated: float,
     loss: float,
     pbo: float,
-    n_losses: int,
+    n_losses: float,
     n_trials: int,
     n_effective: float | None = None,
     min_trades: int = MIN_TRADES,
@@ -110,9 +110,9 @@ def judge(
         Check(
             "losses seen",
             n_losses >= MIN_LOSSES,
-            f"{n_losses} losing days",
+            f"{n_losses:.0f} losing trades",
             f"at least {MIN_LOSSES}",
-            f"it has lost on {n_losses} days only, too few to know what a loss costs",
+            f"only {n_losses:.0f} of its trades lost, too few to know what a loss costs",
         ),
         Check(
             "holds on the other half",

@@ -100,8 +100,12 @@ def fold_returns(study: Calibration) -> pd.DataFrame:
 
 def dates_of(study: Calibration, days: np.ndarray) -> str:
     """First and last date of each run of ``days`` (bool over the span), both inclusive."""
+    return run_dates(study.folds.first_day, days)
+
+
+def run_dates(first: int, days: np.ndarray) -> str:
+    """See ``dates_of``; ``first``: the first of the days, since 1970."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], days, [False]]).astype(np.int8)))
-    first = study.folds.first_day
     runs = (
         (np.datetime64(int(first + a), "D"), np.datetime64(int(first + b - 1), "D")) for a, b in edges.reshape(-1, 2)
     )

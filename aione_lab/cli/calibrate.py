@@ -169,7 +169,9 @@ def calibrate(
     if pool or len(names) == 1:
         from aione_lab.calibration import calibrate as run
 
-        study = run(lake, names if pool else names[0], interval=interval, folder=experiments, name=name, **options)
+        wanted = names if pool else names[0]
+        _tell_of_earlier(lake, wanted, interval, experiments, name, options)
+        study = run(lake, wanted, interval=interval, folder=experiments, name=name, **options)
         accepted = any(study.verdict_for(one) == "accept" for one in study.experiment.symbols)
         look = hidden and (reveal or (promote and accepted))  # days are not spent on what is not promoted anyway
         revealed = {one: study.reveal(one) for one in study.experiment.symbols} if look else {}
@@ -212,6 +214,22 @@ def calibrate(
         _overview(done)
     if failed:
         raise typer.Exit(1)
+
+
+def _tell_of_earlier(
+    lake: Lake, symbols: str | list[str], interval: str, experiments: Path, name: str | None, options: dict[str, Any]
+) -> None:
+    """Say that a study is there already, and goes on: its verdict will be another one."""
+    from aione_lab.calibration.experiment import FILE, Experiment
+    from aione_lab.calibration.run import default_name, plan
+
+    made = plan(lake, symbols, interval=interval, **options)
+    path = experiments / (default_name(made) if name is None else name) / FILE
+    if not path.exists() or (before := Experiment.load(path)).design != made.design:
+        return
+    if before.n_trials < made.n_trials:
+        grown = f"goes on from {before.n_trials:,} to {made.n_trials:,} trials, and is judged anew"
+        say(f"the study in {path.parent} {grown}", err=True)
 
 
 def _only(context: typer.Context, *allowed: str) -> None:

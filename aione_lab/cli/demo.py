@@ -247,21 +247,19 @@ def _what_next(folder: Path, report: Path) -> str:
         "Next:",
         "   # one of these symbols with slippage: what was found, trade by trade",
         f"   {program} replay SUIUSDT --lake {lake} --slippage-bps 1",
+        "   # thresholds for one of them, searched and judged",
+        f"   {program} calibrate LINKUSDT --lake {lake} --trials 300",
+        "   # signals as they come: a simulated exchange, sixty times as fast",
+        f"   {program} live --feed simulated",
+        "   # real candles: download a month from an exchange into the lake data_lake, and replay them",
+        f"   {program} fetch SOLUSDT BTCUSDT --start 2025-05-01 --end 2025-06-01",
+        f"   {program} replay SOLUSDT",
+        "   # or candles of your own: how to name the files",
+        f"   {program} import --help",
     ]
     if importlib.util.find_spec("jupyterlab") is not None:
         lines += [
-            "   # open the notebooks in JupyterLab (in the checkout 'make lab' does it too); 00_quickstart.ipynb first",
-            f"   {program} lab",
+            "   # JupyterLab, 00_quickstart.ipynb first: it is on this lake already",
+            f"   make lab    (outside the checkout: {program} lab)",
         ]
-    return "\n".join(
-        [
-            *lines,
-            "   # thresholds for one of them, searched and judged",
-            f"   {program} calibrate LINKUSDT --lake {lake} --trials 300",
-            "   # real candles: download a month from an exchange into the lake data_lake, and replay them",
-            f"   {program} fetch SOLUSDT BTCUSDT --start 2025-05-01 --end 2025-06-01",
-            f"   {program} replay SOLUSDT",
-            "   # or candles of your own: how to name the files",
-            f"   {program} import --help",
-        ]
-    )
+    return "\n".join(lines)

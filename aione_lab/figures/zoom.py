@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
+from aione_lab.errors import InputError
 from aione_lab.figures.decimate import decimate_candles, decimate_rows
 from aione_lab.figures.newest import Newest
+from aione_lab.figures.theme import Theme, finish, floats, need_columns, need_series, palette, utc_times
 
-POINTS = 1_200
-"""Points of a line: two a pixel column of a chart of ordinary width."""
+PRICES = ("open", "high", "low", "close")
+
+POINTS = 900
+"""Points of a line: the extremes of every pixel column of a narrow chart, of every second one of a wide one."""
 
 BARS = 300
 """Candlesticks on the screen; more of them touch each other."""
@@ -31,12 +38,19 @@ class _Line:
 @dataclass(frozen=True)
 class _Candles:
     times: np.ndarray
-    prices: dict[str, np.ndarray]
+    prices: Mapping[str, np.ndarray]
 
     def shown(self, first: int, last: int) -> dict[str, np.ndarray]:
         cut = {name: values[first:last] for name, values in self.prices.items()}
         times, drawn = decimate_candles(self.times[first:last], cut, BARS)
         return {"x": stamps(times), **drawn}
+
+
+@dataclass(frozen=True)
+class _Volume(_Candles):
+    def shown(self, first: int, last: int) -> dict[str, np.ndarray]:
+        drawn = super().shown(first, last)
+        return {"x": drawn["x"], "y": drawn["volume"]}
 
 
 class Zoom:
@@ -61,6 +75,11 @@ class Zoom:
     def candles(self, trace: int, times: np.ndarray, prices: dict[str, np.ndarray]) -> None:
         """Make the prices (``open, high, low, close``) what the Candlestick with that number shows."""
         self._sources[trace] = _Candles(times, prices)
+        self._draw(trace)
+
+    def volume(self, trace: int, times: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+        """Make the volume of the candles what the Bar with that number shows, a bar a candlestick."""
+        self._sources[trace] = _Volume(times, columns)
         self._draw(trace)
 
     def close(self) -> None:
@@ -95,6 +114,60 @@ class Zoom:
         first = max(int(np.searchsorted(source.times, low, side="left")) - 1, 0)
         last = int(np.searchsorted(source.times, high, side="right")) + 1
         self.figure.data[trace].update(source.shown(first, min(last, len(source.times))))
+
+
+def zoom_chart(
+    candles: pd.DataFrame,
+    equity: pd.Series | None = None,
+    *,
+    title: str | None = None,
+    theme: Theme = "light",
+) -> go.FigureWidget:
+    """Candlesticks, volume and, where given, equity that are drawn anew, finer, wherever one zooms in.
+
+    ``candles``: UTC DatetimeIndex, ``open high low close volume``; ``equity``: one value a candle, on its index. Half a
+    million bars are sent as some hundred candlesticks, each of as many bars as needed, with their true highs and lows;
+    zoomed in far enough every bar is one. Needs a running kernel: for a page use ``price_chart`` or ``equity_chart``.
+
+    Raises InputError where a column is missing, times are not UTC, or there is no candle.
+    """
+    colours = palette(theme)
+    need_columns(candles, (*PRICES, "volume"), "candles")
+    if not len(candles):
+        raise InputError.of("candles", len(candles), "must have at least one candle")
+    times = utc_times(candles.index, "candles").astype(np.int64)
+    columns = {name: floats(candles[name], f"candles.{name}") for name in (*PRICES, "volume")}
+    prices = {name: columns[name] for name in PRICES}
+    rows = 2 if equity is None else 3
+    figure = make_subplots(
+        rows=rows, cols=1, shared_xaxes=True, vertical_spacing=0.04, row_heights=[0.6, 0.2, 0.3][:rows]
+    )
+    up, down = ({"line": {"color": one, "width": 1}} for one in (colours.up, colours.down))
+    figure.add_trace(go.Candlestick(name="price", increasing=up, decreasing=down), row=1, col=1)
+    figure.add_trace(go.Bar(name="volume", marker={"color": colours.neutral, "line": {"width": 0}}), row=2, col=1)
+    if equity is not None:
+        need_series(equity, "equity")
+        if len(equity) != len(candles):
+            raise InputError.of("equity", len(equity), f"must have one value a candle ({len(candles)})")
+        line = {"color": colours.up, "width": 1.2}
+        figure.add_trace(go.Scatter(name="equity", mode="lines", line=line), row=3, col=1)
+    for row, name in enumerate(("Price", "Volume", "Equity")[:rows], 1):
+        figure.update_yaxes(title_text=name, row=row, col=1)
+    # One time axis for all rows: a zoom in any of them is a zoom of the one that is watched.
+    figure.update_traces(xaxis="x")
+    figure.update_xaxes(rangeslider_visible=False)
+    step = int(np.diff(times).min()) if len(times) > 1 else 60_000
+    ends = [str(one) for one in stamps(np.array([times[0] - step // 2, times[-1] + step // 2]))]
+    figure.layout.xaxis.update(anchor=f"y{rows}", range=ends, type="date", matches=None, showticklabels=True)
+    figure.update_xaxes(title_text="Time (UTC)", selector={"anchor": f"y{rows}"})
+    figure.update_layout(showlegend=False, hovermode="x")
+    widget = go.FigureWidget(finish(figure, theme, title, 300 + 120 * rows))
+    zoom = Zoom(widget)
+    zoom.candles(0, times, prices)
+    zoom.volume(1, times, columns)
+    if equity is not None:
+        zoom.line(2, times, floats(equity, "equity"))
+    return widget
 
 
 def stamps(times: np.ndarray) -> np.ndarray:

@@ -45,9 +45,9 @@ def plain(argument: str, value: Any, depth: int = 0) -> Any:
     if depth < DEEPEST and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return ReadOnly(
             {
-                # most are finite floats, hundreds of assets × 60 of them a bar: no call for those
+                # most are finite floats, hundreds of assets × 60 of them a bar: no call for those, nor for nothing
                 key: part
-                if type(part) is float and -_MOST <= part <= _MOST
+                if part is None or (type(part) is float and -_MOST <= part <= _MOST)
                 else plain(f"{argument}.{key}", part, depth + 1)
                 for key, part in value.items()
             }

@@ -34,6 +34,7 @@ class Decisions:
         first = fleet.engines[0]
         self._spec, self._settings, self._costs = first.spec, first.settings, first.costs
         self._needed = bars_needed(first.spec, fleet.interval)
+        self._seen = fleet.states["features"]["seen"]
         self._sides = fleet.states["stages"]["position"]["side"]
         self.default_counts: dict[str, int] = {}
 
@@ -41,11 +42,13 @@ class Decisions:
         """The Stage1 dictionary of the symbol's last bar."""
         k = self._fleet.places[symbol]
         row, signal = self._fleet.outs["features"][k], self._fleet.outs["signal"][k]
-        none = ""
-        if signal.signal == 0:
-            none = why_none(int(self._fleet.states[k]["features"]["seen"]), self._needed, self._fleet.interval)
-        hints = bar_hints(row, signal, none, self._spec)
-        return stage1_dict(symbol, row, signal, self._fleet.thresholds(symbol), hints, self._spec)
+        stage1 = stage1_dict(symbol, row, signal, self._fleet.thresholds(symbol), (), self._spec)
+        none, stats = "", stage1["stats"]
+        if stage1["signal"] == "NONE":
+            none = why_none(int(self._seen[k]), self._needed, self._fleet.interval)
+        days = stats["atr_7d_days"] or 0.0, stats["level_days"] or 0.0
+        stage1["hints"] = bar_hints(stage1["suppressed"], *days, none, self._spec)
+        return stage1
 
     def quiet_fields(self, symbol: str, stage1: Mapping[str, Any]) -> dict[str, Any]:
         """Fields of an asset on a bar without an ALERT; target and stop are those of an open trade."""

@@ -212,7 +212,7 @@ def deflated_sharpe(
 
     The variance between ``trial_sharpes`` counts up to 1 ÷ (n − 1), which is that of many returns without skill; of few
     trades with rare large losses it is more, and for a series that has hardly lost yet this number says nothing (a
-    study asks for losing days first). What is beyond it is mostly no luck: thresholds that trade often lose more to
+    study asks for losing trades first). What is beyond it is mostly no luck: thresholds that trade often lose more to
     costs, and such real differences among the losers would raise the hurdle for the best without end (threefold over
     whole search ranges).
     """

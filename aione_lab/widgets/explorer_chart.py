@@ -18,7 +18,7 @@ from aione_lab.widgets.explorer_style import CLEAR, DOWN, GRID, INK, PALE, SECON
 
 MOST_TRADES = 1_500  # beyond, marks are one band of colour; the newest are drawn, and the legend says so
 
-PRICE, HELD, GAIN, LOSS, DEFAULT, PROMOTED, EQUITY, DRAWDOWN = range(8)
+PRICE, HELD, GAIN, LOSS, DEFAULT, PROMOTED, EQUITY, DRAWDOWN, FOLDS = range(9)
 
 
 class Chart:
@@ -29,19 +29,21 @@ class Chart:
         small = {"size": 6, "line": {"width": 1, "color": CLEAR}}
         stamp = "%{x|%Y-%m-%d %H:%M}<br>"
         traces = [
-            _line("price", PALE, "y", f"{stamp}%{{y}}", showlegend=False),
-            _line("trade", INK, "y", None, showlegend=False),
+            _line("price", PALE, "y", f"{stamp}%{{y}}"),
+            _line("trade", INK, "y", None),
             _marks("exit with a gain", UP, "circle", small),
             _marks("exit with a loss", DOWN, "x", small),
             _line("default", SECOND, "y2", f"{stamp}%{{y:,.2f}}", dash="dot"),
             _line("promoted", THIRD, "y2", f"{stamp}%{{y:,.2f}}", dash="dash", visible=False),
             _line("sliders", UP, "y2", f"{stamp}%{{y:,.2f}}", width=1.8),
             _line(
-                "drawdown", UP, "y3", f"{stamp}%{{y:.2%}}", showlegend=False, fill="tozeroy",
+                "drawdown", UP, "y3", f"{stamp}%{{y:.2%}}", fill="tozeroy",
                 fillcolor="rgba(43,140,196,0.22)",
             ),
+            _fold_names(scene),
         ]  # fmt: skip
-        axis = {"gridcolor": GRID, "zeroline": False, "linecolor": PALE, "automargin": True}
+        # No automatic margins, no legend, no annotations: each of them makes a browser draw and measure once more.
+        axis = {"gridcolor": GRID, "zeroline": False, "linecolor": PALE, "automargin": False}
         ends = [float(self._times[0]), float(self._times[-1]) + INTERVALS[scene.experiment.interval]]
 
         def panel(name: str, bottom: float, top: float, **more: object) -> dict[str, object]:
@@ -49,14 +51,14 @@ class Chart:
 
         figure = go.Figure(traces)
         figure.update_layout(
-            template="none", height=height, autosize=True, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR,
-            font={"color": INK, "size": 11}, margin={"l": 58, "r": 8, "t": 18, "b": 44}, hovermode="closest",
-            legend={"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom", "font": {"size": 10}},
+            template="none", height=height, autosize=True, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, showlegend=False,
+            font={"color": INK, "size": 11}, margin={"l": 64, "r": 8, "t": 2, "b": 34}, hovermode="closest",
             xaxis={**axis, "type": "date", "anchor": "y3", "range": ends},
-            yaxis=panel("Price", 0.58, 1.0, tickformat="~r"),
-            yaxis2=panel("Equity", 0.24, 0.54, nticks=5),
-            yaxis3=panel("Fall", 0.0, 0.2, nticks=4, tickformat=".1~%"),
-            shapes=_fold_shapes(scene), annotations=_fold_names(scene),
+            yaxis=panel("Price", 0.56, 0.95, tickformat="~r"),
+            yaxis2=panel("Equity", 0.25, 0.52, nticks=5),
+            yaxis3=panel("Drawdown", 0.0, 0.21, nticks=4, tickformat=".1~%"),
+            yaxis4={"domain": [0.95, 1.0], "range": [0, 1], "visible": False, "fixedrange": True},
+            shapes=_fold_shapes(scene),
         )  # fmt: skip
         self.widget = shown(figure)
         self._zoom = Zoom(self.widget)
@@ -126,15 +128,15 @@ def _fold_shapes(scene: Scene) -> list[dict[str, object]]:
     return shapes
 
 
-def _fold_names(scene: Scene) -> list[dict[str, object]]:
+def _fold_names(scene: Scene) -> go.Scatter:
+    """Their names, above the price."""
     spans = [] if scene.folds is None else spans_of(scene.folds)
-    return [
-        {
-            "xref": "x", "yref": "paper", "x": (_ms(start) + _ms(after)) / 2, "y": 1.0, "yanchor": "bottom",
-            "text": name if len(spans) <= 8 else name.split()[-1], "showarrow": False, "font": {"size": 10},
-        }
-        for start, after, name in spans
-    ]  # fmt: skip
+    middles = [start + (after - start) / 2 for start, after, _ in spans]
+    return go.Scatter(
+        x=[middle.isoformat()[:19] for middle in middles], y=[0.5] * len(spans), xaxis="x", yaxis="y4", mode="text",
+        text=[name if len(spans) <= 8 else name.split()[-1] for _, _, name in spans], textfont={"size": 10},
+        hoverinfo="skip", cliponaxis=False,
+    )  # fmt: skip
 
 
 def _ms(time: pd.Timestamp) -> float:

@@ -7,17 +7,18 @@ from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from aione_lab.calibration.space import Space
 from aione_lab.calibration.study import Calibration
-from aione_lab.calibration.views import fold_returns
+from aione_lab.calibration.views import fold_returns, run_dates
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.widgets.explorer_scene import Scene, View
-from aione_lab.widgets.explorer_style import PALE, SECOND, THIRD, UP, note, on_any_ground, when_drawn
+from aione_lab.widgets.explorer_style import SECOND, note, on_any_ground, when_drawn
+from aione_lab.widgets.explorer_table import STUDY, folds_table
 
 METRICS = ("net_pnl", "expectancy", "profit_factor", "win_rate", "max_drawdown", "sharpe", "n_trades")
-COLOURS = {"default": SECOND, "promoted": THIRD, "sliders": UP, "study, fold by fold": PALE}
 
 Load = Callable[[Thresholds], None]
 
@@ -28,7 +29,9 @@ class Panels:
     def __init__(self, scene: Scene, views: Callable[[], Mapping[str, View]], load: Load, height: int) -> None:
         self._scene, self._views, self._load, self._height = scene, views, load, height
         self._made: dict[str, widgets.Widget] = {}
-        self._folds: go.FigureWidget | None = None
+        self._folds = widgets.HTML(layout=widgets.Layout(width="100%"))
+        folds = scene.folds
+        self._days = [] if folds is None else [run_dates(folds.first_day, days) for days in folds.test]
         self._heatmap: Heatmap | None = None
         makers: dict[str, Callable[[], widgets.Widget]] = {"Folds": self._make_folds, "Heatmap": self._make_heatmap}
         if scene.study is not None:
@@ -55,17 +58,13 @@ class Panels:
 
     def draw(self) -> None:
         """What follows the sliders: the folds, if they are in view."""
-        if self.chooser.value == "Folds" and self._folds is not None:
+        if self.chooser.value == "Folds" and self._scene.folds is not None:
             table = self._scene.by_fold(self._views())
-            with self._folds.batch_update():
-                for trace in self._folds.data:
-                    known = trace.name in table.columns.get_level_values(0)
-                    if known:
-                        trace.update(
-                            y=table[trace.name, "return"].to_numpy(), customdata=table[trace.name, "trades"].to_numpy()
-                        )
-                    if trace.name == "promoted":
-                        trace.visible = known
+            returns, trades = (pd.DataFrame(table.xs(what, axis=1, level=1)) for what in ("return", "trades"))
+            study = self._scene.study
+            if study is not None and len(study.experiment.symbols) == 1:
+                returns[STUDY] = fold_returns(study)["chosen"].to_numpy()
+            self._folds.value = folds_table(returns, trades, self._days)
 
     @property
     def heatmap(self) -> Heatmap:
@@ -86,34 +85,12 @@ class Panels:
     def _make_folds(self) -> widgets.Widget:
         if self._scene.folds is None:
             return widgets.HTML(note(f"No folds: {self._scene.without_folds}"))
-        names = ["default", "promoted", "sliders"]
-        number = np.arange(1, len(self._scene.folds.test) + 1)
-        bars = [
-            go.Bar(
-                x=number, y=np.zeros(len(number)), name=name, marker={"color": COLOURS[name]},
-                hovertemplate=f"fold %{{x}}, {name}: %{{y:+.2%}}, %{{customdata}} trades<extra></extra>",
-            )
-            for name in names
-        ]  # fmt: skip
-        study = self._scene.study
-        if study is not None and len(study.experiment.symbols) == 1:
-            name = "study, fold by fold"
-            hover = f"fold %{{x}}, {name}, chosen without these days: %{{y:+.2%}}<extra></extra>"
-            found = fold_returns(study)["chosen"].to_numpy()
-            bars.append(go.Bar(x=number, y=found, name=name, marker={"color": COLOURS[name]}, hovertemplate=hover))
-        figure = go.Figure(bars)
-        figure.update_xaxes(title_text="Fold", dtick=1).update_yaxes(
-            title_text="Return on test days", tickformat="+.1~%"
-        )
-        margin = {"l": 60, "r": 8, "t": 10, "b": 62}
-        self._folds = on_any_ground(figure, self._height, barmode="group", margin=margin, legend=_LEGEND)
-        when_drawn(self._folds, self.draw)
         return self._folds
 
     def _of_study(self, draw: Callable[..., go.Figure], study: Calibration) -> go.FigureWidget:
         many = draw in (study.plot_parallel, study.plot_importance)  # a row or an axis for each threshold
         margin = {"l": 72, "r": 12, "t": 26, "b": 132 if draw == study.plot_parallel else 76}
-        figure = on_any_ground(draw(theme="light"), self._height + 130 * many, margin=margin, legend=_LEGEND)
+        figure = on_any_ground(draw(theme="light"), self._height + 60 + 80 * many, margin=margin, legend=_LEGEND)
         by_number = {trial.number: trial for trial in study.optuna_study.get_trials(deepcopy=False)}
         place = {one.digest()[:16]: one for one in study.sets}
 

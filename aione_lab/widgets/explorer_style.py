@@ -50,7 +50,8 @@ def on_any_ground(figure: go.Figure, height: int, **layout: Any) -> go.FigureWid
         autosize=True, width=None, title=None,
     )  # fmt: skip
     for axes in (made.update_xaxes, made.update_yaxes):
-        axes(gridcolor=GRID, zerolinecolor=PALE, linecolor=PALE, automargin=True)
+        axes(gridcolor=GRID, zerolinecolor=PALE, linecolor=PALE, automargin=True, title_font_size=11)
+    made.update_annotations(font_size=11)
     return shown(made.update_layout(**layout))
 
 

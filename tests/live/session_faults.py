@@ -108,13 +108,16 @@ async def running_session(
     *,
     reference: str = "BTCUSDT",
     skew_ms: int = 0,
-    clock: VirtualClock | None = None,
+    fill: bool = True,
     **more: Any,
 ) -> AsyncIterator[SessionRun]:
-    """A session over all symbols of ``market`` from the bar ``start`` (ms) on, lake and journal below ``folder``."""
-    clock = VirtualClock(start + 5_000) if clock is None else clock
+    """A session over all symbols of ``market`` from the bar ``start`` (ms) on, lake and journal below ``folder``.
+
+    ``fill``: the lake ends some bars before the start; otherwise it is what is there.
+    """
+    clock = VirtualClock(start + 5_000)
     local = SkewedClock(clock, skew_ms)
-    lake = lake_with(folder / "lake", market, start - 7 * MINUTE_MS)
+    lake = lake_with(folder / "lake", market, start - 7 * MINUTE_MS) if fill else Lake(folder / "lake")
     frames = {name: candles for name, (candles, _) in market.items()}
     rates = {name: funding for name, (_, funding) in market.items() if len(funding)}
     async with FakeBinance(frames, clock, faults, funding=rates) as server:

@@ -15,6 +15,7 @@ import pytest
 
 from aione_lab import CalibrationExplorer, Thresholds, calibrate, replay
 from aione_lab.calibration import Calibration, FoldPlan
+from aione_lab.calibration.views import fold_returns
 from aione_lab.errors import InputError, LakeError
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
@@ -205,11 +206,12 @@ def test_a_trial_and_a_point_of_the_front_are_loaded_by_a_click(study: Calibrati
             assert {key: getattr(explorer.thresholds, key) for key in params} == pytest.approx(params)
         else:
             assert explorer.thresholds == study.sets[row]
-    for name in ("Importance", "Plateau", "Folds"):
+    for name in ("Importance", "Plateau"):
         panels.chooser.value = name
         assert panels._made[name].data
-    bars = {trace.name: np.asarray(trace.y) for trace in panels._made["Folds"].data}
-    assert {len(values) for values in bars.values()} == {3} and "study, fold by fold" in bars
+    panels.chooser.value = "Folds"
+    (chosen,) = fold_returns(study)["chosen"].tail(1)
+    assert "study, fold by fold</th>" in panels._folds.value and f">{chosen:+.2%}</td>" in panels._folds.value
     explorer.close()
 
 
@@ -217,13 +219,14 @@ def test_folds_follow_the_sliders(explorer: CalibrationExplorer, lake: Lake) -> 
     explorer.sliders["tp_mult"].value = 1.0
     folds = explorer._scene.folds
     assert folds is not None
-    drawn = {trace.name: np.asarray(trace.y) for trace in explorer._panels._folds.data}  # type: ignore[union-attr]
+    found = explorer._scene.by_fold(explorer._views())
     daily = replayed(explorer, lake).equity.resample("1D").last()
     returns = np.diff(np.concatenate([[10_000.0], daily.to_numpy()])) / np.concatenate([[10_000.0], daily[:-1]])
     wanted = [np.prod(1 + returns[days]) - 1 for days in folds.test]
-    np.testing.assert_allclose(drawn["sliders"], wanted, rtol=1e-9)
-    shades = explorer._chart.widget.layout.shapes
-    assert len(shades) == len(folds.test) and len(drawn["default"]) == len(folds.test)
+    np.testing.assert_allclose(found["sliders", "return"], wanted, rtol=1e-9)
+    for returned, n in zip(found["sliders", "return"], found["sliders", "trades"], strict=True):
+        assert f">{returned:+.2%} ({n:,d})</td>" in explorer._panels._folds.value
+    assert len(explorer._chart.widget.layout.shapes) == len(folds.test) == len(found)
 
 
 def test_saved_and_exported_sets_are_read_again(explorer: CalibrationExplorer, tmp_path: Path) -> None:

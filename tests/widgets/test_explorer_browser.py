@@ -33,7 +33,6 @@ def test_a_slider_moves_the_metrics(tmp_path: Path) -> None:
     with jupyterlab(tmp_path) as address, browser_page() as page:
         open_notebook(page, address, "explorer.ipynb")
         page.wait_for_selector(".aione-metrics")
-        page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .legend').length >= 2")
         page.wait_for_function("() => document.querySelector('.js-plotly-plot').data?.[6]?.y?.length > 100")
         before, drawn = page.inner_text(".aione-metrics"), page.evaluate(EQUITY)
         handle = page.locator(".noUi-handle").last  # sl_mult

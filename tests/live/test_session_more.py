@@ -1,0 +1,170 @@
+"""What else a session lives through: a store that promotes, own triggers, a downtime, metrics, a dead reference."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import ccxt.pro  # noqa: F401 (loaded before virtual time runs)
+import pytest
+import stamina
+from fake_binance import KINDS, WireFault, script
+from feed_runs import stamps
+from session_faults import SessionRun, running_session
+from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed
+
+from aione_lab.engine.spec import FeatureSpec
+from aione_lab.lake.store import Lake
+from aione_lab.live import gate, limits
+from aione_lab.live.metrics import SessionMetrics
+from aione_lab.live.replay_feed import ReplayFeed
+from aione_lab.live.session import Session
+from aione_lab.thresholds.classes import thresholds_for
+from aione_lab.thresholds.params import Thresholds
+from aione_lab.thresholds.provenance import Provenance
+from aione_lab.thresholds.store import ThresholdStore
+from tests.custom_examples import LOUD, SQUEEZE_RELEASE
+
+FROM = START + 2 * DAY_MS
+WARM = 1700
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses() -> Iterator[None]:
+    stamina.set_testing(True, attempts=8, cap=True)
+    yield
+    stamina.set_testing(False)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    return filled(tmp_path_factory.mktemp("session_more") / "lake")
+
+
+def test_a_promotion_is_in_force_from_the_next_bar_on(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a restart, and the journal's schedule makes replay repeat it."""
+    monkeypatch.setattr(limits, "LOOK_S", 0.02)
+    store = ThresholdStore(tmp_path)
+    other = Thresholds(min_reasons_for_alert=1, vol_z_threshold=1.2, min_confidence=0.4)
+    told = Provenance(
+        study="s", start="2025-01-01", end="2025-01-02", data_fingerprint="0" * 64, spec_digest="0" * 64,
+        verdict="accept", sentence="Better.", seed=0, versions={},
+    )  # fmt: skip
+
+    async def main() -> tuple[Session, Recorder]:
+        feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + 400 * MINUTE_MS, speed=6_000.0)
+        session = Session(feed, lake, thresholds=store, journal=tmp_path / "journal")
+        recorder = Recorder(session)
+        task = session.start()
+        while session.counts["bars"] < 150:
+            await asyncio.sleep(0.01)
+        store.promote("SOLUSDT", other, verdict="accept", provenance=told)
+        await task
+        return session, recorder
+
+    session, recorder = asyncio.run(main())
+    rows = session.journal.read("thresholds")
+    changes = rows[(rows["symbol"] == "SOLUSDT")]["timestamp"].tolist()
+    assert len(changes) == 2 and FROM < changes[1] < FROM + 400 * MINUTE_MS
+    assert set(rows["symbol"]) == set(NAMES) and len(rows) == 4
+    schedule = {START: thresholds_for("SOLUSDT"), changes[1]: thresholds_for("SOLUSDT", other)}
+    candles = market()["SOLUSDT"][0][: 2 * 1440 + 400]
+    check([recorder], "SOLUSDT", replayed("SOLUSDT", candles, market()[REFERENCE][0], thresholds=schedule), FROM)
+    assert session.assets.get("SOLUSDT")["thresholds"]["vol_z_threshold"] == 1.2
+
+
+def test_a_damaged_store_costs_no_bar(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "thresholds").mkdir()
+    (tmp_path / "thresholds" / "SOLUSDT.json").write_text("{")
+    feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + 5 * MINUTE_MS)
+    session = Session(feed, lake, thresholds=ThresholdStore(tmp_path))
+    asyncio.run(session.run())
+    assert session.counts["bars"] == 15 and "SOLUSDT" in session.status()["degraded"]["thresholds"]
+
+
+def test_own_triggers_and_a_restart(lake: Lake, tmp_path: Path) -> None:
+    spec = FeatureSpec(triggers=(SQUEEZE_RELEASE, LOUD))
+    recorders = []
+    for end in (FROM + 211 * MINUTE_MS, FROM + 500 * MINUTE_MS):
+        session = Session(ReplayFeed(lake, NAMES, start=FROM, end=end), lake, spec=spec, journal=tmp_path)
+        recorders.append(Recorder(session))
+        asyncio.run(session.run())
+        assert not session.closing.broken
+    reasons = set()
+    for name in NAMES:
+        candles = market()[name][0][: 2 * 1440 + 500]
+        check(recorders, name, replayed(name, candles, market()[REFERENCE][0], spec=spec), FROM)
+        reasons |= {reason for row in session.rows(name)["trigger_reasons"] for reason in row}
+    assert {"SQUEEZE_RELEASE", "LOUD"} <= reasons
+
+
+def test_a_downtime_is_filled_and_a_restart_among_faults_changes_nothing(tmp_path: Path) -> None:
+    """Stopped on a faulty exchange, away for 25 bars, started again: journal and lake of the unbroken run."""
+
+    async def main() -> SessionRun:
+        first = int(stamps(market()[REFERENCE][0])[0])
+        begin = first + WARM * MINUTE_MS
+        async with running_session(tmp_path, market(), begin, script(3, 60, NAMES, KINDS, every=5)) as run:
+            await run.bars(70)
+        later = begin + 95 * MINUTE_MS
+        faults = script(4, 90, NAMES, KINDS, every=5)
+        async with running_session(tmp_path, market(), later, faults, fill=False) as run:
+            await run.finish(100)
+            assert not [text for text in run.session.alerts_seen if text["recommendation"] in ("INVALID_DATA",)]
+        run.start = begin
+        return run
+
+    run = asyncio.run(main())
+    assert run.check(195, REFERENCE)["bars"] == 3 * 195
+    assert run.session.journal.read("resume").shape[0] == 1
+
+
+def test_a_dead_reference_holds_nobody_up_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a stated wait bars are decided without its close, which the status counts and drift names."""
+    monkeypatch.setattr(gate, "REFERENCE_WAIT_S", 0.3)
+    from fake_exchange import Fault
+
+    from aione_lab.live.drift_check import drift
+
+    async def main() -> SessionRun:
+        first = int(stamps(market()[REFERENCE][0])[0])
+        faults = [WireFault("drop", bar, REFERENCE) for bar in range(3, 10)]
+        async with running_session(tmp_path, market(), first + WARM * MINUTE_MS, faults) as run:
+            run.server.faults.append(Fault("status", path="klines", symbol=REFERENCE, status=503, times=100_000))
+            await run.bars(8)
+            fleet = run.session.fleet
+            await until(lambda: (fleet.last_time("SOLUSDT") or 0) >= run.start + 6 * MINUTE_MS)
+            assert fleet.last_time(REFERENCE) == run.start + 2 * MINUTE_MS
+            run.server.faults.clear()
+            await run.finish(30)
+        return run
+
+    run = asyncio.run(main())
+    assert run.session.status()["without_reference"] >= 4
+    found = drift(tmp_path / "journal", Lake(tmp_path / "lake"))
+    assert set(found.causes) == {"missing reference"}
+    assert {one.symbol for one in found.differences} == {"SOLUSDT", "LINKUSDT"}
+
+
+async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + seconds
+    while not condition():
+        assert loop.time() < ends, "it did not come about"
+        await asyncio.sleep(0.05)
+
+
+def test_metrics_count_what_happens(lake: Lake) -> None:
+    metrics = SessionMetrics()
+    feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + 300 * MINUTE_MS)
+    session = Session(feed, lake, metrics=metrics)
+    asyncio.run(session.run())
+    text = metrics.text()[0].decode()
+    assert "aione_bars_total 900.0" in text and "aione_lag_seconds_count 900.0" in text
+    assert "aione_reconnects_total 0.0" in text and "aione_step_seconds_count" in text
+    alerts = sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith("aione_alerts_total{"))
+    assert alerts == session.counts["alerts"] > 0
