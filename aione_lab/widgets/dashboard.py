@@ -186,6 +186,7 @@ class Dashboard(ipywidgets.VBox):
     def _open(self) -> None:
         """The charts take their place with the first symbol: their script is large."""
         if self._chart not in self._place.children:
+            self._chart.load()
             self._detail.layout.padding = "0 0 0 12px"
             self._place.children = (self._chart, self._detail)
 
