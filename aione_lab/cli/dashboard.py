@@ -18,12 +18,6 @@ from aione_lab.errors import InputError
 from aione_lab.units import interval_ms
 
 PORT = 8866
-# The page loads nothing from elsewhere, and nobody may frame it. Widgets bring their scripts as blobs, styles inline.
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' ws://127.0.0.1:{port}; "
-    "frame-ancestors 'none'; base-uri 'self'; form-action 'none'"
-)
 EMBEDDED = "sqlite:///"
 
 
@@ -84,14 +78,10 @@ def page_command(
 
     asked = {"lake": _lake(lake), "interval": interval, "simulated": simulated}
     variables = {ASKED: json.dumps(asked)} | ({} if simulated else {"REDIS_URL": _cache_url(redis)})
-    headers = {"headers": {"Content-Security-Policy": POLICY.format(port=port)}}
+    # The settings beside the notebook: the page loads nothing from elsewhere, and kernels that are left are ended.
     command = [
-        sys.executable, "-W", "ignore::DeprecationWarning",  # voila's own, and of how the headers below are given
-        "-m", "voila", str(NOTEBOOK), "--Voila.ip=127.0.0.1", f"--port={port}", "--Voila.port_retries=0",
-        "--Voila.log_level=ERROR", "--show_tracebacks=True",
-        "--VoilaConfiguration.allow_theme_override=YES", "--MappingKernelManager.cull_interval=60",
-        "--MappingKernelManager.cull_idle_timeout=300",
-        f"--Voila.tornado_settings={headers}",
+        sys.executable, "-m", "voila", str(NOTEBOOK), f"--Voila.config_file_paths={NOTEBOOK.parent}",
+        "--Voila.ip=127.0.0.1", f"--port={port}",
     ]  # fmt: skip
     return command if browser else [*command, "--no-browser"], variables
 

@@ -2,6 +2,7 @@
 
 from aione_lab.figures.decimate import decimate, decimate_candles
 from aione_lab.figures.features import features_chart
+from aione_lab.figures.live import live_chart
 from aione_lab.figures.performance import equity_chart, trades_chart
 from aione_lab.figures.price import price_chart
 from aione_lab.figures.result import result_chart
@@ -16,6 +17,7 @@ __all__ = [
     "decimate_candles",
     "equity_chart",
     "features_chart",
+    "live_chart",
     "price_chart",
     "rates_chart",
     "result_chart",

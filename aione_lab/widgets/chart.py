@@ -5,31 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 import anywidget
-import plotly.graph_objects as go
 import traitlets
 from plotly.offline import get_plotlyjs
 
 
-def _script() -> str:
-    """Plotly as its package brings it, which needs no network, then ours; the page's own Plotly stays what it is."""
-    own = (Path(__file__).parent / "chart.js").read_text(encoding="utf-8")
-    return (
-        "const before = window.Plotly, module = { exports: {} };\n"
-        f"{get_plotlyjs()}\nconst Plotly = module.exports;\nwindow.Plotly = before;\n{own}"
-    )
-
-
 class Chart(anywidget.AnyWidget):
-    """Price and factors, each the JSON of a figure ("": not drawn).
+    """Price and factors, each the JSON of a figure ("": not drawn); nothing is drawn before ``load``.
 
-    A ``FigureWidget`` draws nothing where it is put into a page that is shown already, and checks every update again.
+    A ``FigureWidget`` draws nothing where it is put into a page that is shown already, and checks every update again;
+    and a widget whose own module is as large as Plotly is given up by a page that is busy for two seconds.
     """
 
-    _esm = _script()
+    _esm = Path(__file__).parent / "chart.js"
 
+    script = traitlets.Unicode("").tag(sync=True)
     price = traitlets.Unicode("").tag(sync=True)
     factors = traitlets.Unicode("").tag(sync=True)
 
-    def show(self, price: go.Figure, factors: go.Figure) -> None:
-        """Draw both; what is equal to what is drawn is not sent."""
-        self.price, self.factors = price.to_json(), factors.to_json()
+    def load(self) -> None:
+        """Send Plotly, as its package brings it: no network is needed. The page's own Plotly stays what it is."""
+        if not self.script:
+            self.script = (
+                "const before = window.Plotly, module = { exports: {} };\n"
+                f"{get_plotlyjs()}\nwindow.Plotly = before;\nexport default module.exports;\n"
+            )

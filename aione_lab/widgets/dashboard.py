@@ -31,6 +31,7 @@ from aione_lab.widgets.table import LiveTable
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 0.25  # least time between two patches of the table
+TOGETHER_S = 0.003  # for the rest of a bar close to come
 REDRAW_S = 1.0  # between two of the charts
 TICK_S = 1.0  # between two looks at what is stale
 STALE = 1.5  # intervals without a word
@@ -76,6 +77,8 @@ class Dashboard(ipywidgets.VBox):
         self._whole, self._problem = False, ""
         self._known: Mapping[str, Any] = {}
         self._patching: asyncio.TimerHandle | None = None
+        self._patched = -PERIOD_S
+        self._explained: tuple[Any, Theme] | None = None
         self._drawing: asyncio.Task[None] | None = None
         self._asking: asyncio.Task[None] | None = None
         self._dirty, self._closed = False, False
@@ -107,12 +110,13 @@ class Dashboard(ipywidgets.VBox):
         self._patch_soon()
 
     def _patch_soon(self) -> None:
-        """Several updates in a quarter of a second go to the page as one."""
+        """The first update after a pause is shown at once; of those that follow a quarter of a second's go as one."""
         if self._patching is None and not self._closed:
-            self._patching = self._loop.call_later(PERIOD_S, self._patch)
+            pause = self._patched + PERIOD_S - self._loop.time()
+            self._patching = self._loop.call_later(max(TOGETHER_S, pause), self._patch)
 
     def _patch(self) -> None:
-        self._patching = None
+        self._patching, self._patched = None, self._loop.time()
         changed, self._pending = self._pending, {}
         whole, self._whole = self._whole, False
         self._assets = changed if whole else {**self._assets, **changed}
@@ -173,13 +177,16 @@ class Dashboard(ipywidgets.VBox):
             self._detail.content = content_of(symbol, asset, self._source.last_alerts(symbol))
             bars = await self._source.bars(symbol, asset)
             theme: Theme = "dark" if self._table.dark else "light"
-            self._chart.show(price_figure(symbol, bars, asset, theme), factor_figure(asset, theme))
+            self._chart.price = price_figure(symbol, bars, asset, theme).to_json()
+            if self._explained != (explained := (asset.get("stage2"), theme)):  # once an alert, not once a bar
+                self._chart.factors, self._explained = factor_figure(asset, theme).to_json(), explained
             self._open()
             await asyncio.sleep(REDRAW_S)
 
     def _open(self) -> None:
         """The charts take their place with the first symbol: their script is large."""
         if self._chart not in self._place.children:
+            self._chart.load()
             self._detail.layout.padding = "0 0 0 12px"
             self._place.children = (self._chart, self._detail)
 

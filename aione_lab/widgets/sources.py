@@ -156,7 +156,7 @@ class CacheSource:
     async def request_calibration(self, symbol: str) -> str:
         """Ask the session by a message; nobody says whether it heard."""
         await self._cache.publish(CALIBRATION_REQUEST, {"symbol": symbol, "interval": self.interval})
-        return "asked for"
+        return "asked for; a session that calibrates takes it up"
 
     def status(self) -> Mapping[str, Any]:
         """Whether the cache answers."""

@@ -110,10 +110,13 @@ def test_a_calibration_is_asked_for_from_another_thread(session: PlayedSession) 
     asyncio.run(run())
 
 
-def test_many_updates_leave_nothing_behind(session: PlayedSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    """10,000 updates: as much memory, as many objects, as small messages as before."""
-    monkeypatch.setattr(module, "PERIOD_S", 0.0)
-    monkeypatch.setattr(module, "REDRAW_S", 1.0)
+@pytest.mark.parametrize("number", [2_000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_many_updates_leave_nothing_behind(
+    number: int, session: PlayedSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As much memory, as many objects, as small messages as before."""
+    for name, seconds in {"PERIOD_S": 0.0, "TOGETHER_S": 0.0, "REDRAW_S": 1.0, "TICK_S": 1.0}.items():
+        monkeypatch.setattr(module, name, seconds)
     sizes: list[int] = []
 
     async def run() -> None:
@@ -146,7 +149,7 @@ def test_many_updates_leave_nothing_behind(session: PlayedSession, monkeypatch: 
             await updates(1_000)
             memory, objects = await updates(500)
             sizes.clear()
-            after, later = await updates(10_000)
+            after, later = await updates(number)
         finally:
             tracemalloc.stop()
         assert after - memory < 2_000_000 and later - objects < 2_000, (memory, after, objects, later)
