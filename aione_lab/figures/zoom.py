@@ -29,9 +29,10 @@ BARS = 300
 class _Line:
     times: np.ndarray
     values: np.ndarray
+    points: int
 
     def shown(self, first: int, last: int) -> dict[str, np.ndarray]:
-        rows = first + decimate_rows(self.values[first:last], POINTS)
+        rows = first + decimate_rows(self.values[first:last], self.points)
         return {"x": stamps(self.times[rows]), "y": self.values[rows]}
 
 
@@ -57,11 +58,12 @@ class Zoom:
     """Holds the whole of the lines of a figure and gives its traces what the visible range needs.
 
     Times are int64 UTC milliseconds, ascending. Every line keeps the extremes of what is visible. Zooming faster than
-    the browser draws asks only for the newest range. ``close`` lets go of the figure.
+    the browser draws asks only for the newest range. ``points``: most of them a line. ``close`` lets go of the figure.
     """
 
-    def __init__(self, figure: go.FigureWidget) -> None:
+    def __init__(self, figure: go.FigureWidget, points: int = POINTS) -> None:
         self.figure = figure
+        self._points = points
         self._sources: dict[int, _Line | _Candles] = {}
         self._refine = Newest(self._draw_all)
         self._watched = True
@@ -69,7 +71,7 @@ class Zoom:
 
     def line(self, trace: int, times: np.ndarray, values: np.ndarray) -> None:
         """Make ``values`` at ``times`` what the trace with that number shows."""
-        self._sources[trace] = _Line(times, values)
+        self._sources[trace] = _Line(times, values, self._points)
         self._draw(trace)
 
     def candles(self, trace: int, times: np.ndarray, prices: dict[str, np.ndarray]) -> None:

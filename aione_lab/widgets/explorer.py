@@ -101,7 +101,7 @@ class CalibrationExplorer:
         self._panels = Panels(scene, self._views, self.load, PANEL_HEIGHT)
         self._table = widgets.HTML(layout=widgets.Layout(width="100%", margin="2px 0 0 0"))
         self._says = widgets.HTML(layout=widgets.Layout(width="100%", margin="0"))
-        self._sliders = Sliders(scene.space, first, self._redraw)
+        self._sliders = Sliders(scene.space, first, self._redraw, self._refused)
         self._sets = self._known_sets()
         self._chart.reference(self._default, self._promoted)
         self.widget = self._assembled()
@@ -223,6 +223,9 @@ class CalibrationExplorer:
         self._chart.draw(self._view)
         self._panels.draw()
 
+    def _refused(self, reason: str) -> None:
+        self._says.value = note(reason, "error")
+
     def _draw_again(self) -> None:
         """For a browser that has come to draw: what was sent before it had loaded its script is lost there."""
         self._chart.reference(self._default, self._promoted)
@@ -297,7 +300,7 @@ class CalibrationExplorer:
         try:
             self._says.value = act()
         except AioneError as error:
-            self._says.value = note(str(error), "error")
+            self._refused(str(error))
 
     def _load_known(self, name: str) -> str:
         self.load(self._sets[name]())

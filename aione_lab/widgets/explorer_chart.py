@@ -18,6 +18,8 @@ from aione_lab.widgets.explorer_style import CLEAR, DOWN, GRID, INK, PALE, SECON
 
 MOST_TRADES = 1_500  # beyond, marks are one band of colour; the newest are drawn, and the legend says so
 
+POINTS = 640  # of a line: the chart is some 450 pixels wide, and what it is sent is drawn at every move
+
 PRICE, HELD, GAIN, LOSS, DEFAULT, PROMOTED, EQUITY, DRAWDOWN, FOLDS = range(9)
 
 
@@ -61,7 +63,7 @@ class Chart:
             shapes=_fold_shapes(scene),
         )  # fmt: skip
         self.widget = shown(figure)
-        self._zoom = Zoom(self.widget)
+        self._zoom = Zoom(self.widget, POINTS)
         self._zoom.line(PRICE, self._times, scene.close)
 
     def reference(self, default: View, promoted: View | None) -> None:

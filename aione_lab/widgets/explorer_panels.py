@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from aione_lab.calibration.space import Space
 from aione_lab.calibration.study import Calibration
 from aione_lab.calibration.views import fold_returns, run_dates
+from aione_lab.errors import InputError
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.widgets.explorer_scene import Scene, View
 from aione_lab.widgets.explorer_style import SECOND, note, on_any_ground, when_drawn
@@ -158,9 +159,14 @@ class Heatmap:
         if x == y:
             self._note.value = note("Choose two different thresholds.", "error")
             return
+        try:
+            base = self._current()
+            cells = self._scene.grid(base, x, y, metric)
+        except InputError as error:  # a cell that is no set beside what the sliders say
+            self._note.value = note(str(error), "error")
+            return
         self._note.value = ""
-        self._base = self._current()
-        self._cells = self._scene.grid(self._base, x, y, metric)
+        self._base, self._cells = base, cells
         self._picked: list[tuple[float, float]] = []
         self._draw()
 

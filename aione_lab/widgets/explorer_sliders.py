@@ -9,6 +9,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from aione_lab.calibration.space import Space
+from aione_lab.errors import InputError
 from aione_lab.thresholds import adaptive
 from aione_lab.thresholds.params import PREFIX, Thresholds
 from aione_lab.thresholds.search import Search
@@ -54,12 +55,16 @@ def text_of(name: str, value: Any, search: Search) -> str:
 class Sliders:
     """The sliders and the set they stand for; ``moved`` is called with the set after every move of one of them.
 
+    Where they go together to no set, ``refused`` is called with the reason instead.
+
     A field that no slider was moved for keeps exactly what the loaded set has, also what no slider can show: None, a
     gate as a share of the price, a number between two steps.
     """
 
-    def __init__(self, space: Space, start: Thresholds, moved: Callable[[Thresholds], None]) -> None:
-        self._space, self._tell = space, moved
+    def __init__(
+        self, space: Space, start: Thresholds, moved: Callable[[Thresholds], None], refused: Callable[[str], None]
+    ) -> None:
+        self._space, self._tell, self._refuse = space, moved, refused
         self._loaded = start
         self._moves: dict[str, float] = {}
         self._quiet = False
@@ -125,7 +130,11 @@ class Sliders:
             if self._quiet:
                 return
             self._moves[name] = float(change["new"])
-            thresholds = self.thresholds
+            try:
+                thresholds = self.thresholds
+            except InputError as error:
+                self._refuse(str(error))
+                return
             self._write_text(name, thresholds)
             self._tell(thresholds)
 
@@ -133,12 +142,17 @@ class Sliders:
 
     def _reset(self, name: str) -> Callable[[Any], None]:
         def reset(_: Any) -> None:
-            values = self.thresholds.to_json()
             default = self._space.base.to_json()
-            values.pop(name, None)
-            if name in default:
-                values[name] = default[name]
-            self.load(Thresholds.from_json(values))
+            try:
+                values = self.thresholds.to_json()
+                values.pop(name, None)
+                if name in default:
+                    values[name] = default[name]
+                thresholds = Thresholds.from_json(values)
+            except InputError as error:
+                self._refuse(str(error))
+                return
+            self.load(thresholds)
 
         return reset
 

@@ -116,6 +116,17 @@ def test_a_loaded_set_stays_as_it_is_until_a_slider_moves(explorer: CalibrationE
     assert explorer.thresholds == given.replace(sl_mult=2.0)
 
 
+def test_sliders_that_are_no_set_say_so_and_change_nothing(explorer: CalibrationExplorer) -> None:
+    explorer.load(Thresholds(rsi_oversold=20, rsi_overbought=40))
+    drawn = explorer._view
+    explorer.sliders["rsi_oversold"].value = 45
+    assert "rsi_oversold must be less than rsi_overbought" in explorer._says.value and explorer._view is drawn
+    explorer._panels.heatmap.x.value = "rsi_oversold"
+    assert "rsi_oversold must be less than rsi_overbought" in explorer._panels.heatmap._note.value
+    explorer.sliders["rsi_oversold"].value = 30
+    assert explorer.thresholds == Thresholds(rsi_oversold=30, rsi_overbought=40) == explorer._view.thresholds
+
+
 def test_hidden_candles_are_not_loaded(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[int] = []
     for name in ("candles", "funding"):
