@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from aione_lab import __version__
 from aione_lab.backtest.prepare import prepare_bars
 from aione_lab.engine.fleet import Advanced
 from aione_lab.engine.records import BAR, FEATURE_NAMES, LAYOUT
@@ -39,7 +39,8 @@ _SHOWN = [FEATURE_NAMES.index(name) for name in SHOWN]
 
 def versions() -> dict[str, Any]:
     """What decides how bars become decisions, beside the configuration."""
-    return {"version": __version__, "layout": LAYOUT, "engine": sources_digest()}
+    package: Any = importlib.import_module("aione_lab")  # a plain import would be a circle to type checkers
+    return {"version": package.__version__, "layout": LAYOUT, "engine": sources_digest()}
 
 
 def configuration(session: Session) -> dict[str, Any]:
