@@ -105,7 +105,7 @@ class Watched:
         self.crowd.change()
         self.board = Dashboard(self.crowd)
         self.seconds: list[float] = []
-        self.sizes: list[int] = []
+        self.sent: list[tuple[Any, int]] = []
         self.started = time.perf_counter()
         patch, send = self.board._patch, self.board._table.send
 
@@ -115,7 +115,7 @@ class Watched:
             self.seconds.append(time.perf_counter() - start)
 
         def weighed(content: Any, buffers: Any = None) -> None:
-            self.sizes.append(len(json.dumps(content)) + sum(map(len, buffers or ())))
+            self.sent.append((content, sum(map(len, buffers or ()))))  # weighed later: it is no part of the work
             send(content, buffers)
 
         self.board._patch, self.board._table.send = timed, weighed  # type: ignore[method-assign]
@@ -123,7 +123,9 @@ class Watched:
 
     def report(self) -> str:
         """As JSON: seconds of each patch, and bytes a second."""
-        return json.dumps({"seconds": self.seconds[1:], "rate": sum(self.sizes) / (time.perf_counter() - self.started)})
+        seconds = time.perf_counter() - self.started
+        size = sum(len(json.dumps(content)) + weight for content, weight in self.sent)
+        return json.dumps({"seconds": self.seconds[1:], "rate": size / seconds})
 
     async def aclose(self) -> None:
         """Stop."""

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from aione_lab import __version__
+from aione_lab.figures.theme import CONFIG
 
 STYLE = """
 :root { color-scheme: light }
@@ -38,14 +39,6 @@ POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
     "base-uri 'none'; form-action 'none'"
 )
-
-
-CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
-    "showSendToCloud": False,  # plotly.js has a button that uploads the chart
-}
 
 
 def page_html(title: str, note: str, body: str) -> str:

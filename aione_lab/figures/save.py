@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from aione_lab.engine.params import check_kind
 from aione_lab.errors import InputError
-from aione_lab.figures.page import CONFIG
+from aione_lab.figures.theme import CONFIG
 from aione_lab.files import write_whole
 
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".webp")

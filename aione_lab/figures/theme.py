@@ -72,6 +72,14 @@ DARK = Palette(
 )
 
 
+CONFIG = {
+    "responsive": True,
+    "displaylogo": False,
+    "modeBarButtonsToRemove": ["sendChartToCloud", "select2d", "lasso2d"],
+    "showSendToCloud": False,  # plotly.js has a button that uploads the chart
+}
+
+
 def palette(theme: Theme) -> Palette:
     """Colours of ``theme``; InputError for an unknown one."""
     if not isinstance(theme, str) or theme not in ("light", "dark"):
