@@ -88,7 +88,8 @@ def test_every_failing_condition_is_named() -> None:
 def judged(study: Calibration, returns: np.ndarray) -> Calibration:
     """``study`` with other daily returns (days, trials), the best of them as the choice, judged over all of them."""
     sharpes = daily_sharpes(returns.T)
-    tables = dataclasses.replace(study.tables, returns=returns.T)
+    days = np.ascontiguousarray(returns.T)
+    tables = dataclasses.replace(study.tables, returns=days, trades=(days != 0) * 1.0, wins=(days > 0) * 1.0)
     weights = np.full(len(sharpes), effective(tables) / len(sharpes))
     return judged_by(
         dataclasses.replace(
