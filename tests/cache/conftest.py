@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis_server import RedisServer
+from redis_server import RedisServer, redis_or_skip, running_redis
 
 from aione_lab.cache import SimpleCacheHandler, embedded, handler
 
@@ -16,9 +14,7 @@ from aione_lab.cache import SimpleCacheHandler, embedded, handler
 @pytest.fixture(scope="session")
 def redis_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for Redis; skips where there is no Redis to start."""
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not on PATH")
-    pytest.importorskip("redis", reason="the extra live is not installed")
+    redis_or_skip()
     return tmp_path_factory.mktemp("redis")
 
 
@@ -32,11 +28,8 @@ def shared_redis(redis_home: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def own_redis(redis_home: Path, tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis to be killed and paused."""
-    server = RedisServer(tmp_path)
-    yield server
-    if server.process is not None:
-        server.signal(signal.SIGCONT)
-    server.kill()
+    with running_redis(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture(params=["redis", "embedded"])

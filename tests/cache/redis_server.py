@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 PASSWORD = "canary-pa55word"
+FAULTS = ("killed", "paused", "full", "read-only", "wrong password")
+
+
+def redis_or_skip() -> None:
+    """Skip the test where there is no Redis to start."""
+    if not shutil.which("redis-server"):
+        pytest.skip("redis-server is not on PATH")
+    pytest.importorskip("redis", reason="the extra live is not installed")
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[RedisServer]:
+    """A Redis to be killed and paused; it is gone afterwards whatever became of it."""
+    server = RedisServer(folder)
+    try:
+        yield server
+    finally:
+        if server.process is not None:
+            server.signal(signal.SIGCONT)
+        server.kill()
 
 
 class RedisServer:
@@ -48,6 +74,33 @@ class RedisServer:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def suffer(self, fault: str) -> None:
+        """Let one of ``FAULTS`` begin."""
+        if fault == "killed":
+            self.kill()
+        elif fault == "paused":
+            self.signal(signal.SIGSTOP)
+        elif fault == "full":
+            self.admin("CONFIG", "SET", "maxmemory", "1")
+        elif fault == "read-only":
+            self.admin("REPLICAOF", "127.0.0.1", "1")
+        else:
+            self.admin("CONFIG", "SET", "requirepass", "another")
+            self.admin("CLIENT", "KILL", "TYPE", "normal", password="another")
+
+    def recover(self, fault: str) -> None:
+        """Let it end."""
+        if fault == "killed":
+            self.start()
+        elif fault == "paused":
+            self.signal(signal.SIGCONT)
+        elif fault == "full":
+            self.admin("CONFIG", "SET", "maxmemory", "0")
+        elif fault == "read-only":
+            self.admin("REPLICAOF", "NO", "ONE")
+        else:
+            self.admin("CONFIG", "SET", "requirepass", PASSWORD, password="another")
 
     def admin(self, *command: str, password: str = PASSWORD) -> str:
         """Output of a command that the handler does not have."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from redis_server import PASSWORD, RedisServer
+from redis_server import FAULTS, PASSWORD, RedisServer
 
 from aione_lab.cache import SimpleCacheHandler
 from aione_lab.environment import Environment
@@ -180,31 +180,6 @@ def test_fifty_faults(own_redis: RedisServer) -> None:
     rng = np.random.default_rng(0)
     longest, slowest = 0.0, 0.0
 
-    def begin(fault: str) -> None:
-        if fault == "killed":
-            own_redis.kill()
-        elif fault == "paused":
-            own_redis.signal(signal.SIGSTOP)
-        elif fault == "full":
-            own_redis.admin("CONFIG", "SET", "maxmemory", "1")
-        elif fault == "read-only":
-            own_redis.admin("REPLICAOF", "127.0.0.1", "1")
-        else:
-            own_redis.admin("CONFIG", "SET", "requirepass", "another")
-            own_redis.admin("CLIENT", "KILL", "TYPE", "normal", password="another")
-
-    def end(fault: str) -> None:
-        if fault == "killed":
-            own_redis.start()
-        elif fault == "paused":
-            own_redis.signal(signal.SIGCONT)
-        elif fault == "full":
-            own_redis.admin("CONFIG", "SET", "maxmemory", "0")
-        elif fault == "read-only":
-            own_redis.admin("REPLICAOF", "NO", "ONE")
-        else:
-            own_redis.admin("CONFIG", "SET", "requirepass", PASSWORD, password="another")
-
     async def timed(work: Awaitable[Any]) -> bool:
         nonlocal longest
         began = time.monotonic()
@@ -221,12 +196,12 @@ def test_fifty_faults(own_redis: RedisServer) -> None:
         nonlocal slowest
         async with SimpleCacheHandler.from_url(own_redis.url) as cache:
             for number in range(50):
-                fault = ("killed", "paused", "full", "read-only", "wrong password")[number % 5]
-                await asyncio.to_thread(begin, fault)
+                fault = FAULTS[number % 5]
+                await asyncio.to_thread(own_redis.suffer, fault)
                 for _ in range(int(rng.integers(1, 4))):
                     assert not await timed(cache.set_json("state", number)), fault
                     await timed(cache.get_json("state"))
-                await asyncio.to_thread(end, fault)
+                await asyncio.to_thread(own_redis.recover, fault)
                 ended = time.monotonic()
                 while not await timed(cache.set_json("state", number)):
                     await asyncio.sleep(0.05)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,11 +52,7 @@ def alert(symbol: str = "SOLUSDT", minute: int = 0, **more: Any) -> Alert:
     return Alert(symbol, NOON + 60_000 * minute, recommendation="BUY", **more)
 
 
-async def until(condition: Callable[[], Any], seconds: float = SOON) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not come about"
-        await asyncio.sleep(0.01)
+until = functools.partial(waiting.until, seconds=SOON)
 
 
 # --- the message -------------------------------------------------------------------------------------------------

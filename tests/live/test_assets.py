@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import math
-import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,8 +31,7 @@ from aione_lab.live.asset_state import FIELDS
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "cache"))
 
-from redis_faults import FAULTS, begin, end  # noqa: E402
-from redis_server import PASSWORD, RedisServer  # noqa: E402
+from redis_server import FAULTS, PASSWORD, RedisServer  # noqa: E402
 
 FIELD_NAMES = {
     "symbol", "signal", "trigger_reasons", "confidence", "hints", "tp", "sl", "stats", "state", "stage2_status",
@@ -40,24 +40,7 @@ FIELD_NAMES = {
 SOON = 8.0  # seconds for what takes milliseconds on a machine that is not crowded
 
 
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A Redis to be killed and paused; skips where there is none to start."""
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not on PATH")
-    pytest.importorskip("redis", reason="the extra live is not installed")
-    server = RedisServer(tmp_path)
-    yield server
-    if server.process is not None:
-        server.signal(signal.SIGCONT)
-    server.kill()
-
-
-async def until(condition: Callable[[], Any], seconds: float = SOON) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not come about"
-        await asyncio.sleep(0.01)
+until = functools.partial(waiting.until, seconds=SOON)
 
 
 class Follower:
@@ -370,7 +353,7 @@ async def through_faults(redis: RedisServer, faults: list[str], least_updates: i
             reader = Follower(follow_assets(other))
             await until(lambda: reader.assets == manager.snapshot())
             for number, fault in enumerate(faults):
-                await asyncio.to_thread(begin, redis, fault)
+                await asyncio.to_thread(redis.suffer, fault)
                 updates = 0
                 while not manager.degraded or updates < least_updates:
                     began = time.monotonic()
@@ -381,7 +364,7 @@ async def through_faults(redis: RedisServer, faults: list[str], least_updates: i
                     assert updates < 3_000, f"{fault} was not noticed"
                 assert PASSWORD not in manager.degraded and "\n" not in manager.degraded
                 manager.update_asset("ETHUSDT", {"hints": [f"last word of fault {number}"]})
-                await asyncio.to_thread(end, redis, fault)
+                await asyncio.to_thread(redis.recover, fault)
                 ended = time.monotonic()
                 await until(lambda: not manager.degraded)
                 slowest = max(slowest, time.monotonic() - ended)

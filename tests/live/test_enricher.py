@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 
 from aione_lab.backtest.decode import empty_stage2
 from aione_lab.errors import InputError
@@ -33,11 +34,7 @@ def stage2(symbol: str = "SOLUSDT") -> dict[str, Any]:
     return {**empty_stage2(symbol), "timestamp": "2025-05-10T12:00:00+00:00", "signal": "ALERT", "confidence": 0.8}
 
 
-async def until(condition: Callable[[], Any], seconds: float = SOON) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not come about"
-        await asyncio.sleep(0.01)
+until = functools.partial(waiting.until, seconds=SOON)
 
 
 def on(double: HttpDouble, **more: Any) -> EnricherSettings:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import waiting
 from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,11 +92,7 @@ def found_on(server: Futures, settings: PrefilterSettings = SETTINGS) -> FastSym
     return asyncio.run(find_fast_symbols(server.ccxt(), settings))
 
 
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not come about"
-        await asyncio.sleep(0.01)
+until = functools.partial(waiting.until, seconds=10.0)
 
 
 def test_ranked_with_every_criterion_and_every_reason() -> None:

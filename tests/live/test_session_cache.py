@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis_faults import FAULTS, PASSWORD, RedisServer, begin, end
+import waiting
+from redis_server import FAULTS, PASSWORD, RedisServer
 from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed
 
 from aione_lab.cache import SimpleCacheHandler
@@ -28,28 +26,12 @@ FROM = START + 2 * DAY_MS
 FOLLOWER = Path(__file__).with_name("session_follower.py")
 
 
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
-    if not shutil.which("redis-server"):
-        pytest.skip("redis-server is not on PATH")
-    pytest.importorskip("redis", reason="the extra live is not installed")
-    server = RedisServer(tmp_path)
-    yield server
-    if server.process is not None:
-        server.signal(signal.SIGCONT)
-    server.kill()
-
-
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return filled(tmp_path_factory.mktemp("session_cache") / "lake")
 
 
-async def until(condition: Callable[[], Any], seconds: float = 30.0) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not come about"
-        await asyncio.sleep(0.01)
+until = functools.partial(waiting.until, seconds=30.0)
 
 
 def test_the_session_goes_on_through_every_failure_of_redis(own_redis: RedisServer, lake: Lake, tmp_path: Path) -> None:
@@ -63,12 +45,12 @@ def test_the_session_goes_on_through_every_failure_of_redis(own_redis: RedisServ
             task = session.start()
             for fault in FAULTS:
                 await until(lambda: session.status()["state"] == "running" and not session.status()["degraded"])
-                await asyncio.to_thread(begin, own_redis, fault)
+                await asyncio.to_thread(own_redis.suffer, fault)
                 await until(lambda: "cache" in session.status()["degraded"])
                 before = session.counts["bars"]
                 await until(lambda before=before: session.counts["bars"] > before + 20)
                 assert PASSWORD not in json.dumps(session.status())
-                await asyncio.to_thread(end, own_redis, fault)
+                await asyncio.to_thread(own_redis.recover, fault)
             await until(lambda: not session.status()["degraded"])
             await session.stop()
             await task
@@ -141,7 +123,7 @@ def test_an_alert_is_looked_at_again_after_its_calibration(lake: Lake, tmp_path:
             session = Session(feed, lake, queue=queue, journal=tmp_path / "journal")
             recorder = Recorder(session)
             task = session.start()
-            await until(lambda: session.counts["second_looks"] or task.done(), 90)
+            await until(lambda: session.counts["second_looks"] or task.done(), seconds=90)
             states = [session.assets.get(name)["calib_status"] for name in NAMES]
             await session.stop()
             await task
