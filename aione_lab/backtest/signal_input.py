@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aione_lab.backtest.conditions import DEFAULT_SPEC
-from aione_lab.backtest.decode import PRICE
+from aione_lab.backtest.decode import PRICE, stage2_dict
 from aione_lab.engine.params import limits_record, rules_record
 from aione_lab.engine.records import ASSESSMENT, FEATURES, PARAMS, SIGNAL, SIGNALS
 from aione_lab.engine.spec import FeatureSpec
@@ -109,6 +109,23 @@ def assess_alert(alert: AlertInput) -> np.ndarray:
     mask = alert.signal["reasons"]
     _assess(alert.signal["timestamp"], alert.row, mask, alert.params, found)
     return found
+
+
+def stage2_of(
+    alert: AlertInput, found: np.ndarray | np.void, default_calibration_count: int, spec: FeatureSpec
+) -> dict[str, Any]:
+    """The Stage2 dictionary of the alert and its ASSESSMENT."""
+    return stage2_dict(
+        alert.symbol,
+        found,
+        alert.row,
+        alert.signal,
+        alert.params,
+        alert.thresholds,
+        used_default_calibration=alert.is_default,
+        default_calibration_count=default_calibration_count,
+        spec=spec,
+    )
 
 
 @njit

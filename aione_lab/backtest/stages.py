@@ -15,8 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from aione_lab.backtest.decode import empty_stage2, failed_stage2, stage1_dict, stage2_dict
-from aione_lab.backtest.signal_input import AlertInput, assess_alert, read_alert, read_head, read_origin
+from aione_lab.backtest.decode import empty_stage2, failed_stage2, stage1_dict
+from aione_lab.backtest.signal_input import AlertInput, assess_alert, read_alert, read_head, read_origin, stage2_of
 from aione_lab.backtest.stateless import (
     LastBar,
     check_days,
@@ -193,18 +193,7 @@ class Stage2Processor:
                 return {**empty_stage2(symbol), "signal": head.signal, "timestamp": moment}
             alert = read_alert(signal, head, self.settings, self.costs, self.interval, self.classes, self.spec)
             found = await asyncio.to_thread(assess_alert, alert)
-            count = self._count_default(alert)
-            result = stage2_dict(
-                symbol,
-                found,
-                alert.row,
-                alert.signal,
-                alert.params,
-                alert.thresholds,
-                used_default_calibration=alert.is_default,
-                default_calibration_count=count,
-                spec=self.spec,
-            )
+            result = stage2_of(alert, found, self._count_default(alert), self.spec)
             if alert.is_default:
                 await self._ask_calibration(alert)
         except InputError as error:

@@ -125,6 +125,14 @@ class Experiment(Config):
         """The set that is kept where nothing better is found."""
         return Thresholds.from_json(self.base)
 
+    def symbol_of(self, symbol: str | None) -> str:
+        """The symbol that is meant: None is the only one. InputError for none of them, and for None among several."""
+        if symbol is None and len(self.symbols) > 1:
+            raise InputError.of("symbol", None, f"name one of {', '.join(self.symbols)}")
+        if symbol is not None and symbol not in self.symbols:
+            raise InputError.unknown("symbol", symbol, self.symbols)
+        return self.symbols[0] if symbol is None else symbol
+
     def default_of(self, symbol: str) -> Thresholds:
         """The set that ``symbol`` has without a study: of a pool, what its asset class sets."""
         return Thresholds.from_json(self.defaults.get(symbol, self.base))

@@ -71,9 +71,7 @@ def outcome_of(
     ``spec`` is needed for that where the study has own triggers or factors.
     """
     made = study.experiment
-    if symbol is None and len(made.symbols) > 1:
-        raise InputError.of("symbol", None, f"name one of {', '.join(made.symbols)}")
-    symbol = made.symbols[0] if symbol is None else symbol
+    symbol = made.symbol_of(symbol)
     verdict, sentence = study.verdict_for(symbol), study.sentence_for(symbol)
     if reveal and verdict == "accept" and made.hidden_from != made.end:
         hidden = study.reveal(symbol, spec)

@@ -286,7 +286,7 @@ def run_experiment(
             return run_study(experiment, lake, spec=spec, report=report)
         if not isinstance(folder, str | os.PathLike):
             raise InputError.of("folder", folder, "must be the path of a folder, or None")
-        place = Path(folder) / (default_name(experiment) if name is None else check_name(name))
+        place = place_of(experiment, folder, name)
         share = None if cluster is None else _share(cluster, storage, stack)
         _make(place)
         with held(place):
@@ -310,6 +310,11 @@ def _make(place: Path) -> None:
         raise InputError.of("folder", str(place), f"cannot be used ({error})") from None
     if others:
         raise InputError.of("name", place.name, f"is a folder with other files ({place}); take another name")
+
+
+def place_of(experiment: Experiment, folder: str | os.PathLike[str], name: str | None) -> Path:
+    """The folder of the study in ``folder``; InputError for a ``name`` that cannot be one."""
+    return Path(folder) / (default_name(experiment) if name is None else check_name(name))
 
 
 def default_name(experiment: Experiment) -> str:

@@ -207,10 +207,7 @@ class Calibration:
         acceptance does not survive a hidden span on which the choice loses. ``spec`` is needed where own triggers or
         factors are part of it.
         """
-        if symbol is None and len(self.experiment.symbols) > 1:
-            raise InputError.of("symbol", None, f"name one of {', '.join(self.experiment.symbols)}")
-        name = self.experiment.symbols[0] if symbol is None else symbol
-        self.thresholds_for(name)  # refuses a symbol that is not of the study before anything is looked at
+        name = self.experiment.symbol_of(symbol)  # refused before anything is looked at
         return reveal(self, spec)[name]
 
     @property
@@ -453,7 +450,9 @@ def judged_by(study: Calibration, ledger: Mapping[str, Entries]) -> Calibration:
     rival = "shared set" if judged.decision == "accept" else "default"
     members = []
     for member in study.members:
-        theirs = ledger.get(member.symbol, own_entries(made, member.symbol, study.sets, member.tables))
+        theirs = ledger.get(member.symbol)
+        if theirs is None:
+            theirs = own_entries(made, member.symbol, study.sets, member.tables)
         member = dataclasses.replace(member, rival=rival)
         found, verdict = _judge(member, theirs, made.min_trades, rival, len(study.members))
         members.append(dataclasses.replace(member, deflated=found, judged=verdict, n_trials=theirs.n_trials))

@@ -25,7 +25,7 @@ from aione_lab.cli.output import add_row, console, emit_json, say, table
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
-    from aione_lab.calibration import Calibration
+    from aione_lab.calibration import Calibration, Experiment
     from aione_lab.calibration.many import Studied
     from aione_lab.lake import Lake
 
@@ -167,11 +167,11 @@ def calibrate(
         "costs": costs_of(fee, slippage_bps),
     }
     if pool or len(names) == 1:
-        from aione_lab.calibration import calibrate as run
+        from aione_lab.calibration.run import place_of, plan, run_experiment
 
-        wanted = names if pool else names[0]
-        _tell_of_earlier(lake, wanted, interval, experiments, name, options)
-        study = run(lake, wanted, interval=interval, folder=experiments, name=name, **options)
+        made = plan(lake, names if pool else names[0], interval=interval, **options)
+        _tell_of_earlier(made, place_of(made, experiments, name))
+        study = run_experiment(made, lake, folder=experiments, name=name)
         accepted = any(study.verdict_for(one) == "accept" for one in study.experiment.symbols)
         look = hidden and (reveal or (promote and accepted))  # days are not spent on what is not promoted anyway
         revealed = {one: study.reveal(one) for one in study.experiment.symbols} if look else {}
@@ -216,20 +216,16 @@ def calibrate(
         raise typer.Exit(1)
 
 
-def _tell_of_earlier(
-    lake: Lake, symbols: str | list[str], interval: str, experiments: Path, name: str | None, options: dict[str, Any]
-) -> None:
+def _tell_of_earlier(made: Experiment, place: Path) -> None:
     """Say that a study is there already, and goes on: its verdict will be another one."""
     from aione_lab.calibration.experiment import FILE, Experiment
-    from aione_lab.calibration.run import default_name, plan
 
-    made = plan(lake, symbols, interval=interval, **options)
-    path = experiments / (default_name(made) if name is None else name) / FILE
+    path = place / FILE
     if not path.exists() or (before := Experiment.load(path)).design != made.design:
         return
     if before.n_trials < made.n_trials:
         grown = f"goes on from {before.n_trials:,} to {made.n_trials:,} trials, and is judged anew"
-        say(f"the study in {path.parent} {grown}", err=True)
+        say(f"the study in {place} {grown}", err=True)
 
 
 def _only(context: typer.Context, *allowed: str) -> None:

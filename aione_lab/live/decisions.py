@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from aione_lab.backtest.decode import failed_stage2, number, stage1_dict, stage2_dict, thresholds_dict
-from aione_lab.backtest.signal_input import assess_alert, read_alert, read_head
+from aione_lab.backtest.decode import failed_stage2, number, stage1_dict, thresholds_dict
+from aione_lab.backtest.signal_input import assess_alert, read_alert, read_head, stage2_of
 from aione_lab.backtest.stateless import bar_hints, bars_needed, why_none
 from aione_lab.backtest.trades import next_target
 from aione_lab.engine.fleet import Fleet
@@ -88,17 +88,8 @@ class Decisions:
             )
             count = self.default_counts.get(symbol, 0) + (alert.is_default and assessment is not None)
             self.default_counts[symbol] = count
-            result = stage2_dict(
-                symbol,
-                assess_alert(alert) if assessment is None else assessment,
-                alert.row,
-                alert.signal,
-                alert.params,
-                alert.thresholds,
-                used_default_calibration=alert.is_default,
-                default_calibration_count=count,
-                spec=self._spec,
-            )
+            found = assess_alert(alert) if assessment is None else assessment
+            result = stage2_of(alert, found, count, self._spec)
         except InputError as error:
             result = failed_stage2(symbol, stage1["timestamp"], "INVALID_DATA", str(error))
         except Exception as error:  # one symbol's failure must not end the others

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -161,7 +161,7 @@ def make_scene(
         for argument, value in given.items():
             if value is not None:
                 raise InputError.of(argument, value, "the study says what that is")
-        experiment, name = study.experiment, _member(study, symbol)
+        experiment, name = study.experiment, study.experiment.symbol_of(symbol)
     spec = experiment.whole_spec(spec)
     market = Market.load(lake, name, experiment, spec)
     made, why = _folds(experiment) if study is None else (study.folds, "")
@@ -201,15 +201,6 @@ def _new(
         settings=settings,
         costs=costs,
     )
-
-
-def _member(study: Calibration, symbol: str | None) -> str:
-    symbols: Sequence[str] = study.experiment.symbols
-    if symbol is None and len(symbols) > 1:
-        raise InputError.of("symbol", None, f"name one of {', '.join(symbols)}")
-    if symbol is not None and symbol not in symbols:
-        raise InputError.unknown("symbol", symbol, symbols)
-    return symbols[0] if symbol is None else symbol
 
 
 def _folds(experiment: Experiment) -> tuple[Folds | None, str]:
