@@ -29,13 +29,14 @@ from aione_lab.calibration.experiment import (
 )
 from aione_lab.calibration.folds import SCHEMES
 from aione_lab.calibration.hidden import FILE as HIDDEN_FILE
+from aione_lab.calibration.judging import daily_sharpes, effective, judged_by
 from aione_lab.calibration.ledger import Entries, Ledger
 from aione_lab.calibration.markets import REFERENCE
 from aione_lab.calibration.objective import objectives
 from aione_lab.calibration.plateau import FEWEST_NEIGHBOURS
 from aione_lab.calibration.search import Report
 from aione_lab.calibration.space import Fields, Space
-from aione_lab.calibration.study import Calibration, daily_sharpes, effective, experiment_folds, judged_by, run_study
+from aione_lab.calibration.study import Calibration, experiment_folds, run_study
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import MIN_TRADES
 from aione_lab.engine.params import check_kind

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import optuna
 import pandas as pd
 
@@ -22,7 +21,8 @@ from aione_lab.calibration import words
 from aione_lab.calibration.experiment import Experiment, plain_json
 from aione_lab.calibration.folds import Folds, look_back, make_folds
 from aione_lab.calibration.hidden import Hidden, reveal
-from aione_lab.calibration.ledger import Entries, trial_name
+from aione_lab.calibration.judging import effective, judged_by, overfitting_of, own_entries
+from aione_lab.calibration.ledger import Entries
 from aione_lab.calibration.markets import Markets, RandomEntries, pooled
 from aione_lab.calibration.objective import DayTables, Objective, objectives
 from aione_lab.calibration.out_of_sample import Days, OutOfSample, choose_by_fold, summary_of, walk
@@ -31,11 +31,11 @@ from aione_lab.calibration.scoring import ScoredSets, Scorer
 from aione_lab.calibration.search import Report, run_search
 from aione_lab.calibration.space import Space
 from aione_lab.calibration.trial_store import TrialStore
-from aione_lab.calibration.verdict import Verdict, judge
+from aione_lab.calibration.verdict import Verdict
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.lake.store import Lake
-from aione_lab.research.overfitting import BacktestOverfitting, DeflatedSharpe, deflated_sharpe, effective_trials, pbo
+from aione_lab.research.overfitting import BacktestOverfitting, DeflatedSharpe
 from aione_lab.settings import ReadOnly
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import DAY_MS, INTERVALS, MINUTE_MS, to_ms
@@ -44,9 +44,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from aione_lab.figures.theme import Theme
-
-MOST_SPLITS = 12
-"""Blocks of the overfitting test: 924 ways to halve them, and a tenth of the time of the 12,870 of 16 blocks."""
 
 
 @dataclass(frozen=True)
@@ -394,7 +391,7 @@ def run_study(
         walk_forward=walk(scored, aims[0], rows, together, [0] * len(rows), entries, experiment.seed),
         deflated=None,
         n_effective=effective(scored.tables),
-        overfitting=_overfitting(scored.tables),
+        overfitting=overfitting_of(scored.tables),
         ledger=own_entries(experiment, experiment.title, scored.sets, scored.tables),
         judged=Verdict("not enough trades", (), ""),
         members=members,
@@ -433,62 +430,10 @@ def _members(
                 plateau=own.choose(objective, scored.folds.test),
                 against_shared=walk(own, objective, rows, own.tables, shared, mine, experiment.seed),
                 against_default=walk(own, objective, rows, default[symbol], [0] * len(rows), mine, experiment.seed),
-                overfitting=_overfitting(own.tables),
+                overfitting=overfitting_of(own.tables),
             )
         )
     return functools.reduce(operator.add, entries), tuple(members)
-
-
-def judged_by(study: Calibration, ledger: Mapping[str, Entries]) -> Calibration:
-    """The study with its verdict over the trials of ``ledger`` by title or symbol, its own among them.
-
-    What the ledger does not name is judged by the study's own trials. A member of a pool that is accepted deviates.
-    """
-    made = study.experiment
-    entries = ledger.get(made.title, study.ledger)
-    deflated, judged = _judge(study, entries, made.min_trades, "default")
-    rival = "shared set" if judged.decision == "accept" else "default"
-    members = []
-    for member in study.members:
-        theirs = ledger.get(member.symbol)
-        if theirs is None:
-            theirs = own_entries(made, member.symbol, study.sets, member.tables)
-        member = dataclasses.replace(member, rival=rival)
-        found, verdict = _judge(member, theirs, made.min_trades, rival, len(study.members))
-        members.append(dataclasses.replace(member, deflated=found, judged=verdict, n_trials=theirs.n_trials))
-    return dataclasses.replace(study, deflated=deflated, ledger=entries, judged=judged, members=tuple(members))
-
-
-def _judge(
-    one: Calibration | Member, ledger: Entries, min_trades: int, rival: str, looks: int = 1
-) -> tuple[DeflatedSharpe | None, Verdict]:
-    returns = one.tables.returns[one.plateau.centre]
-    deflated = None
-    if np.ptp(returns) > 0:
-        # ``looks``: every member of a pool may deviate, and the best of many such choices is luck as well.
-        n_trials = looks * max(1.0, ledger.n_effective)
-        deflated = deflated_sharpe(returns, trial_sharpes=ledger.sharpes, n_trials=n_trials)
-    overfitting = one.overfitting
-    verdict = judge(
-        one.walk_forward.metrics,
-        deflated=math.nan if deflated is None else deflated.probability,
-        loss=math.nan if overfitting is None else overfitting.probability_of_loss,
-        pbo=math.nan if overfitting is None else overfitting.pbo,
-        n_losses=float((one.tables.trades - one.tables.wins)[one.plateau.centre].sum()),
-        n_trials=ledger.n_trials,
-        n_effective=None if deflated is None else deflated.n_trials,
-        min_trades=min_trades,
-        against=rival,
-    )
-    return deflated, verdict
-
-
-def own_entries(experiment: Experiment, title: str, sets: Sequence[Thresholds], tables: DayTables) -> Entries:
-    """A study's own trials, as a ledger would hold them."""
-    data = experiment.data_of(title)
-    names = tuple(trial_name(data, experiment.rules, one.digest()) for one in sets)
-    weights = np.full(len(names), effective(tables) / len(names))
-    return Entries(0, names, daily_sharpes(tables.returns), weights)
 
 
 def experiment_folds(experiment: Experiment) -> Folds:
@@ -509,23 +454,3 @@ def experiment_folds(experiment: Experiment) -> Folds:
         look_back_ms=look_back(experiment.spec, experiment.interval),
         embargo_days=plan.embargo_days,
     )
-
-
-def daily_sharpes(returns: np.ndarray) -> np.ndarray:
-    """Sharpe ratio per day of each row of ``returns`` (trials, days); 0 for what never moved."""
-    spread = returns.std(axis=1, ddof=1)
-    return np.divide(returns.mean(axis=1), spread, out=np.zeros(len(returns)), where=spread > 0)
-
-
-def effective(tables: DayTables) -> float:
-    """Independent trials that the sets of ``tables`` amount to, correlated as their days are; 0: none ever moved."""
-    moving = np.ptp(tables.returns, axis=1) > 0
-    return effective_trials(tables.returns[moving].T) if moving.any() else 0.0
-
-
-def _overfitting(tables: DayTables) -> BacktestOverfitting | None:
-    moving = np.ptp(tables.returns, axis=1) > 0
-    if moving.sum() < 2:
-        return None
-    n_days = tables.returns.shape[1]
-    return pbo(tables.returns[moving].T, min(MOST_SPLITS, n_days // 4 * 2))

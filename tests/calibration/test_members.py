@@ -10,8 +10,9 @@ import pytest
 from aione_lab.calibration import Calibration
 from aione_lab.calibration.folds import Folds, make_folds
 from aione_lab.calibration.job import outcome_of
+from aione_lab.calibration.judging import judged_by
 from aione_lab.calibration.markets import Market
-from aione_lab.calibration.study import Member, judged_by
+from aione_lab.calibration.study import Member
 from aione_lab.calibration.verdict import Verdict
 from aione_lab.errors import InputError
 from aione_lab.lake.store import Lake

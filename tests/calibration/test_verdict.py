@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from aione_lab.calibration import Calibration
+from aione_lab.calibration.judging import daily_sharpes, effective, judged_by
 from aione_lab.calibration.ledger import Entries
-from aione_lab.calibration.study import daily_sharpes, effective, judged_by
 from aione_lab.calibration.verdict import LOSS, MIN_LOSSES, MIN_TRADES, RANDOM_P, judge
 
 GOOD = {
