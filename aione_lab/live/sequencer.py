@@ -117,19 +117,31 @@ class Sequencer:
         if candle.timestamp > forming.timestamp:
             # A successor that is not the very next bar tells that something was lost, perhaps this bar's end too.
             fresh = self._seen_to_begin and candle.timestamp == forming.timestamp + self.step
-            out = self._final(forming) if fresh else []
+            out = self._fuller(forming) if fresh else []
             self._forming, self._seen_to_begin = candle, True
             return out
-        # Volume only grows within a bar: less of it is an older word that came late.
         if candle.timestamp == forming.timestamp:
             if candle.volume >= forming.volume:
                 self._forming = candle
             return []
-        known = self._handed.get(candle.timestamp) or self._waiting.get(candle.timestamp)
-        if known is None or candle.volume <= known.volume:
+        if self._known(candle.timestamp) is None:
+            self.duplicates += 1
+            return []
+        return self._fuller(candle)
+
+    def _fuller(self, candle: Candle) -> list[Candle]:
+        """Take a bar that a flagless stream ended, unless one with as much volume is known.
+
+        Volume only grows within a bar: less of it is an older word, of a bar whose end the stream lost perhaps.
+        """
+        known = self._known(candle.timestamp)
+        if known is not None and candle.volume <= known.volume:
             self.duplicates += 1
             return []
         return self._final(candle)
+
+    def _known(self, at: int) -> Candle | None:
+        return self._handed.get(at) or self._waiting.get(at)
 
     def _repeated(self, candle: Candle) -> None:
         self.duplicates += candle.source == "stream"  # by REST we ask for more than is missing

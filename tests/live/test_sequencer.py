@@ -170,6 +170,16 @@ def test_without_flags_an_older_word_that_comes_late_changes_nothing() -> None:
     assert seq.update(grown, False) == [replace(grown, revised=True)]
 
 
+def test_without_flags_a_bar_whose_end_the_stream_lost_does_not_revise_what_rest_told() -> None:
+    seq = sequencer(flagged=False)
+    seq.update(bar(-1), False)
+    for n, part in [(0, 0.1), (0, 0.6)]:
+        assert seq.update(bar(n, part), False) == []
+    assert seq.answer(rest(0, 1), T0) == [bar(0, source="rest")]
+    assert seq.update(bar(1, 0.1), False) == [] and seq.revisions == 0
+    assert seq.update(bar(1), False) == [] and seq.update(bar(2, 0.1), False) == [bar(1)]
+
+
 def test_a_bar_the_exchange_does_not_have_is_passed_over_when_told_twice() -> None:
     seq = sequencer()
     answer = [bar(0, source="rest"), bar(2, source="rest"), bar(3, 0.2, "rest")]
