@@ -44,7 +44,7 @@ def dashboard(page: Any, folder: Path) -> None:
     with jupyterlab(folder) as address:
         open_notebook(page, address, "live.ipynb")
         page.wait_for_selector(".aione-table td:text-is('LINKUSDT')")
-        page.wait_for_selector(".aione-table tr.alert td:text-is('LINKUSDT')")  # the last bar
+        page.wait_for_selector(".aione-table tr.buy td:text-is('LINKUSDT')")  # the last bar
         page.locator(".aione-table td:text-is('LINKUSDT')").first.click()
         show(page, ".aione-table", "dashboard.png")
         dark_theme(page)

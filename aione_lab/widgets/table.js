@@ -9,17 +9,17 @@ const RESORT_MS = 1000; // rows must not jump about under the pointer
 
 const COLUMNS = [
   { key: "symbol", title: "Symbol", width: 120 },
-  { key: "signal", title: "Signal", width: 60 },
-  { key: "confidence", title: "Confidence", width: 86 },
+  { key: "signal", title: "Signal", width: 70 },
+  { key: "confidence", title: "Confidence", width: 92 },
   { key: "price", title: "Price", width: 78 },
-  { key: "atr_percent", title: "ATR %", width: 54 },
-  { key: "volume", title: "Volume", width: 60 },
-  { key: "rsi", title: "RSI", width: 40 },
-  { key: "recommendation", title: "Recommendation", width: 152 },
-  { key: "tp", title: "TP", width: 78 },
-  { key: "sl", title: "SL", width: 78 },
-  { key: "state", title: "State", width: 68 },
-  { key: "calibration", title: "Calibration", width: 84 },
+  { key: "atr_percent", title: "ATR %", width: 58 },
+  { key: "volume", title: "Volume", width: 64 },
+  { key: "rsi", title: "RSI", width: 44 },
+  { key: "recommendation", title: "Recommendation", width: 160 },
+  { key: "tp", title: "TP", width: 76 },
+  { key: "sl", title: "SL", width: 76 },
+  { key: "state", title: "State", width: 72 },
+  { key: "calibration", title: "Calibration", width: 90 },
   { key: "reasons", title: "Reasons", width: 0 },
 ].map((column) => ({ ...column, number: NUMBERS.indexOf(column.key), text: TEXTS.indexOf(column.key) }));
 
