@@ -13,6 +13,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 
@@ -50,7 +51,7 @@ class Config(BaseModel):
         for part in value if several else [value]:
             if isinstance(part, Mapping) and not all(isinstance(key, str) for key in part):
                 raise ValueError("its keys must be text")
-        if not _is_number(cls.model_fields[info.field_name or ""].annotation):
+        if not _is_number(cls, info.field_name or ""):
             return value
         return tuple(map(_plain_number, value)) if several else _plain_number(value)
 
@@ -106,9 +107,10 @@ class ReadOnly(dict[str, Any]):
         return type(self), (dict(self),)
 
 
-def _is_number(annotation: Any) -> bool:
-    """Whether a field of this type holds numbers, and no text beside them."""
-    leaves = list(_leaves(annotation))
+@cache
+def _is_number(model: type[BaseModel], field: str) -> bool:
+    """Whether a field holds numbers, and no text beside them."""
+    leaves = list(_leaves(model.model_fields[field].annotation))
     return str not in leaves and any(leaf in (int, float) or type(leaf) is int for leaf in leaves)
 
 

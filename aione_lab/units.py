@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import operator
 import re
+from functools import lru_cache
 from typing import Any
 
 from aione_lab.errors import InputError
@@ -100,6 +101,7 @@ def _datetime_ms(time: dt.datetime) -> int:
     return (time - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=1)
 
 
+@lru_cache(maxsize=1024)
 def iso(ms: int) -> str:
     """ISO text of UTC milliseconds, ``2025-05-10T12:30:00+00:00``."""
     return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).isoformat()

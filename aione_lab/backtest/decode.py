@@ -7,9 +7,9 @@ bounded (inf) is None. Floats are not rounded, so what is read back is the same 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,6 @@ from aione_lab.units import iso, parse_symbol
 
 PRICE = "current_price"
 """Name in ``stats`` of the feature ``close``; every other feature keeps its column's name."""
-
-_MOST = sys.float_info.max
 
 STATES = {"NONE": "no_data", "NORMAL": "normal", "ALERT": "alert"}
 ADAPTIVE = ("low_gate", "high_gate", "vwap_threshold", "vol_z_threshold")
@@ -69,11 +67,18 @@ def number(value: Any) -> float | None:
 
 def stats_dict(row: Any, spec: FeatureSpec = DEFAULT_SPEC) -> dict[str, float | None]:
     """Every feature of ``row`` (FEATURES) by name, own numbers of ``spec`` last; the close is ``current_price``."""
-    values = np.frombuffer(single(row).tobytes(), np.float64).tolist()
-    return {
-        name: value if -_MOST <= value <= _MOST else None
-        for name, value in zip(_stats_names(spec.feature_names), values, strict=False)
-    }
+    return stats_dicts(np.frombuffer(single(row).tobytes(), np.float64)[None], spec)[0]
+
+
+def stats_dicts(rows: np.ndarray, spec: FeatureSpec = DEFAULT_SPEC) -> list[dict[str, float | None]]:
+    """``stats_dict`` of many bars at once: float64 (bars, F), features in the order of the records."""
+    names = _stats_names(spec.feature_names)
+    rows = rows[:, : len(names)]
+    lines: list[list[float | None]] = rows.tolist()
+    finite = np.isfinite(rows)
+    for i in np.flatnonzero(~finite.all(axis=1)):
+        lines[i] = [value if known else None for value, known in zip(lines[i], finite[i].tolist(), strict=True)]
+    return [dict(zip(names, line, strict=True)) for line in lines]
 
 
 @lru_cache(maxsize=64)
@@ -83,15 +88,23 @@ def _stats_names(features: tuple[str, ...]) -> tuple[str, ...]:
 
 def fields_of(record: Any) -> dict[str, Any]:
     """A record's fields as plain Python values: at once, because one by one each costs a microsecond."""
-    record = single(record)
-    return dict(zip(record.dtype.names, record.item(), strict=True))
+    return several_fields(single(record).reshape(1))[0]
+
+
+def several_fields(records: np.ndarray) -> list[dict[str, Any]]:
+    """``fields_of`` of every record of an array."""
+    names = records.dtype.names or ()
+    return [dict(zip(names, values, strict=True)) for values in records.tolist()]
 
 
 def thresholds_dict(thresholds: Thresholds, signal: Any) -> dict[str, Any]:
     """Flat JSON of ``thresholds`` with the adaptive fields as this bar resolved them (None while warming up)."""
-    if not isinstance(signal, Mapping):
-        signal = single(signal)
-    return {**thresholds.every_field(), **{name: number(signal[name]) for name in ADAPTIVE}}
+    return resolved_fields(thresholds.every_field(), signal if isinstance(signal, Mapping) else single(signal))
+
+
+def resolved_fields(flat: Mapping[str, Any], signal: Any) -> dict[str, Any]:
+    """``thresholds_dict`` of a set's flat JSON."""
+    return {**flat, **{name: number(signal[name]) for name in ADAPTIVE}}
 
 
 def stage1_dict(
@@ -109,20 +122,33 @@ def stage1_dict(
     text of the bar's open (None: there is no bar); ``suppressed`` says what held an alert back, "" where nothing did.
     """
     values = fields_of(signal)
+    limits = thresholds_dict(thresholds, values)
+    return stage1_of(parse_symbol(symbol), values, stats_dict(row, spec), limits, hints, spec)
+
+
+def stage1_of(
+    symbol: str,
+    values: Mapping[str, Any],
+    stats: Mapping[str, Any],
+    limits: Mapping[str, Any],
+    hints: tuple[str, ...] | list[str],
+    spec: FeatureSpec,
+) -> dict[str, Any]:
+    """``stage1_dict`` of what has been decoded: fields of the SIGNAL, ``stats_dict``, ``thresholds_dict``."""
     name = SIGNALS[values["signal"]]
     return {
-        "symbol": parse_symbol(symbol),
+        "symbol": symbol,
         "timestamp": iso(values["timestamp"]) if values["timestamp"] else None,
         "signal": name,
         "trigger_reasons": list(decode_reasons(values["reasons"], spec)),
         "suppressed": SUPPRESSED[values["suppressed"]],
-        "stats": stats_dict(row, spec),
+        "stats": stats,
         "confidence": 0.0,
         "hints": list(hints),
         "state": STATES[name],
         "visible": name != "NONE",
         "stage2_status": "pending",
-        "thresholds": thresholds_dict(thresholds, values),
+        "thresholds": limits,
     }
 
 
@@ -133,10 +159,8 @@ def factor_lines(
 
     The contributions add up to the score to the last bit, in any order.
     """
-    return [
-        (name, (number(found.strengths[i]), float(rules.weights[i]), float(found.contributions[i])))
-        for i, name in enumerate(names)
-    ]
+    lines = zip(found.strengths.tolist(), rules.weights.tolist(), found.contributions.tolist(), strict=True)
+    return [(name, (number(strength), *rest)) for name, (strength, *rest) in zip(names, lines, strict=False)]
 
 
 def context_dict(symbol: str, found: Any) -> dict[str, Any]:
@@ -170,7 +194,7 @@ def risk_dict(found: Any) -> dict[str, Any]:
 
 def flags_dict(found: Any) -> dict[str, bool]:
     """``anomaly_detection`` of an ASSESSMENT: every flag, up or down."""
-    return {name: bool(int(found["anomalies"]) >> i & 1) for i, name in enumerate(FLAGS)}
+    return {name: bool(int(found.anomalies) >> i & 1) for i, name in enumerate(FLAGS)}
 
 
 def stage2_dict(
@@ -191,9 +215,10 @@ def stage2_dict(
     ``found`` (ASSESSMENT), ``row`` (FEATURES), ``signal`` (SIGNAL: its mask and resolved limits) and
     ``params`` (PARAMS) are the records of that bar, ``calibration_params`` the thresholds as JSON.
     """
-    found, row, signal, params = single(found), single(row), single(signal), single(params)
+    found, row, signal = (SimpleNamespace(**fields_of(record)) for record in (found, row, signal))
+    params = single(params)
     symbol = parse_symbol(symbol)
-    limits, rules = params.limits, params.rules
+    limits, rules = params.limits, SimpleNamespace(**fields_of(params.rules))
     detail = DETAILS[int(found.detail)]
     result = empty_stage2(symbol)
     result.update(

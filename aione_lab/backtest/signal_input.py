@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ def read_alert(
     record["reasons"] = _mask(signal.get("trigger_reasons", ()), spec.reasons)
     atr_7d = float(row["atr_7d"][0])
     resolve(limits[0], atr_7d, record[0])
-    is_default = _is_default(thresholds, thresholds_for(head.symbol, None, classes), atr_7d)
+    is_default = _is_default(thresholds, head.symbol, classes, atr_7d)
     return AlertInput(head.symbol, moment, row, record, params, thresholds.every_field(), is_default)
 
 
@@ -221,14 +222,20 @@ def _thresholds(given: Any, symbol: str, classes: AssetClasses, spec: FeatureSpe
     return thresholds, limits_record(thresholds, spec)
 
 
-def _is_default(thresholds: Thresholds, own: Thresholds, atr_7d: float) -> bool:
+@lru_cache(maxsize=1024)
+def _uncalibrated(symbol: str, classes: AssetClasses) -> tuple[Thresholds, Thresholds]:
+    return thresholds_for(symbol, None, classes), Thresholds()
+
+
+def _is_default(thresholds: Thresholds, symbol: str, classes: AssetClasses, atr_7d: float) -> bool:
     """Whether this is what the symbol has without a calibration, resolved at ``atr_7d`` or not.
 
     A set whose ``meta`` says that it was calibrated is none, whatever its numbers.
     """
     if (thresholds.meta or {}).get("source") == "calibrated":
         return False
-    defaults = [own, Thresholds()]
-    if atr_7d > 0:
-        defaults += [default.resolved(atr_7d) for default in defaults]
-    return thresholds in defaults
+    defaults = _uncalibrated(symbol, classes)
+    if thresholds in defaults:
+        return True
+    is_resolved = isinstance(thresholds.low_gate, float)  # else it equals no resolved set
+    return is_resolved and atr_7d > 0 and thresholds in [default.resolved(atr_7d) for default in defaults]

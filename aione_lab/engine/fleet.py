@@ -11,7 +11,7 @@ from aione_lab.engine import bulk
 from aione_lab.engine.columns import scratch
 from aione_lab.engine.custom_run import BUILT_IN
 from aione_lab.engine.engine import Engine
-from aione_lab.engine.records import ASSESSMENT, BAR, OUT, PARAMS, SIGNAL, STATE, TRADE
+from aione_lab.engine.records import ASSESSMENT, BAR, FEATURES, OUT, PARAMS, SIGNAL, STATE, TRADE
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.settings import Costs, Settings
@@ -54,7 +54,7 @@ class Fleet:
         self.places = {engine.symbol: k for k, engine in enumerate(self.engines)}
         n = len(self.engines)
         self.states, self.outs, self.params = np.zeros(n, STATE), np.zeros(n, OUT), np.zeros(n, PARAMS)
-        self._features = self.outs.view(np.float64).reshape(n, -1)
+        self._features = self.outs.view(np.float64).reshape(n, -1)[:, : FEATURES.itemsize // 8]
         for symbol, engine in zip(self.places, self.engines, strict=True):
             self._adopt(symbol, engine)
         self._no_inner = np.zeros(0, BAR)
@@ -72,10 +72,10 @@ class Fleet:
         """Open time of the symbol's last bar, UTC ms; None before the first."""
         return self.engines[self.places[symbol]].last_time
 
-    def features(self, place: int) -> np.ndarray:
-        """float64 (F,) of what the last bar of a place gave; a view."""
-        row: np.ndarray = self._features[place]
-        return row
+    def features(self, places: np.ndarray) -> np.ndarray:
+        """float64 (n, F) of what the last bars of ``places`` (n,) gave; a copy."""
+        rows: np.ndarray = self._features[places]
+        return rows
 
     def thresholds(self, symbol: str) -> Thresholds:
         """The thresholds in force."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import time
 import uuid
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
+
+import orjson
 
 from aione_lab.cache.handler import NAMESPACE
 from aione_lab.errors import CacheError
@@ -27,8 +28,6 @@ RETRY_S = (0.1, 0.2, 0.4, 0.8)  # pauses after failures in a row, the last one f
 GOODBYE_S = 2.0  # how long aclose waits for the last write
 CHUNK = 100  # assets in one message
 TURN = 25  # assets encoded before others get the event loop
-LARGE = ("stage2", "calib_params", "thresholds")  # fields that mostly stay while others change
-_ENCODE = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 MOST_SIGNALS = 1_000  # waiting signals; the oldest are dropped and counted
 
 
@@ -61,8 +60,7 @@ class Publisher:
         self.degraded = ""
         self.writes = self.failures = self.signals_dropped = 0
         self._dirty: dict[str, None] = dict.fromkeys(assets)
-        self._texts: dict[str, str] = {}
-        self._large: dict[str, dict[str, tuple[Any, str]]] = {}
+        self._texts: dict[str, orjson.Fragment] = {}
         self._signals: deque[Mapping[str, Any]] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -156,22 +154,11 @@ class Publisher:
     async def _encode(self, chunks: list[list[str]]) -> None:
         """Renew the texts of what changed; others get the event loop in between."""
         for place, symbol in enumerate(itertools.chain.from_iterable(chunks), 1):
-            self._texts[symbol] = self._asset_text(symbol)
+            self._texts[symbol] = orjson.Fragment(orjson.dumps(self._assets[symbol]))
             if place % TURN == 0:
                 await asyncio.sleep(0)
 
-    def _asset_text(self, symbol: str) -> str:
-        """JSON of an asset; of its large fields only what changed is encoded: the last alert stays for hours."""
-        asset, known = self._assets[symbol], self._large.setdefault(symbol, {})
-        parts = [_ENCODE({name: value for name, value in asset.items() if name not in LARGE})[1:-1]]
-        for name in LARGE:
-            value = asset.get(name)
-            if name not in known or known[name][0] is not value:
-                known[name] = (value, f'"{name}":{_ENCODE(value)}')
-            parts.append(known[name][1])
-        return "{" + ",".join(parts) + "}"
-
-    def _text(self, number: int, alive: bool, symbols: Iterable[str]) -> str:
+    def _text(self, number: int, alive: bool, symbols: Iterable[str]) -> bytes:
         """The JSON of a state or message, put together from the assets' texts: each is encoded once a change."""
         head = {
             "session": self.session,
@@ -180,8 +167,7 @@ class Publisher:
             "period_s": self._period_s,
             "alive": alive,
         }
-        assets = ",".join(f'"{symbol}":{self._texts[symbol]}' for symbol in symbols)
-        return f'{json.dumps(head, separators=(",", ":"))[:-1]},"assets":{{{assets}}}}}'
+        return orjson.dumps({**head, "assets": {symbol: self._texts[symbol] for symbol in symbols}})
 
 
 def _chunks(symbols: list[str]) -> Iterator[list[str]]:

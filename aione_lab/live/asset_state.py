@@ -29,21 +29,25 @@ _LARGEST = 2**63
 _ANSWERS = (*RECOMMENDATIONS, *FAILURES)
 
 
+class Plain(ReadOnly):
+    """A mapping of which it is known that JSON can hold it: ``plain`` made it, or nothing but numbers went in."""
+
+
 def plain(argument: str, value: Any, depth: int = 0) -> Any:
-    """A frozen copy that JSON can hold: ReadOnly mappings, tuples, plain numbers; NaN and infinities become None.
+    """A frozen copy that JSON can hold: Plain mappings, tuples, plain numbers; NaN and infinities become None.
 
     InputError names the place (``stats.rsi``) of what cannot be held.
     """
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, (bool, Plain)):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, str):
         if len(value) > LONGEST_TEXT:
             raise InputError.of(argument, value, f"must be at most {LONGEST_TEXT} characters long")
-        return str(value)
+        return str(value) if value.isascii() else value.encode("utf-8", "replace").decode()  # half a pair is no text
     if depth < DEEPEST and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return ReadOnly(
+        return Plain(
             {
                 # most are finite floats, hundreds of assets × 60 of them a bar: no call for those, nor for nothing
                 key: part
@@ -84,8 +88,7 @@ def _text(argument: str, value: Any) -> str:
 def _texts(argument: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, (list, tuple)) or not all(isinstance(part, str) for part in value):
         raise InputError.of(argument, value, "must be a list of texts")
-    checked: tuple[str, ...] = plain(argument, value)
-    return checked
+    return tuple(plain(argument, part) for part in value)
 
 
 def _text_or_none(argument: str, value: Any) -> str | None:
@@ -112,19 +115,20 @@ def _flag(argument: str, value: Any) -> bool:
     return value
 
 
+class PlainNumbers(Plain):
+    """A Plain mapping from names to finite numbers or None."""
+
+
 def _numbers(argument: str, value: Any) -> ReadOnly:
+    if isinstance(value, PlainNumbers):
+        return value
     if not isinstance(value, Mapping):
         raise InputError.of(argument, value, "must be a mapping from names to numbers")
-    if type(value) is dict and all(
-        type(name) is str and (part is None or (type(part) is float and -_MOST <= part <= _MOST))
-        for name, part in value.items()
-    ):  # what Stage1 gives, for hundreds of assets a bar
-        return ReadOnly(value)
     found: ReadOnly = plain(argument, value)
     for name, number in found.items():
         if number is not None and not isinstance(number, (int, float)):
             raise InputError.of(f"{argument}.{name}", number, "must be a number or None")
-    return found
+    return PlainNumbers(found)
 
 
 def _mapping_or_none(argument: str, value: Any) -> ReadOnly | None:
@@ -177,9 +181,9 @@ def changed_asset(asset: ReadOnly, updates: Mapping[str, Any]) -> ReadOnly:
                 raise InputError.of("symbol", value, f"must be {asset['symbol']!r}, whose state this is")
         elif name not in FIELDS:
             raise InputError.unknown("asset field", name, FIELDS)
-        else:
+        elif value is not (known := asset[name]):
             found = FIELDS[name][1](name, value)
-            if found != asset[name]:
+            if found != known:
                 values[name] = found
     return ReadOnly({**asset, **values}) if values else asset
 

@@ -65,7 +65,7 @@ class AssetStateManager:
         A Stage1 dictionary is taken as it is; ``stage2_fields`` makes updates of a Stage2 dictionary. An unknown field
         is refused by name; NaN becomes None. What is equal to what is known is no change.
         """
-        name = parse_symbol(symbol)
+        name = symbol if isinstance(symbol, str) and symbol in self._assets else parse_symbol(symbol)
         known = self._assets.get(name)
         asset = changed_asset(new_asset(name) if known is None else known, updates)
         if asset is not known:

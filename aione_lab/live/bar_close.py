@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aione_lab.backtest.decode import fields_of
+from aione_lab.backtest.decode import several_fields
 from aione_lab.engine.records import BAR, FEATURE_NAMES
 from aione_lab.errors import AioneError, InputError
 from aione_lab.live.alert_text import Alert
@@ -121,9 +121,10 @@ class BarClose:
         began = time.perf_counter()
         ended = self._push(places, bars, ready)
         taken = time.perf_counter() - began
-        for one in ready:
-            if one.candle.symbol not in self.broken:
-                self._follow_up(one, ended.get(fleet.places[one.candle.symbol]))
+        if self.broken:
+            ready = [one for one in ready if one.candle.symbol not in self.broken]
+        if ready:
+            self._follow_up_all(ready, ended)
         if session.metrics is not None:
             session.metrics.bars.inc(len(ready))
             session.metrics.step.observe(taken)
@@ -144,26 +145,44 @@ class BarClose:
                 self._session.assets.update_asset(name, {"state": "error", "hints": [str(error)]})
         return ended
 
-    def _follow_up(self, one: Ready, gap_trade: np.ndarray | None) -> None:
-        """What a decided bar means: journal, lake, states, alerts."""
+    def _follow_up_all(self, ready: list[Ready], ended: Mapping[int, np.ndarray]) -> None:
+        """What decided bars mean: journal, lake, states, alerts."""
+        session, outs = self._session, self._session.fleet.outs
+        places = np.array([session.fleet.places[one.candle.symbol] for one in ready], np.int64)
+        signals = outs["signal"][places]
+        session.recent.add(
+            places,
+            signals["timestamp"],
+            np.array([one.candle.values for one in ready]),
+            session.fleet.features(places)[:, SHOWN_PLACES],
+            signals,
+        )
+        decided = zip(
+            ready,
+            places.tolist(),
+            several_fields(signals),
+            session.decisions.stage1s(places),
+            outs["trades"][places].tolist(),
+            strict=True,
+        )
+        for one, k, signal, stage1, trades in decided:
+            closed = ended[k].tobytes() if k in ended else b""
+            if trades:
+                closed += outs["trade"][k].tobytes()
+            self._follow_up(one, k, signal, stage1, closed)
+
+    def _follow_up(
+        self, one: Ready, k: int, signal: Mapping[str, Any], stage1: Mapping[str, Any], closed: bytes
+    ) -> None:
         session, candle = self._session, one.candle
         name, bar = candle.symbol, candle.timestamp
-        k, outs = session.fleet.places[name], session.fleet.outs
-        signal = fields_of(outs["signal"][k])
         is_alert = signal["signal"] == ALERT
-        closed = b"" if gap_trade is None else gap_trade.tobytes()
-        if outs["trades"][k]:
-            closed += outs["trade"][k].tobytes()
-        is_newest = session.gate.waiting(name) == 0
         stage2 = None
-        if is_alert or is_newest:
-            stage1 = session.decisions.stage1(name)
-            if is_alert:
-                stage2 = session.decisions.stage2(name, stage1)
-                session.assets.update_asset(name, {**stage1, **stage2_fields(stage2)})
-            else:
-                session.assets.update_asset(name, session.decisions.quiet_fields(name, stage1))
-        session.recent.add(name, bar, candle.values, session.fleet.features(k)[SHOWN_PLACES], tuple(signal.values()))
+        if is_alert:
+            stage2 = session.decisions.stage2(name, stage1)
+            session.assets.update_asset(name, {**stage1, **stage2_fields(stage2)})
+        elif session.gate.waiting(name) == 0:
+            session.assets.update_asset(name, session.decisions.quiet_fields(name, stage1))
         session.keeper.row(
             "bar",
             name,
@@ -175,7 +194,7 @@ class BarClose:
                 "reference_close": one.reference_close,
                 "funding_rate": one.funding_rate,
                 "thresholds": session.digests[name],
-                "assessment": outs["assessment"][k].tobytes() if is_alert else None,
+                "assessment": session.fleet.outs["assessment"][k].tobytes() if is_alert else None,
                 "closed": closed or None,
             },
         )
@@ -225,12 +244,12 @@ class BarClose:
     def show_all(self) -> None:
         """Bring what is known at the beginning into the states of the assets."""
         session = self._session
-        for name in session.symbols:
+        places = np.array([session.fleet.places[name] for name in session.symbols], np.int64)
+        for name, stage1 in zip(session.symbols, session.decisions.stage1s(places), strict=True):
             last = session.fleet.last_time(name)
             if last is None:
                 session.assets.update_asset(name, {"state": "no_data", "hints": ["no candle yet"]})
                 continue
-            stage1 = session.decisions.stage1(name)
             fields = session.decisions.quiet_fields(name, stage1)
             last_alert = next((alert for alert in reversed(session.alerts_seen) if alert["symbol"] == name), None)
             if stage1["signal"] == "ALERT":

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from aione_lab.backtest.decode import failed_stage2, number, stage1_dict, thresholds_dict
+from aione_lab.backtest.decode import (
+    failed_stage2,
+    number,
+    resolved_fields,
+    several_fields,
+    stage1_of,
+    stats_dicts,
+    thresholds_dict,
+)
 from aione_lab.backtest.signal_input import assess_alert, read_alert, read_head, stage2_of
 from aione_lab.backtest.stateless import bar_hints, bars_needed, why_none
 from aione_lab.backtest.trades import next_target
@@ -17,6 +25,7 @@ from aione_lab.engine.fleet import Fleet
 from aione_lab.engine.params import limits_record
 from aione_lab.engine.records import SIGNAL, SIGNALS
 from aione_lab.errors import InputError
+from aione_lab.live.asset_state import Plain, PlainNumbers, plain
 from aione_lab.thresholds.adaptive import resolve
 from aione_lab.thresholds.classes import DEFAULT_CLASSES
 from aione_lab.thresholds.params import Thresholds
@@ -36,19 +45,36 @@ class Decisions:
         self._needed = bars_needed(first.spec, fleet.interval)
         self._seen = fleet.states["features"]["seen"]
         self._sides = fleet.states["stages"]["position"]["side"]
+        self._flats: dict[str, tuple[Thresholds, Mapping[str, Any]]] = {}
         self.default_counts: dict[str, int] = {}
 
-    def stage1(self, symbol: str) -> dict[str, Any]:
-        """The Stage1 dictionary of the symbol's last bar."""
-        k = self._fleet.places[symbol]
-        row, signal = self._fleet.outs["features"][k], self._fleet.outs["signal"][k]
-        stage1 = stage1_dict(symbol, row, signal, self._fleet.thresholds(symbol), (), self._spec)
-        none, stats = "", stage1["stats"]
+    def stage1s(self, places: np.ndarray) -> list[dict[str, Any]]:
+        """The Stage1 dictionaries of the last bar of each of ``places``; numbers in them are frozen.
+
+        All at once: numpy hands out a whole array in the time of a few of its values.
+        """
+        signals = several_fields(self._fleet.outs["signal"][places])
+        stats = stats_dicts(self._fleet.features(places), self._spec)
+        return [self._stage1(*one) for one in zip(places.tolist(), signals, stats, strict=True)]
+
+    def _stage1(self, k: int, signal: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:
+        symbol = self._fleet.engines[k].symbol
+        limits = Plain(resolved_fields(self._flat(symbol), signal))
+        stage1 = stage1_of(symbol, signal, PlainNumbers(stats), limits, (), self._spec)
+        none = ""
         if stage1["signal"] == "NONE":
             none = why_none(int(self._seen[k]), self._needed, self._fleet.interval)
         days = stats["atr_7d_days"] or 0.0, stats["level_days"] or 0.0
         stage1["hints"] = bar_hints(stage1["suppressed"], *days, none, self._spec)
         return stage1
+
+    def _flat(self, symbol: str) -> Mapping[str, Any]:
+        """The flat JSON of the thresholds in force, made anew when they change."""
+        thresholds = self._fleet.thresholds(symbol)
+        known = self._flats.get(symbol)
+        if known is None or known[0] is not thresholds:
+            known = self._flats[symbol] = (thresholds, plain("thresholds", thresholds.every_field()))
+        return known[1]
 
     def quiet_fields(self, symbol: str, stage1: Mapping[str, Any]) -> dict[str, Any]:
         """Fields of an asset on a bar without an ALERT; target and stop are those of an open trade."""
@@ -64,7 +90,8 @@ class Decisions:
 
         What cannot be told gives INVALID_DATA or SYSTEM_FAILURE, as ``Stage2Processor`` does.
         """
-        return self._assessed(symbol, stage1, self._fleet.outs["assessment"][self._fleet.places[symbol]])
+        assessment = self._fleet.outs["assessment"][self._fleet.places[symbol]]
+        return self._assessed(symbol, stage1, assessment, self._fleet.thresholds(symbol))
 
     def look_again(self, symbol: str, stage1: Mapping[str, Any], thresholds: Thresholds) -> dict[str, Any]:
         """Stage2 of a bar that is over, under other thresholds: a new dictionary, marked ``second_look``."""
@@ -74,11 +101,14 @@ class Decisions:
         again = {**stage1, "thresholds": thresholds_dict(thresholds, signal)}
         return {**self._assessed(symbol, again, None), "second_look": True}
 
-    def _assessed(self, symbol: str, stage1: Mapping[str, Any], assessment: Any) -> dict[str, Any]:
+    def _assessed(
+        self, symbol: str, stage1: Mapping[str, Any], assessment: Any, limits: Thresholds | None = None
+    ) -> dict[str, Any]:
+        """``limits``: the thresholds in force, of which the resolved numbers in ``stage1`` were made."""
         started = time.perf_counter()
         try:
             alert = read_alert(
-                stage1,
+                stage1 if limits is None else {**stage1, "thresholds": limits},
                 read_head(stage1),
                 self._settings,
                 self._costs,
@@ -89,6 +119,7 @@ class Decisions:
             count = self.default_counts.get(symbol, 0) + (alert.is_default and assessment is not None)
             self.default_counts[symbol] = count
             found = assess_alert(alert) if assessment is None else assessment
+            alert = alert._replace(thresholds=stage1["thresholds"])
             result = stage2_of(alert, found, count, self._spec)
         except InputError as error:
             result = failed_stage2(symbol, stage1["timestamp"], "INVALID_DATA", str(error))

@@ -33,19 +33,19 @@ class Recent:
         self._rows = np.zeros((len(self._places), KEPT), _ROW)
         self._counts = np.zeros(len(self._places), np.int64)
 
-    def add(self, symbol: str, timestamp: int, values: Any, shown: Any, signal: Any) -> None:
-        """One bar; the oldest one goes where the ring is full."""
-        k = self._places[symbol]
-        self._rows[k, self._counts[k] % KEPT] = (timestamp, values, shown, signal)
-        self._counts[k] += 1
+    def add(
+        self, places: np.ndarray, timestamps: np.ndarray, values: np.ndarray, shown: np.ndarray, signals: np.ndarray
+    ) -> None:
+        """One bar of each of ``places`` (n,), no place twice; the rest as in ``fill``. Where full the oldest goes."""
+        rows = _rows_of(timestamps, values, shown, signals)
+        self._rows[places, self._counts[places] % KEPT] = rows
+        self._counts[places] += 1
 
     def fill(
         self, symbol: str, timestamps: np.ndarray, values: np.ndarray, shown: np.ndarray, signals: np.ndarray
     ) -> None:
         """Many bars: (n,), (n, columns of a candle), (n, SHOWN), SIGNAL (n,)."""
-        rows = np.zeros(min(len(timestamps), KEPT), _ROW)
-        for name, column in (("timestamp", timestamps), ("values", values), ("shown", shown), ("signal", signals)):
-            rows[name] = column[-KEPT:]
+        rows = _rows_of(*(column[-KEPT:] for column in (timestamps, values, shown, signals)))
         k = self._places[symbol]
         self._rows[k, (self._counts[k] + np.arange(len(rows))) % KEPT] = rows
         self._counts[k] += len(rows)
@@ -91,3 +91,10 @@ class Recent:
         k = self._places[symbol]
         self._rows[k, : len(rows)] = rows
         self._counts[k] = len(rows)
+
+
+def _rows_of(timestamps: np.ndarray, values: np.ndarray, shown: np.ndarray, signals: np.ndarray) -> np.ndarray:
+    rows = np.zeros(len(timestamps), _ROW)
+    for name, column in (("timestamp", timestamps), ("values", values), ("shown", shown), ("signal", signals)):
+        rows[name] = column
+    return rows

@@ -9,6 +9,7 @@ import numbers
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
+from functools import cached_property
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -189,6 +190,10 @@ class Thresholds(Config):
 
     def digest(self) -> str:
         """Sha256 of the numbers alone, without ``meta``."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         text = json.dumps(self.model_dump(mode="json", exclude={"meta"}), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

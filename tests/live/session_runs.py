@@ -50,18 +50,15 @@ class Recorder:
         self.stage2: list[dict[str, Any]] = []
         follow_up, tell = session.closing._follow_up, session.closing._tell
 
-        def watched(one: Any, gap_trade: Any) -> None:
+        def watched(one: Any, *rest: Any) -> None:
             name = one.candle.symbol
             out = session.fleet.outs[session.fleet.places[name]]
             self.signals[name].append(plain(out["signal"], SIGNAL))
             self.features[name].append(plain(out["features"], FEATURES))
             if out["signal"]["signal"] == 2:
                 self.assessments[name].append(plain(out["assessment"], ASSESSMENT))
-            if gap_trade is not None:
-                self.trades[name].append(gap_trade.tobytes())
-            if out["trades"]:
-                self.trades[name].append(plain(out["trade"], TRADE))
-            follow_up(one, gap_trade)
+            self.trades[name].append(rest[-1])
+            follow_up(one, *rest)
 
         def told(stage2: Any, *args: Any, **more: Any) -> None:
             self.stage2.append(stage2)

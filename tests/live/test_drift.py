@@ -42,8 +42,8 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
         session = Session(feed, lake, journal=folder / "journal")
         follow_up = session.closing._follow_up
 
-        def watched(one, gap_trade, session=session, follow_up=follow_up):
-            follow_up(one, gap_trade)
+        def watched(one, *rest, session=session, follow_up=follow_up):
+            follow_up(one, *rest)
             if one.candle.timestamp == CHANGED - MINUTE_MS:
                 session.set_thresholds(one.candle.symbol, OTHER)
 

@@ -103,8 +103,8 @@ def test_a_schedule_of_thresholds_is_that_of_replay(lake: Lake) -> None:
     recorder = Recorder(session)
     recorded = session.closing._follow_up
 
-    def watched(one, gap_trade):
-        recorded(one, gap_trade)
+    def watched(one, *rest):
+        recorded(one, *rest)
         if one.candle.timestamp == at - MINUTE_MS:
             session.set_thresholds(one.candle.symbol, other)
 

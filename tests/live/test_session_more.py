@@ -180,10 +180,10 @@ def test_a_failure_is_no_silence_and_a_restart_decides_again(lake: Lake, tmp_pat
     recorder = Recorder(first)
     follow_up = first.closing._follow_up
 
-    def broken(one: Any, gap_trade: Any) -> None:
+    def broken(one: Any, *rest: Any) -> None:
         if one.candle.timestamp == FROM + 60 * MINUTE_MS and one.candle.symbol == "SOLUSDT":
             raise ZeroDivisionError("a mistake")
-        follow_up(one, gap_trade)
+        follow_up(one, *rest)
 
     first.closing._follow_up = broken
     with pytest.raises(ZeroDivisionError):
