@@ -1,6 +1,7 @@
 // The view of Chart: a Plotly figure that comes as JSON and is changed in place, and what moves in it as bytes.
 
-// Draws the traces it is given and nothing else: no axis, no other trace. A third of the time of Plotly.react.
+// Draws the traces it is given and nothing else: no axis, no other trace. Half the time of Plotly.react, or less.
+// Of every panel one trace must be among them: Plotly takes away all that is in the others.
 const ALONE = { mode: "immediate", frame: { duration: 0, redraw: false }, transition: { duration: 0 } };
 
 async function imported(script) {

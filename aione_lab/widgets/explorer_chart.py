@@ -38,11 +38,11 @@ class SceneChart:
     def __init__(self, scene: Scene, height: int, library: Plotly) -> None:
         self._times = scene.times
         self._lines: dict[int, np.ndarray] = {PRICE: scene.close}
-        self._ends = (float(self._times[0]), float(self._times[-1]) + INTERVALS[scene.experiment.interval])
-        self._visible = self._ends
+        self._visible = (float(self._times[0]), float(self._times[-1]) + INTERVALS[scene.experiment.interval])
+        self._drawn: dict[int, dict[str, np.ndarray]] = {}
         self._ranges: dict[str, tuple[float, float]] = {}
         self._trades: np.ndarray | None = None
-        self._figure = _figure(scene, height, self._ends)
+        self._figure = _figure(scene, height, self._visible)
         self._refine = Newest(self._zoom)
         self.widget = Chart(library=library, config=CONFIG, layout={"width": "100%"})
         self.widget.on_event("zoom", lambda told: self._refine(told["range"]))
@@ -78,8 +78,10 @@ class SceneChart:
     def _still(self) -> None:
         """The figure with the lines that no slider moves."""
         for trace in (PRICE, DEFAULT, PROMOTED):
-            nothing = {"x": np.empty(0), "y": np.empty(0)}
-            self._figure.data[trace].update(self._shown(trace) if trace in self._lines else nothing)
+            self._drawn.pop(trace, None)
+            if trace in self._lines:
+                self._drawn[trace] = self._shown(trace)
+            self._figure.data[trace].update(self._drawn.get(trace, {"x": np.empty(0), "y": np.empty(0)}))
         self.widget.figure = self._figure.to_json()
 
     def _move(self) -> None:
@@ -90,6 +92,8 @@ class SceneChart:
         prices = np.column_stack([trades["entry_price"], trades["exit_price"], blank])
         won = trades["pnl"] > 0
         traces: dict[int, dict[str, Any]] = {trace: self._shown(trace) for trace in (EQUITY, DRAWDOWN)}
+        self._drawn.update(traces)
+        traces[FOLDS] = {}  # they stay as they are; but a panel of which no trace is drawn is emptied by Plotly
         traces[HELD] = {"x": times.ravel(), "y": prices.ravel()}
         for trace, chosen in ((GAIN, won), (LOSS, ~won)):
             some = trades[chosen]
@@ -100,7 +104,7 @@ class SceneChart:
             }  # fmt: skip
         low, high = self._visible
         seen = (trades["exit_time"] >= low) & (trades["entry_time"] <= high)
-        drawn = {trace: self._shown(trace)["y"] for trace in self._lines}
+        drawn = {trace: line["y"] for trace, line in self._drawn.items()}
         for axis, parts in (
             ("yaxis", [drawn[PRICE], *(trades[name][seen] for name in ("entry_price", "exit_price"))]),
             ("yaxis2", [drawn[trace] for trace in (DEFAULT, PROMOTED, EQUITY) if trace in drawn]),
