@@ -21,21 +21,22 @@ MOVE = """async (count) => {
   const handle = [...document.querySelectorAll('.noUi-handle')].at(-1);
   const plot = document.querySelector('.js-plotly-plot');
   const table = document.querySelector('.aione-metrics').parentElement;
+  const paths = (uid) => [...plot.querySelectorAll(`.trace${uid} .js-line`)].map((line) => line.getAttribute('d'));
+  const places = (name) => paths(plot._fullData.find((trace) => trace.name === name).uid).join();
+  const moving = ['sliders', 'drawdown', 'trade'];
   const taken = [];
   for (let i = 0; i < count; i++) {
     taken.push(await new Promise((done) => {
-      const left = new Set(['plot', 'table']);
-      const seen = (what) => {
-        left.delete(what);
-        if (left.size) return;
+      const before = table.textContent;
+      const lines = moving.map(places);
+      const seen = () => {
+        if (table.textContent === before || moving.some((name, at) => places(name) === lines[at])) return;
         watch.disconnect();
-        plot.removeListener('plotly_afterplot', drawn);
         requestAnimationFrame(() => setTimeout(() => done(performance.now() - start), 0));  // painted
       };
-      const drawn = () => seen('plot');
-      const watch = new MutationObserver(() => seen('table'));
+      const watch = new MutationObserver(seen);
       watch.observe(table, { childList: true, subtree: true, characterData: true });
-      plot.on('plotly_afterplot', drawn);
+      watch.observe(plot, { childList: true, subtree: true, attributes: true, attributeFilter: ['d'] });
       const start = performance.now();
       handle.dispatchEvent(new KeyboardEvent('keydown', { key: i % 2 ? 'ArrowLeft' : 'ArrowRight', bubbles: true }));
     }));
@@ -43,7 +44,10 @@ MOVE = """async (count) => {
   }
   return taken;
 }"""
-"""Moves the last slider to and fro; ms from each key to the first frame with the new chart and the new table."""
+"""Moves the last slider to and fro; ms from each key to the first frame with new equity, trades and metrics.
+
+Each is compared with what was drawn before: the lines of the chart by their paths, the table by its text.
+"""
 
 
 def bench_explorer(market: Market) -> list[Row]:

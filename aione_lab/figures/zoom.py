@@ -97,7 +97,7 @@ class Zoom:
         ends = axis.range
         if ends is None or axis.autorange is True:
             return -np.inf, np.inf
-        first, last = (_ms(end) for end in ends)
+        first, last = (end_ms(end) for end in ends)
         return min(first, last), max(first, last)
 
     def _zoomed(self, *_: Any) -> None:
@@ -112,10 +112,7 @@ class Zoom:
     def _draw(self, trace: int, visible: tuple[float, float] | None = None) -> None:
         source = self._sources[trace]
         low, high = self.visible() if visible is None else visible
-        # A row more on either side: the line leaves the picture where it goes on outside.
-        first = max(int(np.searchsorted(source.times, low, side="left")) - 1, 0)
-        last = int(np.searchsorted(source.times, high, side="right")) + 1
-        self.figure.data[trace].update(source.shown(first, min(last, len(source.times))))
+        self.figure.data[trace].update(source.shown(*visible_rows(source.times, low, high)))
 
 
 def zoom_chart(
@@ -177,7 +174,13 @@ def stamps(times: np.ndarray) -> np.ndarray:
     return np.datetime_as_string(times.astype("datetime64[ms]"))
 
 
-def _ms(end: Any) -> float:
+def visible_rows(times: np.ndarray, low: float, high: float) -> tuple[int, int]:
+    """Where the rows from ``low`` to ``high`` begin and end, one more on either side: a line leaves the picture."""
+    first = max(int(np.searchsorted(times, low, side="left")) - 1, 0)
+    return first, min(int(np.searchsorted(times, high, side="right")) + 1, len(times))
+
+
+def end_ms(end: Any) -> float:
     """An end of a date axis, a number or the text that the browser sends, as UTC ms."""
     if isinstance(end, int | float | np.number):
         return float(end)

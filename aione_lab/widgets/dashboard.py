@@ -22,7 +22,7 @@ from aione_lab.lake.store import Lake
 from aione_lab.live.asset_follower import ENDED, AssetUpdate
 from aione_lab.units import interval_ms
 from aione_lab.widgets.cells import cells_of, text
-from aione_lab.widgets.chart import Chart
+from aione_lab.widgets.chart import Chart, Plotly
 from aione_lab.widgets.charts import factor_figure, price_figure
 from aione_lab.widgets.detail import Detail, content_of
 from aione_lab.widgets.sources import CacheSource, SessionSource, Source
@@ -68,7 +68,9 @@ class Dashboard(ipywidgets.VBox):
         self._source = _source(session, redis, lake, interval)
         self._table = LiveTable(stale_after=STALE * interval_ms(self._source.interval) / 1000)
         self._detail = Detail(self._from_any_thread(self._ask))
-        self._chart = Chart(layout={"flex": "1 1 560px", "min_width": "0"})
+        self._price, self._factors = Chart(), Chart()
+        self._price.add_class("aione-price")
+        self._charts = ipywidgets.VBox([self._price, self._factors], layout={"flex": "1 1 560px", "min_width": "0"})
         self._detail.layout = {"flex": "1 1 260px", "min_width": "0"}
         self._place = ipywidgets.Box([self._detail], layout={"flex_flow": "row wrap", "width": "100%"})
         super().__init__([self._table, self._place], layout={"width": "100%"})
@@ -177,18 +179,18 @@ class Dashboard(ipywidgets.VBox):
             self._detail.content = content_of(symbol, asset, self._source.last_alerts(symbol))
             bars = await self._source.bars(symbol, asset)
             theme: Theme = "dark" if self._table.dark else "light"
-            self._chart.price = price_figure(symbol, bars, asset, theme).to_json()
+            self._price.figure = price_figure(symbol, bars, asset, theme).to_json()
             if self._explained != (explained := (asset.get("stage2"), theme)):  # once an alert, not once a bar
-                self._chart.factors, self._explained = factor_figure(asset, theme).to_json(), explained
+                self._factors.figure, self._explained = factor_figure(asset, theme).to_json(), explained
             self._open()
             await asyncio.sleep(REDRAW_S)
 
     def _open(self) -> None:
         """The charts take their place with the first symbol: their script is large."""
-        if self._chart not in self._place.children:
-            self._chart.load()
+        if self._charts not in self._place.children:
+            self._price.library = self._factors.library = Plotly()
             self._detail.layout.padding = "0 0 0 12px"
-            self._place.children = (self._chart, self._detail)
+            self._place.children = (self._charts, self._detail)
 
     # --- what is asked -----------------------------------------------------------------------------------------------
 
@@ -237,7 +239,7 @@ class Dashboard(ipywidgets.VBox):
         for task in self._tasks():
             task.cancel()
         self._letting_go = self._loop.create_task(self._let_go(), name="dashboard's end")
-        for widget in {*_below(self), *_below(self._chart)} - {self}:
+        for widget in {*_below(self), *_below(self._charts)} - {self}:
             widget.close()
         super().close()
 
@@ -274,9 +276,9 @@ def _source(session: Any, redis: Any, lake: Any, interval: str) -> Source:
 
 
 def _below(widget: Any) -> list[Any]:
-    """The widget and every one inside it, their layouts too."""
+    """The widget and every one inside it, their layouts and the charts' library too."""
     found = [widget]
-    for name in ("layout", "style"):
+    for name in ("layout", "style", "library"):
         if isinstance(part := getattr(widget, name, None), ipywidgets.Widget):
             found.append(part)
     for child in getattr(widget, "children", ()):

@@ -25,11 +25,12 @@ from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.thresholds.provenance import Entry, Provenance
 from aione_lab.thresholds.store import ThresholdStore
-from aione_lab.widgets.explorer_chart import Chart, span_text
+from aione_lab.widgets.chart import Plotly
+from aione_lab.widgets.explorer_chart import SceneChart, span_text
 from aione_lab.widgets.explorer_panels import Panels, close_all
 from aione_lab.widgets.explorer_scene import View, make_scene
 from aione_lab.widgets.explorer_sliders import Sliders
-from aione_lab.widgets.explorer_style import Fit, note, when_drawn
+from aione_lab.widgets.explorer_style import Fit, note
 from aione_lab.widgets.explorer_table import metrics_table
 
 CHART_HEIGHT, PANEL_HEIGHT = 340, 236
@@ -97,7 +98,8 @@ class CalibrationExplorer:
         self._promoted = self._read_promoted()
         self._view = self._default
         self._redraw = Newest(self._draw)
-        self._chart = Chart(scene, CHART_HEIGHT)
+        self._library = Plotly()
+        self._chart = SceneChart(scene, CHART_HEIGHT, self._library)
         self._panels = Panels(scene, self._views, self.load, PANEL_HEIGHT)
         self._table = widgets.HTML(layout=widgets.Layout(width="100%", margin="2px 0 0 0"))
         self._says = widgets.HTML(layout=widgets.Layout(width="100%", margin="0"))
@@ -107,7 +109,6 @@ class CalibrationExplorer:
         self.widget = self._assembled()
         self._redraw(self._sliders.thresholds)
         self._panels.show("Folds")
-        when_drawn(self._chart.widget, self._draw_again)
 
     # --- what it shows -----------------------------------------------------------------------------------------------
 
@@ -184,7 +185,8 @@ class CalibrationExplorer:
                 interval=made.interval,
             )
         self._promoted = self._read_promoted()
-        self._draw_again()
+        self._chart.reference(self._default, self._promoted)
+        self._redraw(self.thresholds)
         return entry
 
     def close(self) -> None:
@@ -192,6 +194,7 @@ class CalibrationExplorer:
         if not self._closed:
             self._closed = True
             self._chart.close()
+            self._library.close()
             self._panels.close()
             close_all(self.widget)
 
@@ -225,11 +228,6 @@ class CalibrationExplorer:
 
     def _refused(self, reason: str) -> None:
         self._says.value = note(reason, "error")
-
-    def _draw_again(self) -> None:
-        """For a browser that has come to draw: what was sent before it had loaded its script is lost there."""
-        self._chart.reference(self._default, self._promoted)
-        self._redraw(self.thresholds)
 
     def _known_sets(self) -> dict[str, Callable[[], Thresholds]]:
         scene, study = self._scene, self._scene.study

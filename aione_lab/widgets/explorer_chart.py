@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,91 +13,158 @@ import plotly.graph_objects as go
 from aione_lab.backtest.trades import named
 from aione_lab.calibration.views import spans_of
 from aione_lab.engine.records import EXITS
-from aione_lab.figures.zoom import Zoom, stamps
+from aione_lab.figures.decimate import decimate_rows
+from aione_lab.figures.newest import Newest
+from aione_lab.figures.zoom import end_ms, visible_rows
 from aione_lab.units import INTERVALS, iso, to_ms
+from aione_lab.widgets.chart import Chart, Plotly
 from aione_lab.widgets.explorer_scene import Scene, View
-from aione_lab.widgets.explorer_style import CLEAR, DOWN, GRID, INK, PALE, SECOND, THIRD, UP, shown
+from aione_lab.widgets.explorer_style import CLEAR, CONFIG, DOWN, GRID, INK, PALE, SECOND, THIRD, UP
 
 MOST_TRADES = 1_500  # beyond, marks are one band of colour; the newest are drawn, and the legend says so
 
 POINTS = 640  # of a line: the chart is some 450 pixels wide, and what it is sent is drawn at every move
 
+ROOM = 0.1  # left free beyond the extremes on either end of an axis, as a share of what lies between them
+
+FILLED = 0.6  # least share of an axis that is used before it is fitted anew
+
 PRICE, HELD, GAIN, LOSS, DEFAULT, PROMOTED, EQUITY, DRAWDOWN, FOLDS = range(9)
 
 
-class Chart:
-    """One FigureWidget whose traces are filled again at every move; ``widget`` is what is shown."""
+class SceneChart:
+    """A figure whose traces are filled again at every move; ``widget`` is what is shown."""
 
-    def __init__(self, scene: Scene, height: int) -> None:
+    def __init__(self, scene: Scene, height: int, library: Plotly) -> None:
         self._times = scene.times
-        small = {"size": 6, "line": {"width": 1, "color": CLEAR}}
-        stamp = "%{x|%Y-%m-%d %H:%M}<br>"
-        traces = [
-            _line("price", PALE, "y", f"{stamp}%{{y}}"),
-            _line("trade", INK, "y", None),
-            _marks("exit with a gain", UP, "circle", small),
-            _marks("exit with a loss", DOWN, "x", small),
-            _line("default", SECOND, "y2", f"{stamp}%{{y:,.2f}}", dash="dot"),
-            _line("promoted", THIRD, "y2", f"{stamp}%{{y:,.2f}}", dash="dash", visible=False),
-            _line("sliders", UP, "y2", f"{stamp}%{{y:,.2f}}", width=1.8),
-            _line(
-                "drawdown", UP, "y3", f"{stamp}%{{y:.2%}}", fill="tozeroy",
-                fillcolor="rgba(43,140,196,0.22)",
-            ),
-            _fold_names(scene),
-        ]  # fmt: skip
-        # No automatic margins, no legend, no annotations: each of them makes a browser draw and measure once more.
-        axis = {"gridcolor": GRID, "zeroline": False, "linecolor": PALE, "automargin": False}
-        ends = [float(self._times[0]), float(self._times[-1]) + INTERVALS[scene.experiment.interval]]
-
-        def panel(name: str, bottom: float, top: float, **more: object) -> dict[str, object]:
-            return {**axis, "domain": [bottom, top], "title": {"text": name, "standoff": 4}, **more}
-
-        figure = go.Figure(traces)
-        figure.update_layout(
-            template="none", height=height, autosize=True, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, showlegend=False,
-            font={"color": INK, "size": 11}, margin={"l": 64, "r": 8, "t": 2, "b": 34}, hovermode="closest",
-            xaxis={**axis, "type": "date", "anchor": "y3", "range": ends},
-            yaxis=panel("Price", 0.56, 0.95, tickformat="~r"),
-            yaxis2=panel("Equity", 0.25, 0.52, nticks=5),
-            yaxis3=panel("Drawdown", 0.0, 0.21, nticks=4, tickformat=".1~%"),
-            yaxis4={"domain": [0.95, 1.0], "range": [0, 1], "visible": False, "fixedrange": True},
-            shapes=_fold_shapes(scene),
-        )  # fmt: skip
-        self.widget = shown(figure)
-        self._zoom = Zoom(self.widget, POINTS)
-        self._zoom.line(PRICE, self._times, scene.close)
+        self._lines: dict[int, np.ndarray] = {PRICE: scene.close}
+        self._visible = (float(self._times[0]), float(self._times[-1]) + INTERVALS[scene.experiment.interval])
+        self._drawn: dict[int, dict[str, np.ndarray]] = {}
+        self._ranges: dict[str, tuple[float, float]] = {}
+        self._trades: np.ndarray | None = None
+        self._figure = _figure(scene, height, self._visible)
+        self._refine = Newest(self._zoom)
+        self.widget = Chart(library=library, config=CONFIG, layout={"width": "100%"})
+        self.widget.on_event("zoom", lambda told: self._refine(told["range"]))
 
     def reference(self, default: View, promoted: View | None) -> None:
-        """Draw what the sliders' set is compared with."""
-        with self.widget.batch_update():
-            self._zoom.line(DEFAULT, self._times, default.equity)
-            self.widget.data[PROMOTED].visible = promoted is not None
-            if promoted is not None:
-                self._zoom.line(PROMOTED, self._times, promoted.equity)
+        """What the sliders' set is compared with; drawn by the next ``draw``."""
+        self._lines[DEFAULT] = default.equity
+        self._lines.pop(PROMOTED, None)
+        if promoted is not None:
+            self._lines[PROMOTED] = promoted.equity
+        self._still()
 
     def draw(self, view: View) -> None:
-        """Draw a set: one message to the browser."""
-        trades = view.evaluation.trade_records[-MOST_TRADES:]
-        won = trades["pnl"] > 0
-        with self.widget.batch_update():
-            self._zoom.line(EQUITY, self._times, view.equity)
-            self._zoom.line(DRAWDOWN, self._times, view.drawdown)
-            blank = np.full((len(trades), 1), None)
-            times = np.hstack([_stamps(trades["entry_time"]), _stamps(trades["exit_time"]), blank])
-            prices = np.column_stack([trades["entry_price"], trades["exit_price"], np.full(len(trades), np.nan)])
-            self.widget.data[HELD].update(x=times.ravel(), y=prices.ravel())
-            for trace, chosen in ((GAIN, won), (LOSS, ~won)):
-                some = trades[chosen]
-                self.widget.data[trace].update(
-                    x=stamps(some["exit_time"]), y=np.ascontiguousarray(some["exit_price"]),
-                    customdata=np.column_stack([some["pnl"], some["r_multiple"]]),
-                    text=list(named(some["exit_reason"], EXITS)),
-                )  # fmt: skip
+        """Draw a set: one message to the browser, of nothing but what follows the sliders."""
+        self._lines[EQUITY], self._lines[DRAWDOWN] = view.equity, view.drawdown
+        self._trades = view.evaluation.trade_records[-MOST_TRADES:]
+        self._move()
 
     def close(self) -> None:
-        """Let go of the figure."""
-        self._zoom.close()
+        """Let go of the candles."""
+        self._lines.clear()
+        self._trades = None
+
+    def _zoom(self, ends: Sequence[Any]) -> None:
+        if self._trades is None:
+            return
+        low, high = sorted(map(end_ms, ends))
+        self._visible, self._ranges = (low, high), {}
+        with self.widget.hold_sync():  # as one message
+            self._still()
+            self._move()
+
+    def _still(self) -> None:
+        """The figure with the lines that no slider moves."""
+        for trace in (PRICE, DEFAULT, PROMOTED):
+            self._drawn.pop(trace, None)
+            if trace in self._lines:
+                self._drawn[trace] = self._shown(trace)
+            self._figure.data[trace].update(self._drawn.get(trace, {"x": np.empty(0), "y": np.empty(0)}))
+        self.widget.figure = self._figure.to_json()
+
+    def _move(self) -> None:
+        trades = self._trades
+        assert trades is not None
+        blank = np.full(len(trades), np.nan)
+        times = np.column_stack([trades["entry_time"], trades["exit_time"], blank])
+        prices = np.column_stack([trades["entry_price"], trades["exit_price"], blank])
+        won = trades["pnl"] > 0
+        traces: dict[int, dict[str, Any]] = {trace: self._shown(trace) for trace in (EQUITY, DRAWDOWN)}
+        self._drawn.update(traces)
+        traces[FOLDS] = {}  # they stay as they are; but a panel of which no trace is drawn is emptied by Plotly
+        traces[HELD] = {"x": times.ravel(), "y": prices.ravel()}
+        for trace, chosen in ((GAIN, won), (LOSS, ~won)):
+            some = trades[chosen]
+            traces[trace] = {
+                "x": some["exit_time"], "y": some["exit_price"],
+                "customdata": np.column_stack([some["pnl"], some["r_multiple"]]),
+                "text": list(named(some["exit_reason"], EXITS)),
+            }  # fmt: skip
+        low, high = self._visible
+        seen = (trades["exit_time"] >= low) & (trades["entry_time"] <= high)
+        drawn = {trace: line["y"] for trace, line in self._drawn.items()}
+        for axis, parts in (
+            ("yaxis", [drawn[PRICE], *(trades[name][seen] for name in ("entry_price", "exit_price"))]),
+            ("yaxis2", [drawn[trace] for trace in (DEFAULT, PROMOTED, EQUITY) if trace in drawn]),
+            ("yaxis3", [drawn[DRAWDOWN], np.zeros(1)]),
+        ):
+            every = np.concatenate(parts)
+            self._ranges[axis] = settled(self._ranges.get(axis), float(np.nanmin(every)), float(np.nanmax(every)))
+        self.widget.move(traces, self._ranges)
+
+    def _shown(self, trace: int) -> dict[str, np.ndarray]:
+        """As many points as there is room for of what is visible of a line; its extremes are among them."""
+        first, last = visible_rows(self._times, *self._visible)
+        values = self._lines[trace]
+        rows = first + decimate_rows(values[first:last], POINTS)
+        return {"x": self._times[rows], "y": values[rows]}
+
+
+def settled(before: tuple[float, float] | None, low: float, high: float) -> tuple[float, float]:
+    """Range of an axis for what lies from ``low`` to ``high``: the one before, while that fits.
+
+    An axis that stays lets two positions of a slider be compared, and need not be drawn again.
+    """
+    if before is not None and before[0] <= low and high <= before[1] and high - low >= FILLED * (before[1] - before[0]):
+        return before
+    room = ROOM * ((high - low) or abs(high) or 1.0)
+    return low - room, high + room
+
+
+def _figure(scene: Scene, height: int, ends: tuple[float, float]) -> go.Figure:
+    small = {"size": 6, "line": {"width": 1, "color": CLEAR}}
+    stamp = "%{x|%Y-%m-%d %H:%M}<br>"
+    traces = [
+        _line("price", PALE, "y", f"{stamp}%{{y}}"),
+        _line("trade", INK, "y", None),
+        _marks("exit with a gain", UP, "circle", small),
+        _marks("exit with a loss", DOWN, "x", small),
+        _line("default", SECOND, "y2", f"{stamp}%{{y:,.2f}}", dash="dot"),
+        _line("promoted", THIRD, "y2", f"{stamp}%{{y:,.2f}}", dash="dash"),
+        _line("sliders", UP, "y2", f"{stamp}%{{y:,.2f}}", width=1.8),
+        _line("drawdown", UP, "y3", f"{stamp}%{{y:.2%}}", fill="tozeroy", fillcolor="rgba(43,140,196,0.22)"),
+        _fold_names(scene),
+    ]
+    # No automatic margins, no legend, no annotations: each of them makes a browser draw and measure once more.
+    axis = {"gridcolor": GRID, "zeroline": False, "linecolor": PALE, "automargin": False}
+
+    def panel(name: str, bottom: float, top: float, **more: object) -> dict[str, object]:
+        # Its range follows what is visible of the times, and only they are zoomed.
+        look = {"title": {"text": name, "standoff": 4}, "fixedrange": True, "range": [0, 1]}
+        return {**axis, **look, "domain": [bottom, top], **more}
+
+    return go.Figure(traces).update_layout(
+        template="none", height=height, paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, showlegend=False, uirevision="zoom",
+        font={"color": INK, "size": 11}, margin={"l": 64, "r": 8, "t": 2, "b": 34}, hovermode="closest",
+        xaxis={**axis, "type": "date", "anchor": "y3", "range": ends},
+        yaxis=panel("Price", 0.56, 0.95, tickformat="~r"),
+        yaxis2=panel("Equity", 0.25, 0.52, nticks=5),
+        yaxis3=panel("Drawdown", 0.0, 0.21, nticks=4, tickformat=".1~%"),
+        yaxis4={"domain": [0.95, 1.0], "range": [0, 1], "visible": False, "fixedrange": True},
+        shapes=_fold_shapes(scene),
+    )  # fmt: skip
 
 
 def _line(name: str, colour: str, axis: str, hover: str | None, **more: object) -> go.Scatter:
@@ -110,11 +179,6 @@ def _marks(name: str, colour: str, symbol: str, marker: dict[str, object]) -> go
         x=[], y=[], name=name, mode="markers", xaxis="x", yaxis="y",
         marker={**marker, "color": colour, "symbol": symbol}, hovertemplate=f"{name} %{{x|%Y-%m-%d %H:%M}}{shown}",
     )  # fmt: skip
-
-
-def _stamps(times: np.ndarray) -> np.ndarray:
-    """(k, 1) of the times as text, to stand beside blanks."""
-    return stamps(times).astype(object)[:, None]
 
 
 def _fold_shapes(scene: Scene) -> list[dict[str, object]]:

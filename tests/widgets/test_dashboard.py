@@ -61,10 +61,10 @@ def test_it_follows_a_session_and_draws_what_is_selected(session: PlayedSession)
         board = Dashboard(session)
         await until(lambda: board._table.symbols)
         assert board._table.symbols == session.symbols and "2 symbols" in board._table.status
-        assert not board._chart.price and board._place.children == (board._detail,)
+        assert not board._price.figure and board._place.children == (board._detail,)
         board._table.selected = "SOLUSDT"
-        await until(lambda: board._chart.price)
-        price, factors = json.loads(board._chart.price), json.loads(board._chart.factors)
+        await until(lambda: board._price.figure)
+        price, factors = json.loads(board._price.figure), json.loads(board._factors.figure)
         assert price["layout"]["title"]["text"] == "SOLUSDT" and len(price["data"][0]["x"]) == 240
         stage2 = session.assets.get("SOLUSDT")["stage2"]
         (waterfall,) = factors["data"]
@@ -73,14 +73,14 @@ def test_it_follows_a_session_and_draws_what_is_selected(session: PlayedSession)
         steps = [value for kind, value in zip(kinds, values, strict=True) if kind == "relative"]
         assert sum(steps) == pytest.approx(metrics["confidence"], abs=1e-12) and values[-1] == metrics["confidence"]
         assert board._detail.content["narrative"] == dict(stage2["narrative"])
-        drawn = board._chart.price
+        drawn = board._price.figure
         before = session.bar
         session.step()
-        await until(lambda: board._chart.price != drawn)
-        newest = json.loads(board._chart.price)["data"][0]["x"][-1]
+        await until(lambda: board._price.figure != drawn)
+        newest = json.loads(board._price.figure)["data"][0]["x"][-1]
         assert newest.startswith(f"{session.candles('SOLUSDT').index[-1]:%Y-%m-%dT%H:%M}") and session.bar == before + 1
         board._table.dark = True
-        await until(lambda: "#56b4e9" in board._chart.price)
+        await until(lambda: "#56b4e9" in board._price.figure)
         await board.aclose()
         assert not others() and not session.assets._inboxes
         if widgets:
@@ -131,7 +131,7 @@ def test_many_updates_leave_nothing_behind(
         )
         await until(lambda: board._table.symbols)
         board._table.selected = "BTCUSDT"
-        await until(lambda: board._chart.price)
+        await until(lambda: board._price.figure)
         last = {name: session.assets.get("SOLUSDT")["stats"][name] for name in ("atr", "volume", "daily_high")}
 
         async def updates(number: int) -> tuple[int, int]:
@@ -154,7 +154,7 @@ def test_many_updates_leave_nothing_behind(
             tracemalloc.stop()
         assert after - memory < 2_000_000 and later - objects < 2_000, (memory, after, objects, later)
         assert len(sizes) > 1_000 and max(sizes) < 2_000
-        assert len(board._chart.price) < 100_000
+        assert len(board._price.figure) < 100_000
         await board.aclose()
 
     asyncio.run(run())
@@ -202,15 +202,15 @@ def test_another_process_is_followed_through_the_cache(played: PlayedSession, tm
                     session.step()
                 await until(lambda: board._table.symbols)
                 board._table.selected = "SOLUSDT"
-                await until(lambda: board._chart.price)
-                figure = json.loads(board._chart.price)
+                await until(lambda: board._price.figure)
+                figure = json.loads(board._price.figure)
                 assert figure["layout"]["title"]["text"] == "SOLUSDT" and len(figure["data"][0]["x"]) == 240
                 await until(lambda: len(board._detail.content["alerts"]) > 1)  # they came on the channel
                 board._detail._heard(None, {"kind": "calibrate"}, [])
                 message = await asyncio.wait_for(anext(requests), 10)
                 assert message.value == {"symbol": "SOLUSDT", "interval": "1m"}
                 board._table.selected = "BTCUSDT"  # the lake has no candles of it
-                await until(lambda: "BTCUSDT: the lake has no candles" in board._chart.price)
+                await until(lambda: "BTCUSDT: the lake has no candles" in board._price.figure)
             await until(lambda: board._table.problem == ENDED)
         await board.aclose()
         assert not others()

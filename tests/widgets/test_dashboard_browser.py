@@ -84,9 +84,9 @@ def wait_for_tick(page: Any, symbol: str) -> None:
 
 
 def wait_for_chart(page: Any, symbol: str) -> None:
-    page.wait_for_selector(f".aione-chart .price .gtitle:has-text('{symbol}')")
+    page.wait_for_selector(f".aione-price .aione-chart .gtitle:has-text('{symbol}')")
     page.wait_for_selector(
-        ".aione-chart .price .boxlayer path, .aione-chart .price .candlesticks path", state="attached"
+        ".aione-price .aione-chart .boxlayer path, .aione-price .aione-chart .candlesticks path", state="attached"
     )
     page.wait_for_selector(f".aione-detail h3:has-text('{symbol}')")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import threading
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
 from aione_lab.thresholds.search import search_space
 from aione_lab.units import DAY_MS, to_ms
+from aione_lab.widgets.explorer_chart import settled
 
 DAYS = 30
 ipywidgets = pytest.importorskip("ipywidgets")
@@ -58,6 +61,27 @@ def explorer(lake: Lake, tmp_path: Path) -> Iterator[CalibrationExplorer]:
     made.close()
 
 
+def drawn_by(explorer: CalibrationExplorer) -> dict[str, dict[str, np.ndarray]]:
+    """Numbers of each trace of the chart as the browser has them, by the trace's name."""
+    figure, moving = json.loads(explorer._chart.widget.figure), explorer._chart.widget.moving["traces"]
+
+    def numbers(value: Any) -> np.ndarray:
+        if isinstance(value, dict):
+            return np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"])
+        return np.frombuffer(value) if isinstance(value, bytes) else np.asarray(value)
+
+    return {
+        trace.get("name", "folds"): {name: numbers({**trace, **moving.get(str(at), {})}[name]) for name in "xy"}
+        for at, trace in enumerate(figure["data"])
+    }
+
+
+def layout_of(explorer: CalibrationExplorer) -> dict[str, Any]:
+    """The layout of the chart."""
+    found: dict[str, Any] = json.loads(explorer._chart.widget.figure)["layout"]
+    return found
+
+
 def replayed(explorer: CalibrationExplorer, lake: Lake) -> Any:
     """The same set over the same candles, by replay."""
     span = ("2025-01-01", explorer.hidden_from)
@@ -90,14 +114,41 @@ def test_a_move_gives_what_replay_gives(explorer: CalibrationExplorer, lake: Lak
 def test_what_is_drawn_is_the_set(explorer: CalibrationExplorer, lake: Lake) -> None:
     explorer.sliders["min_confidence"].value = 0.4
     result = replayed(explorer, lake)
-    by_name = {trace.name: trace for trace in explorer._chart.widget.data}
-    drawn = np.asarray(by_name["sliders"].y)
+    by_name = drawn_by(explorer)
+    drawn = by_name["sliders"]["y"]
     equity = result.equity.to_numpy()
     assert (drawn.min(), drawn.max()) == (equity.min(), equity.max()) and drawn[-1] == equity[-1]
-    assert np.asarray(by_name["drawdown"].y).min() == pytest.approx(-result.metrics["max_drawdown"], rel=1e-12)
-    exits = [*by_name["exit with a gain"].x, *by_name["exit with a loss"].x]
-    assert sorted(pd.to_datetime(exits, utc=True)) == list(result.trades["exit_time"])
-    assert len(by_name["price"].x) < 2_000
+    assert by_name["drawdown"]["y"].min() == pytest.approx(-result.metrics["max_drawdown"], rel=1e-12)
+    exits = np.concatenate([by_name[f"exit with a {what}"]["x"] for what in ("gain", "loss")])
+    assert sorted(pd.to_datetime(exits, unit="ms", utc=True)) == list(result.trades["exit_time"])
+    assert len(by_name["price"]["x"]) < 2_000
+    low, high = explorer._chart.widget.moving["ranges"]["yaxis2"]
+    assert low < equity.min() and equity.max() < high
+
+
+def test_a_zoom_is_drawn_finer_and_reaches_from_extreme_to_extreme(explorer: CalibrationExplorer) -> None:
+    chart, times = explorer._chart.widget, explorer._scene.times
+    inside = slice(10_000, 10_200)
+    tell = {"kind": "zoom", "range": ["2025-01-07 22:40", "2025-01-08 01:59"]}
+    chart._handle_custom_msg(tell, [])
+    by_name = drawn_by(explorer)
+    for name, values in (("price", explorer._scene.close), ("sliders", explorer._view.equity)):
+        np.testing.assert_array_equal(by_name[name]["x"][1:-1], times[inside])
+        np.testing.assert_array_equal(by_name[name]["y"][1:-1], values[inside])
+    low, high = chart.moving["ranges"]["yaxis"]
+    prices = explorer._scene.close[inside]
+    assert low < prices.min() and prices.max() < high
+    explorer.sliders["tp_mult"].value = 1.0
+    assert len(drawn_by(explorer)["sliders"]["x"]) == 202
+
+
+def test_an_axis_stays_while_what_it_shows_fits() -> None:
+    first = settled(None, 0.0, 10.0)
+    assert first[0] < 0.0 and first[1] > 10.0
+    assert settled(first, 0.5, 10.5) == first
+    for low, high in ((0.0, 12.0), (-3.0, 10.0), (4.0, 6.0), (5.0, 5.0)):
+        again = settled(first, low, high)
+        assert again != first and again[0] < low and high < again[1]
 
 
 def test_sliders_are_the_declared_ranges(explorer: CalibrationExplorer) -> None:
@@ -144,9 +195,9 @@ def test_hidden_candles_are_not_loaded(lake: Lake, tmp_path: Path, monkeypatch: 
     assert span is not None and span[1] // DAY_MS + 1 - hidden // DAY_MS == DAYS // 5
     explorer._panels.show("Heatmap")
     assert len(ends) == 3 and max(ends) < hidden
-    latest = [max(pd.to_datetime(np.asarray(one.x)[[-1]], utc=True)) for one in explorer._chart.widget.data[:1]]
-    assert max(latest) < pd.Timestamp(hidden, unit="ms", tz="UTC")
-    assert max(explorer._chart.widget.layout.xaxis.range) <= hidden
+    drawn = drawn_by(explorer)
+    assert max(drawn[name]["x"][-1] for name in ("price", "default", "sliders", "drawdown")) < hidden
+    assert max(layout_of(explorer)["xaxis"]["range"]) <= hidden
     explorer.close()
 
 
@@ -237,7 +288,7 @@ def test_folds_follow_the_sliders(explorer: CalibrationExplorer, lake: Lake) -> 
     np.testing.assert_allclose(found["sliders", "return"], wanted, rtol=1e-9)
     for returned, n in zip(found["sliders", "return"], found["sliders", "trades"], strict=True):
         assert f">{returned:+.2%} ({n:,d})</td>" in explorer._panels._folds.value
-    assert len(explorer._chart.widget.layout.shapes) == len(folds.test) == len(found)
+    assert len(layout_of(explorer)["shapes"]) == len(folds.test) == len(found)
 
 
 def test_saved_and_exported_sets_are_read_again(explorer: CalibrationExplorer, tmp_path: Path) -> None:
@@ -312,7 +363,7 @@ def test_bad_input(lake: Lake, study: Calibration, explorer: CalibrationExplorer
 
 def test_few_days_are_shown_without_folds(lake: Lake, tmp_path: Path) -> None:
     explorer = CalibrationExplorer(lake, "LINKUSDT", end="2025-01-05", folder=tmp_path)
-    assert explorer._scene.folds is None and not explorer._chart.widget.layout.shapes
+    assert explorer._scene.folds is None and not layout_of(explorer).get("shapes")
     assert "too few" in explorer._panels._made["Folds"].value
     explorer.close()
 

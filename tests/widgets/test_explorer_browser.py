@@ -19,6 +19,22 @@ CUT_OFF = """() => {
 }"""
 EQUITY = "() => JSON.stringify([...document.querySelector('.js-plotly-plot').data.find((d) => d.name == 'sliders').y])"
 
+STILL = """() => {
+  const plot = document.querySelector('.js-plotly-plot');
+  const path = (name) => {
+    const { uid } = plot._fullData.find((trace) => trace.name === name);
+    return plot.querySelector(`.trace${uid} .js-line`).getAttribute('d').length;
+  };
+  const names = [...plot.querySelectorAll('.textpoint')].map((e) => e.textContent).join(' ');
+  return [names, path('price') > 0, path('default') > 0];
+}"""
+"""What no slider takes away: the folds' names, the line of the price and that of the default."""
+PRICES = "() => JSON.stringify(document.querySelector('.js-plotly-plot').calcdata[0].slice(0, 9).map((at) => at.x))"
+SEEN = (
+    "((ends) => (Date.parse(ends[1]) - Date.parse(ends[0])) / 864e5)"
+    "(document.querySelector('.js-plotly-plot').layout.xaxis.range)"
+)
+
 
 def test_a_slider_moves_the_metrics(tmp_path: Path) -> None:
     pytest.importorskip("jupyterlab")
@@ -33,7 +49,9 @@ def test_a_slider_moves_the_metrics(tmp_path: Path) -> None:
     with jupyterlab(tmp_path) as address, browser_page() as page:
         open_notebook(page, address, "explorer.ipynb")
         page.wait_for_selector(".aione-metrics")
-        page.wait_for_function("() => document.querySelector('.js-plotly-plot').data?.[6]?.y?.length > 100")
+        page.wait_for_function("() => document.querySelector('.js-plotly-plot')?.data?.[6]?.y?.length > 100")
+        still = page.evaluate(STILL)
+        assert still[0].startswith("fold 1") and still[1] and still[2]
         before, drawn = page.inner_text(".aione-metrics"), page.evaluate(EQUITY)
         handle = page.locator(".noUi-handle").last  # sl_mult
         handle.focus()
@@ -41,6 +59,16 @@ def test_a_slider_moves_the_metrics(tmp_path: Path) -> None:
             handle.press("ArrowRight")
         page.wait_for_function("(before) => document.querySelector('.aione-metrics').innerText != before", arg=before)
         page.wait_for_function(f"(drawn) => ({EQUITY})() != drawn", arg=drawn)
+        assert page.evaluate(STILL) == still
         assert page.evaluate(CUT_OFF) == 0
         assert page.evaluate("() => document.querySelector('.js-plotly-plot').layout.xaxis.type") == "date"
+        coarse = page.evaluate(PRICES)
+        box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+        x, y = box["x"], box["y"] + box["height"] / 2
+        page.mouse.move(x + 40, y)
+        page.mouse.down()
+        page.mouse.move(x + 70, y, steps=4)
+        page.mouse.up()
+        page.wait_for_function(f"(coarse) => ({PRICES})() != coarse", arg=coarse)  # drawn finer
+        assert page.evaluate(f"() => {{ const days = {SEEN}; return days > 0.5 && days < 4; }}")
         assert page.problems == []
