@@ -24,7 +24,12 @@ from tests.calibration.test_search import CASES, SPACE
 TABLES = ("trials", "trial_params", "trial_values", "trial_user_attributes", "trial_system_attributes")
 
 
-@pytest.fixture(params=["UTC", "America/New_York", "Asia/Kolkata"])
+@pytest.fixture(
+    params=[
+        "America/New_York",
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("UTC", "Asia/Kolkata")),
+    ]
+)
 def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("TZ", request.param)
     time.tzset()
