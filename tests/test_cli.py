@@ -710,8 +710,8 @@ def test_demo_twice_gives_the_same_duplicates_nothing_and_leaves_the_default_lak
     assert first.code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["experiments"]  # the default lake is left alone
     folder = tmp_path / "experiments" / "demo"
-    for word in (f"{43_200 * (1 + shown):,} candles new", "LINKUSDT", "a planted rebound", "a planted breakout", "nothing is planted",
-                 "Triggers", "Factors", "BUY", "report.html", "Next:", "truth a trade",
+    for word in (f"{43_200 * (1 + shown):,} candles new", "LINKUSDT", "a planted rebound", "a planted breakout",
+                 "nothing is planted", "Triggers", "Factors", "BUY", "report.html", "Next:", "truth a trade",
                  "long only (Settings.allow_shorts is off)",
                  "a single alert proves nothing", "starting capital 10,000 USDT"):  # fmt: skip
         assert word in first.out, word
