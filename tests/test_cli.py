@@ -695,30 +695,37 @@ def test_a_cold_engine_is_announced_on_standard_error_only(filled: Path, tmp_pat
 # --- demo, lab, doctor -------------------------------------------------------------------------------------------
 
 
-def test_demo_twice_gives_the_same_and_duplicates_nothing(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("shown", [3, pytest.param(4, marks=pytest.mark.long)])
+def test_demo_twice_gives_the_same_duplicates_nothing_and_leaves_the_default_lake_alone(
+    shown: int, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The first three symbols have each kind of truth; the fourth is another with nothing in it."""
     from aione_lab.cli import demo
 
     monkeypatch.setattr(demo, "DAYS", 30)
     monkeypatch.setattr(demo, "TRIALS", 20)
-    first = run("demo", "--dir", tmp_path / "demo")
+    monkeypatch.setattr(demo, "SHOWN", demo.SHOWN[:shown])
+    monkeypatch.chdir(tmp_path)
+    first = run("demo")
     assert first.code == 0
-    for word in ("216,000 candles new", "LINKUSDT", "a planted rebound", "a planted breakout", "nothing is planted",
-                 "Triggers", "Factors", "BUY", "report.html", "Next:", "truth a trade",
+    assert [path.name for path in tmp_path.iterdir()] == ["experiments"]  # the default lake is left alone
+    folder = tmp_path / "experiments" / "demo"
+    for word in (f"{43_200 * (1 + shown):,} candles new", "LINKUSDT", "a planted rebound", "a planted breakout",
+                 "nothing is planted", "Triggers", "Factors", "BUY", "report.html", "Next:", "truth a trade",
                  "long only (Settings.allow_shorts is off)",
                  "a single alert proves nothing", "starting capital 10,000 USDT"):  # fmt: skip
         assert word in first.out, word
-    files = sorted(str(path) for path in (tmp_path / "demo").rglob("*"))
-    page = (tmp_path / "demo" / "report.html").read_text()
-    told = run("demo", "--dir", tmp_path / "demo", "--json")
+    files = sorted(str(path) for path in folder.rglob("*"))
+    page = (folder / "report.html").read_text()
+    told = run("demo", "--dir", folder, "--json")
     assert told.code == 0
     again = json.loads(told.out)
-    assert [one["symbol"] for one in again["replays"]] == list(demo.SHOWN)
-    assert [one["truth"]["effect"] is None for one in again["replays"]] == [False, False, True, True]
+    assert [one["symbol"] for one in again["replays"]] == list(demo.SHOWN) and len(demo.SHOWN) == shown
+    assert [one["truth"]["effect"] is None for one in again["replays"]] == [False, False, True, True][:shown]
     assert all(audit["verdict"] == "clean" and audit["rows"] == 43200 for audit in again["audits"])
-    assert sorted(str(path) for path in (tmp_path / "demo").rglob("*")) == files
-    assert (tmp_path / "demo" / "report.html").read_text() == page
+    assert sorted(str(path) for path in folder.rglob("*")) == files
+    assert (folder / "report.html").read_text() == page
+    assert [path.name for path in tmp_path.iterdir()] == ["experiments"]
 
 
 def test_a_range_within_the_warm_up_is_called_that(run: Run, filled: Path) -> None:
@@ -744,17 +751,6 @@ def test_the_demo_names_a_program_that_runs(tmp_path: Path, monkeypatch: pytest.
     assert started_as() == "aione-lab"
     monkeypatch.setattr(sys, "argv", ["-c", "demo"])
     assert started_as() == str(Path(sys.executable).with_name("aione-lab"))
-
-
-def test_demo_leaves_the_default_lake_alone(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from aione_lab.cli import demo
-
-    monkeypatch.setattr(demo, "DAYS", 30)
-    monkeypatch.setattr(demo, "TRIALS", 20)
-    monkeypatch.chdir(tmp_path)
-    assert run("demo", "--json").code == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["experiments"]
-    assert (tmp_path / "experiments" / "demo" / "report.html").is_file()
 
 
 def test_lab_starts_this_environments_jupyterlab(

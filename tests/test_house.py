@@ -401,16 +401,15 @@ def test_nbval_needs_nothing_more_typed_from_elsewhere(tmp_path: Path) -> None:
     for name in ("pyproject.toml", "conftest.py", "notebooks/sanitize.cfg"):
         (project / name).write_text((ROOT / name).read_text())
 
-    def notebook(name: str, printed: str) -> None:
-        cell = nbformat.v4.new_code_cell("print(hex(id(object())), 6 * 7)", execution_count=1)
+    cells = []
+    for number, printed in enumerate(("0x7f0000000000 42\n", "0x7f0000000000 43\n"), start=1):
+        cell = nbformat.v4.new_code_cell("print(hex(id(object())), 6 * 7)", execution_count=number)
         cell.outputs = [nbformat.v4.new_output("stream", text=printed)]
-        book = nbformat.v4.new_notebook(cells=[cell])
-        book.metadata.kernelspec = {"name": "python3", "display_name": "any", "language": "python"}
-        nbformat.write(book, project / "notebooks" / name)
-
-    notebook("right.ipynb", "0x7f0000000000 42\n")
-    notebook("wrong.ipynb", "0x7f0000000000 43\n")
+        cells.append(cell)
+    book = nbformat.v4.new_notebook(cells=cells)
+    book.metadata.kernelspec = {"name": "python3", "display_name": "any", "language": "python"}
+    nbformat.write(book, project / "notebooks" / "right_and_wrong.ipynb")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval", "project/notebooks"]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "1 failed, 1 passed" in ran.stdout, ran.stdout[-2000:] + ran.stderr[-2000:]
-    assert re.search(r"FAILED \S*wrong\.ipynb::Cell 0", ran.stdout)
+    assert re.search(r"FAILED \S*right_and_wrong\.ipynb::Cell 1", ran.stdout)

@@ -103,9 +103,11 @@ def assert_all_exits(trades: np.ndarray) -> None:
     assert (trades["last_stop"] != trades["stop"]).any() and trades["ambiguous"].any()
 
 
-def test_every_real_file(shared: Path) -> None:
+# Every second file brings each of the five cases once, on both intervals.
+@pytest.mark.parametrize("step", [2, pytest.param(1, marks=pytest.mark.long)], ids=["every second", "every"])
+def test_real_files(shared: Path, step: int) -> None:
     cases = [(Thresholds(), Settings()), (BUSY, Settings(allow_shorts=True)), *((BUSY, one) for one in RULES.values())]
-    for i, path in enumerate(real_files(shared)):
+    for i, path in list(enumerate(real_files(shared)))[::step]:
         result = check(load_real(path), *cases[i % len(cases)], COSTS, seed=i)
         assert len(result.assessment_records) and len(result.trade_records), path
 

@@ -65,11 +65,12 @@ def clean(place: Path) -> bool:
     return names == {".lock", "experiment.json", "ledger.json", "report.html", "results.json", DATABASE}
 
 
-def test_kills_and_the_study_is_the_unbroken_one(small: Study, worker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("n_kills", [2, pytest.param(4, marks=pytest.mark.long)])
+def test_kills_and_the_study_is_the_unbroken_one(n_kills: int, small: Study, worker, tmp_path: Path) -> None:
     n_trials = 240  # twelve batches: a killer that is late on a busy machine still finds it running
     unbroken = small(n_trials=n_trials, folder=tmp_path / "unbroken", name="x")
     place, rng, sizes, kills = tmp_path / "x", random.Random(5), [], 0
-    for _ in range(4):
+    for _ in range(n_kills):
         process, before = worker(tmp_path, name="x", n_trials=n_trials), len(written(place))
         while process.poll() is None and len(written(place)) <= before:  # it calibrates
             time.sleep(0.005)

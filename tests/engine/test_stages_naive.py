@@ -253,7 +253,7 @@ def test_thousands_of_random_sets():
     assert len(check_random_sets(range(1000, 4000))) > 30_000
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", CASES)
 def test_stages_on_walks(name, seed):
     result, thresholds, settings, costs, interval = case(name, simulated(name, seed))

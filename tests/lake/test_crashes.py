@@ -66,7 +66,10 @@ def kill_often(root: Path, kills: int, seed: int, imported: bool = False) -> Non
         held = check_after_kill(root, acknowledged)
 
 
-@pytest.mark.parametrize(("imported", "kills"), [(False, 25), (True, 15)])
+@pytest.mark.parametrize(
+    ("imported", "kills"),
+    [(False, 10), (True, 6), *(pytest.param(*one, marks=pytest.mark.long) for one in ((False, 25), (True, 15)))],
+)
 def test_killed_writers_lose_and_leave_nothing(tmp_path: Path, imported: bool, kills: int) -> None:
     kill_often(tmp_path / "lake", kills, seed=1, imported=imported)
 

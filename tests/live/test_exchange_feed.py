@@ -49,7 +49,7 @@ async def faulty(seed: int, bars: int, every: int, apart: bool = True, frames: d
     return run
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_every_fault_leaves_the_candles_as_they_are(seed: int) -> None:
     """3 symbols, 5 hours, every kind of fault: the bytes of the fault-free run, each bar once."""
     run = asyncio.run(faulty(seed, bars=300, every=8))
@@ -59,7 +59,7 @@ def test_every_fault_leaves_the_candles_as_they_are(seed: int) -> None:
     assert seen.bars_absent == 0 and seen.revisions == len(run.server.revised) > 0
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_faults_on_top_of_one_another_leave_the_candles_as_they_are(seed: int) -> None:
     asyncio.run(faulty(seed, bars=120, every=2, apart=False))
 

@@ -41,7 +41,7 @@ async def faulty(folder: Path, where: Market, seed: int, bars: int, every: int, 
     return run
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.long)])
 def test_every_fault_leaves_lake_and_signals_as_they_are(seed: int, tmp_path: Path) -> None:
     """3 symbols, 4 hours, every kind of fault, funding stamps among them."""
     run = asyncio.run(faulty(tmp_path, market(), seed, bars=250, every=6, apart=seed != 1))

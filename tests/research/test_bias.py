@@ -68,20 +68,21 @@ def real_market(path: Path, days: int) -> dict:
 # --- cheats and twins --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.cheat.__name__)
-def test_a_cheat_is_caught_and_its_twin_is_not_accused(pair, market: dict) -> None:
-    for seed in (0, 1):
-        caught = bias_report(**market, function=pair.cheat, n_cuts=6, seed=seed)
-        assert not caught.ok and caught.biased, caught.sentence
-        assert "what it could not know" in caught.sentence
-        honest = bias_report(**market, function=pair.twin, n_cuts=6, seed=seed)
-        assert honest.ok, honest.table.to_string()
-        assert "no look ahead found" in honest.sentence
+def test_a_cheat_is_caught_and_its_twin_is_not_accused(pair, seed: int, market: dict) -> None:
+    caught = bias_report(**market, function=pair.cheat, n_cuts=6, seed=seed)
+    assert not caught.ok and caught.biased, caught.sentence
+    assert "what it could not know" in caught.sentence
+    honest = bias_report(**market, function=pair.twin, n_cuts=6, seed=seed)
+    assert honest.ok, honest.table.to_string()
+    assert "no look ahead found" in honest.sentence
 
 
-def test_cheats_and_twins_on_real_candles(shared: Path) -> None:
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.long)], ids=["every third", "every"])
+def test_cheats_and_twins_on_real_candles(shared: Path, step: int) -> None:
     market = real_market(shared / "candles" / "1m" / "SOLUSDT.parquet", days=4)
-    for pair in PAIRS:
+    for pair in PAIRS[::step]:
         assert not bias_report(**market, function=pair.cheat, n_cuts=4, seed=3).ok, pair.cheat.__name__
         honest = bias_report(**market, function=pair.twin, n_cuts=4, seed=3)
         assert honest.ok, honest.table.to_string()
@@ -110,11 +111,11 @@ RARE = [
 ]
 
 
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2))])
 @pytest.mark.parametrize(("cheat", "twin"), RARE, ids=lambda f: f.__name__)
-def test_a_cheat_on_one_bar_in_a_hundred_is_caught(cheat, twin, market: dict) -> None:
-    for seed in range(3):
-        report = bias_report(market["candles"], function=sparse(cheat, twin, 0.01), seed=seed)
-        assert not report.ok, report.sentence
+def test_a_cheat_on_one_bar_in_a_hundred_is_caught(cheat, twin, seed: int, market: dict) -> None:
+    report = bias_report(market["candles"], function=sparse(cheat, twin, 0.01), seed=seed)
+    assert not report.ok, report.sentence
 
 
 def test_a_cheat_on_one_bar_in_five_hundred_is_mostly_caught(market: dict) -> None:

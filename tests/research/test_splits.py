@@ -58,11 +58,12 @@ def split_planted(frame: pd.DataFrame, names: list[str], seed: int, n_draws: int
     return split_frame(frame, names, exposures, of="trades", n_draws=n_draws, random=np.random.default_rng(seed))
 
 
-def test_luck_is_called_luck_as_often_as_promised() -> None:
+@pytest.mark.parametrize("n", [40, pytest.param(100, marks=pytest.mark.long)])
+def test_luck_is_called_luck_as_often_as_promised(n: int) -> None:
     """Every p-value is at most as often small as it says; taking trades as independent fails this."""
     names = ["hour", "weekday", "volatility", "reason"]
     refused, family, naive = np.zeros(len(names)), 0, 0
-    for seed in range(100):
+    for seed in range(n):
         frame = planted(seed)
         study = split_planted(frame, names, seed)
         refused += study.tests["p_value"].to_numpy() <= 0.05
@@ -70,7 +71,7 @@ def test_luck_is_called_luck_as_often_as_promised() -> None:
         assert study.sentence.startswith("Nothing is distinguishable") == bool((study.tests["q_value"] > 0.05).all())
         parts = [part["r_multiple"] for _, part in frame.groupby("volatility")]
         naive += stats.kruskal(*parts).pvalue <= 0.05
-    most = stats.binom.ppf(0.999, 100, 0.05)
+    most = stats.binom.ppf(0.999, n, 0.05)
     assert refused.max() <= most and family <= most < naive
 
 
