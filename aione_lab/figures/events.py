@@ -61,13 +61,16 @@ def profile_chart(
     )
     reach = np.full(rows, 1.5 * cost)
     star = {"symbol": "star", "size": 9, "color": colours.second, "line": {"width": 1, "color": colours.ink}}
+    traces: list[go.Scatter] = []
+    lines: list[dict[str, object]] = []  # put in at once: plotly checks all of a figure at each addition
     for place, name in enumerate(names):
-        at = {"row": place // COLUMNS + 1, "col": place % COLUMNS + 1}
+        cell = figure.get_subplot(place // COLUMNS + 1, place % COLUMNS + 1)
+        x, y = (axis.plotly_name.replace("axis", "") for axis in cell)
         part = profile[profile["event"] == name]
         minute, mean, low, high = (floats(part[column], column) for column in ("minute", "mean_bps", "low", "high"))
         minute, mean, low, high = (np.concatenate([[0.0], values]) for values in (minute, mean, low, high))
         known = np.isfinite(low)
-        figure.add_trace(
+        traces.append(
             go.Scatter(
                 x=np.concatenate([minute[known], minute[known][::-1]]),
                 y=np.concatenate([high[known], low[known][::-1]]),
@@ -77,10 +80,11 @@ def profile_chart(
                 mode="lines",
                 hoverinfo="skip",
                 showlegend=False,
-            ),
-            **at,
+                xaxis=x,
+                yaxis=y,
+            )
         )
-        figure.add_trace(
+        traces.append(
             go.Scatter(
                 x=minute,
                 y=mean,
@@ -89,11 +93,12 @@ def profile_chart(
                 showlegend=False,
                 customdata=np.column_stack([low, high]),
                 hovertemplate="%{x} min: %{y:+.1f} bps (%{customdata[0]:+.1f} to %{customdata[1]:+.1f})<extra></extra>",
-            ),
-            **at,
+                xaxis=x,
+                yaxis=y,
+            )
         )
         marked = table[(table["event"] == name) & table["discovery"].astype(bool)]
-        figure.add_trace(
+        traces.append(
             go.Scatter(
                 x=marked["horizon"],
                 y=marked["mean_bps"],
@@ -101,17 +106,21 @@ def profile_chart(
                 marker=star,
                 showlegend=False,
                 hovertemplate="discovery at %{x} min: %{y:+.1f} bps<extra></extra>",
-            ),
-            **at,
+                xaxis=x,
+                yaxis=y,
+            )
         )
+        across = {"type": "line", "xref": f"{x} domain", "x0": 0, "x1": 1, "yref": y}
         for level in (cost, -cost):
             line = {"color": colours.down, "width": 1, "dash": "dash"}
-            figure.add_hline(y=level, line=line, **at)
-        figure.add_hline(y=0, line={"color": colours.neutral, "width": 1}, **at)
+            lines.append({**across, "y0": level, "y1": level, "line": line})
+        lines.append({**across, "y0": 0, "y1": 0, "line": {"color": colours.neutral, "width": 1}})
         row = place // COLUMNS
         # The whole band: one that is cut off looks surer than it is.
         for values in (mean, low, high):
             reach[row] = max(reach[row], float(np.nanmax(np.abs(values), initial=0.0)) * 1.06)
+    figure.add_traces(traces)
+    figure.update_layout(shapes=lines)
     figure.add_trace(  # in the legend only: shapes have no entry of their own
         go.Scatter(
             x=[None],
