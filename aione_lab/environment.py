@@ -35,6 +35,7 @@ class Environment(BaseSettings):
     BINANCE_API_KEY: SecretStr | None = None
     BINANCE_SECRET_KEY: SecretStr | None = None
     TELEGRAM_TOKEN: SecretStr | None = None
+    ENRICHER_KEY: SecretStr | None = None
     ADMIN_ID: int | None = Field(None, description="Telegram chat that gets the alerts; groups are negative")
     LOG_LEVEL: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],

@@ -11,7 +11,7 @@ from aione_lab.environment import Environment
 from aione_lab.errors import InputError
 
 CANARY = "canary-s3cret"
-SECRETS = ("REDIS_URL", "BINANCE_API_KEY", "BINANCE_SECRET_KEY", "TELEGRAM_TOKEN")
+SECRETS = ("REDIS_URL", "BINANCE_API_KEY", "BINANCE_SECRET_KEY", "TELEGRAM_TOKEN", "ENRICHER_KEY")
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from aione_lab.cli.output import emit_json, say
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
-    from aione_lab.live import AlertQueue, Feed, Session
+    from aione_lab.live import AlertQueue, Feed, NarrativeEnricher, Session
 
 FEEDS = ("exchange", "replay", "simulated")
 SPEED = 60.0
@@ -63,6 +63,12 @@ def live(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Let alerts ask for calibrations, in processes of their own.")
     ] = False,
+    enricher: Annotated[
+        Path | None,
+        typer.Option(
+            "--enricher", metavar="FILE", help="Let a language model write longer texts: its settings, TOML or JSON."
+        ),
+    ] = None,
     metrics_port: Annotated[
         int | None,
         typer.Option("--metrics-port", metavar="PORT", help="Serve /metrics for Prometheus; 0: a free port."),
@@ -100,7 +106,7 @@ def live(
     announce_if_cold()
     options = _Options(
         feed, symbols, prefilter, exchange, interval, lake, start, end, factor, reference, journal, experiments,
-        calibrate, metrics_port, as_json,
+        calibrate, enricher, metrics_port, as_json,
     )  # fmt: skip
     status = asyncio.run(_run(options, environment))
     if as_json:
@@ -129,6 +135,7 @@ class _Options:
     journal: Path | None
     experiments: Path
     calibrate: bool
+    enricher: Path | None
     metrics_port: int | None
     as_json: bool
 
@@ -167,6 +174,9 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
         if queue is not None:
             stack.push_async_callback(queue.close)
             await queue.start_workers()
+        enricher = _enricher(options, environment)
+        if enricher is not None:
+            stack.push_async_callback(enricher.aclose)
         metrics = await _metrics(options, stack)
         session = Session(
             feed,
@@ -177,6 +187,7 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
             journal=options.journal,
             alerts=alerts,
             queue=queue,
+            enricher=enricher,
             metrics=metrics,
         )
         screen = Screen(session, on_terminal=_is_screen(options.as_json), silent=options.as_json)
@@ -266,6 +277,15 @@ def _queue(options: _Options, store: Any) -> Any:
 
     job = functools.partial(calibrate_job, lake=options.lake, folder=str(options.experiments))
     return CalibrationQueue(job, store=Promoter(store))
+
+
+def _enricher(options: _Options, environment: Any) -> NarrativeEnricher | None:
+    """The model that FILE describes; naming a file switches it on. Its key, where it needs one, is ENRICHER_KEY."""
+    if options.enricher is None:
+        return None
+    from aione_lab.live import EnricherSettings, NarrativeEnricher
+
+    return NarrativeEnricher(EnricherSettings.load(options.enricher).replace(enabled=True), environment.ENRICHER_KEY)
 
 
 async def _metrics(options: _Options, stack: contextlib.AsyncExitStack) -> Any:

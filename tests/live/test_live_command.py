@@ -12,8 +12,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from http_double import Asked, HttpDouble
 from session_runs import MINUTE_MS, START
 
 from aione_lab.cli import main
@@ -166,3 +168,35 @@ def test_what_is_drawn_is_text_and_never_markup() -> None:
         "second_look": True,
     }  # fmt: skip
     assert alert_line(alert).endswith("BTCUSDT BUY (second look) confidence 0.80 [VOLUME_SPIKE] TP 2, 3 SL 1")
+
+
+def test_a_language_model_is_asked_where_a_file_describes_it(tmp_path: Path) -> None:
+    """The model gets Stage2 dictionaries with the key of the environment, and the run ends as ever."""
+    file = tmp_path / "model.toml"
+    answer = {"choices": [{"message": {"role": "assistant", "content": "a longer text"}}]}
+
+    async def run() -> tuple[list[Asked], dict[str, Any], str]:
+        async with HttpDouble((200, answer)) as model:
+            file.write_text(f'url = "{model.url}/v1"\nmodel = "double"\n', encoding="utf-8")
+            process = await asyncio.create_subprocess_exec(
+                *PROGRAM, "--feed", "simulated", "--symbols", ",".join(NAMES), "--end", "2025-01-04T06:00",
+                "--speed", "20000", "--enricher", str(file), "--json",
+                cwd=tmp_path, env={**environment(), "ENRICHER_KEY": "sk-hush"},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            out, errors = await asyncio.wait_for(process.communicate(), 120)
+            assert process.returncode == 0, errors
+            return model.asked, json.loads(out), errors.decode()
+
+    asked, told, errors = asyncio.run(run())
+    assert told["alerts"] > 0 and asked and {one.path for one in asked} == {"/v1/chat/completions"}
+    assert {one.content["model"] for one in asked} == {"double"}
+    assert all(one.headers["Authorization"] == "Bearer sk-hush" for one in asked) and "sk-hush" not in errors
+
+
+def test_a_file_that_describes_no_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "model.toml"
+    file.write_text("modl = 1", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        main(["live", "--feed", "simulated", "--enricher", str(file)])
+    assert "modl" in capsys.readouterr().err
