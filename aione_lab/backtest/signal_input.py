@@ -90,7 +90,7 @@ def read_alert(
     """
     moment = time.time_ns() // 1_000_000 if head.time is None else head.time
     row = _features(signal.get("stats"), spec)
-    thresholds, limits = _thresholds(signal.get("thresholds"), head.symbol, classes, spec)
+    thresholds, limits, flat = _thresholds(signal.get("thresholds"), head.symbol, classes, spec)
     params = np.zeros(1, PARAMS)
     params["limits"] = limits
     params["rules"] = rules_record(settings, costs, INTERVALS[interval], spec)
@@ -101,7 +101,7 @@ def read_alert(
     atr_7d = float(row["atr_7d"][0])
     resolve(limits[0], atr_7d, record[0])
     is_default = _is_default(thresholds, head.symbol, classes, atr_7d)
-    return AlertInput(head.symbol, moment, row, record, params, thresholds.every_field(), is_default)
+    return AlertInput(head.symbol, moment, row, record, params, flat, is_default)
 
 
 def assess_alert(alert: AlertInput) -> np.ndarray:
@@ -204,12 +204,14 @@ def _mask(reasons: Any, names: tuple[str, ...]) -> int:
     return mask
 
 
-def _thresholds(given: Any, symbol: str, classes: AssetClasses, spec: FeatureSpec) -> tuple[Thresholds, np.ndarray]:
-    """Thresholds of the signal and their LIMITS (1,); those of the asset class where it brings none."""
+def _thresholds(
+    given: Any, symbol: str, classes: AssetClasses, spec: FeatureSpec
+) -> tuple[Thresholds, np.ndarray, dict[str, Any]]:
+    """Thresholds of the signal, LIMITS (1,) and flat JSON; those of the asset class where it brings none."""
     if given is None or (isinstance(given, Mapping) and not given):
         given = thresholds_for(symbol, None, classes)
     if isinstance(given, Thresholds):
-        return given, limits_record(given, spec)
+        return given, limits_record(given, spec), given.every_field()
     if isinstance(given, Mapping):
         low, high = given.get("low_gate"), given.get("high_gate")
         if isinstance(low, float) and isinstance(high, float) and 0 < high <= low:
@@ -217,9 +219,14 @@ def _thresholds(given: Any, symbol: str, classes: AssetClasses, spec: FeatureSpe
             thresholds = Thresholds.from_json({**given, "high_gate": None})
             limits = limits_record(thresholds, spec)
             limits["high_gate"] = high
-            return thresholds, limits
+            return thresholds, limits, {**thresholds.every_field(), "high_gate": high}
     thresholds = Thresholds.from_json(given)
-    return thresholds, limits_record(thresholds, spec)
+    return thresholds, limits_record(thresholds, spec), thresholds.every_field()
+
+
+def is_told_as_it_is(thresholds: Thresholds, symbol: str, classes: AssetClasses) -> bool:
+    """Whether a set need not be resolved to tell if it is a default: it is calibrated, or just a default."""
+    return (thresholds.meta or {}).get("source") == "calibrated" or thresholds in _uncalibrated(symbol, classes)
 
 
 @lru_cache(maxsize=1024)

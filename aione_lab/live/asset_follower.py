@@ -158,7 +158,7 @@ def _parsed(value: Any) -> _State | None:
             seq=int(value["seq"]),
             period_s=min(max(float(value["period_s"]), 0.01), 3600.0),
             alive=value["alive"] is not False,
-            assets={parse_symbol(symbol): plain(symbol, asset) for symbol, asset in value["assets"].items()},
+            assets={parse_symbol(symbol): plain(symbol, asset, -1) for symbol, asset in value["assets"].items()},
         )
         return state if all(isinstance(asset, Mapping) for asset in state.assets.values()) else None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError):

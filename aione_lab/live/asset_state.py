@@ -45,12 +45,12 @@ def plain(argument: str, value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         if len(value) > LONGEST_TEXT:
             raise InputError.of(argument, value, f"must be at most {LONGEST_TEXT} characters long")
-        return str(value) if value.isascii() else value.encode("utf-8", "replace").decode()  # half a pair is no text
+        return _text_of(value)
     if depth < DEEPEST and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return Plain(
             {
                 # most are finite floats, hundreds of assets × 60 of them a bar: no call for those, nor for nothing
-                key: part
+                _text_of(key): part
                 if part is None or (type(part) is float and -_MOST <= part <= _MOST)
                 else plain(f"{argument}.{key}", part, depth + 1)
                 for key, part in value.items()
@@ -67,6 +67,10 @@ def plain(argument: str, value: Any, depth: int = 0) -> Any:
         with contextlib.suppress(OverflowError):  # a fraction beyond all floats
             return plain(argument, float(value))
     raise InputError.of(argument, value, "must be plain data: numbers, texts, lists and mappings with text keys")
+
+
+def _text_of(value: str) -> str:
+    return str(value) if value.isascii() else value.encode("utf-8", "replace").decode()  # half a pair is no text
 
 
 def _one_of(*allowed: str) -> Callable[[str, Any], str]:

@@ -53,7 +53,7 @@ class AssetStateManager:
             if cache is not None and not callable(getattr(cache, name, None)):
                 raise InputError.of("cache", cache, "must be a SimpleCacheHandler")
         self._assets = {name: new_asset(name) for name in (parse_symbol(symbol, "symbols") for symbol in symbols)}
-        self._publisher = None if cache is None else Publisher(cache, self._assets, period_s, ttl_s)
+        self._publisher = None if cache is None else Publisher(cache, self._assets, float(period_s), float(ttl_s))
         self._inboxes: set[_Inbox] = set()
         self._closed = False
 
@@ -65,7 +65,7 @@ class AssetStateManager:
         A Stage1 dictionary is taken as it is; ``stage2_fields`` makes updates of a Stage2 dictionary. An unknown field
         is refused by name; NaN becomes None. What is equal to what is known is no change.
         """
-        name = symbol if isinstance(symbol, str) and symbol in self._assets else parse_symbol(symbol)
+        name = symbol if type(symbol) is str and symbol in self._assets else parse_symbol(symbol)
         known = self._assets.get(name)
         asset = changed_asset(new_asset(name) if known is None else known, updates)
         if asset is not known:

@@ -104,7 +104,8 @@ class BarClose:
             self._close(ready)
             self._broken_off = False
         if count:
-            session.gate.forget(session.fleet.last_time(name) or 0 for name in session.symbols)
+            going = [name for name in session.symbols if name not in self.broken]
+            session.gate.forget(session.fleet.last_time(name) or 0 for name in going)
         return count
 
     def _close(self, ready: list[Ready]) -> None:

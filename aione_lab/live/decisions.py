@@ -18,7 +18,7 @@ from aione_lab.backtest.decode import (
     stats_dicts,
     thresholds_dict,
 )
-from aione_lab.backtest.signal_input import assess_alert, read_alert, read_head, stage2_of
+from aione_lab.backtest.signal_input import assess_alert, is_told_as_it_is, read_alert, read_head, stage2_of
 from aione_lab.backtest.stateless import bar_hints, bars_needed, why_none
 from aione_lab.backtest.trades import next_target
 from aione_lab.engine.fleet import Fleet
@@ -91,7 +91,9 @@ class Decisions:
         What cannot be told gives INVALID_DATA or SYSTEM_FAILURE, as ``Stage2Processor`` does.
         """
         assessment = self._fleet.outs["assessment"][self._fleet.places[symbol]]
-        return self._assessed(symbol, stage1, assessment, self._fleet.thresholds(symbol))
+        limits = self._fleet.thresholds(symbol)
+        as_given = limits if is_told_as_it_is(limits, symbol, DEFAULT_CLASSES) else None  # saves reading them anew
+        return self._assessed(symbol, stage1, assessment, as_given)
 
     def look_again(self, symbol: str, stage1: Mapping[str, Any], thresholds: Thresholds) -> dict[str, Any]:
         """Stage2 of a bar that is over, under other thresholds: a new dictionary, marked ``second_look``."""
@@ -119,7 +121,8 @@ class Decisions:
             count = self.default_counts.get(symbol, 0) + (alert.is_default and assessment is not None)
             self.default_counts[symbol] = count
             found = assess_alert(alert) if assessment is None else assessment
-            alert = alert._replace(thresholds=stage1["thresholds"])
+            if limits is not None:
+                alert = alert._replace(thresholds=stage1["thresholds"])
             result = stage2_of(alert, found, count, self._spec)
         except InputError as error:
             result = failed_stage2(symbol, stage1["timestamp"], "INVALID_DATA", str(error))

@@ -9,9 +9,13 @@ from typing import NamedTuple
 
 from aione_lab.live.feed import Candle
 from aione_lab.live.funding_book import FundingBook
+from aione_lab.units import DAY_MS
 
 REFERENCE_WAIT_S = 600.0
 """Seconds that a candle waits for the reference's of the same bar. Then it is decided without: a stated exception."""
+
+KEPT_MS = 30 * DAY_MS
+"""How far behind the reference's newest close a symbol may lie: closes before that are let go of."""
 
 
 class Ready(NamedTuple):
@@ -36,7 +40,7 @@ class Gate:
         self._newest: dict[str, int] = {}
         self._reference, self._funding = reference, funding
         self._closes: dict[int, float] = {}
-        self._last_close = 0
+        self._last_close = self._forgotten = 0
         self.without_reference = 0
         self.duplicates = 0
 
@@ -66,6 +70,12 @@ class Gate:
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
+
+    def waits_for_reference(self) -> bool:
+        """Whether a candle waits that only candles still to come from the feed can set free."""
+        if self._reference is None:
+            return False
+        return any(line and line[0][0].timestamp > self._last_close for line in self._lines.values())
 
     def waiting(self, symbol: str) -> int:
         """Candles of a symbol that wait."""
@@ -102,7 +112,10 @@ class Gate:
 
     def forget(self, last: Iterable[int]) -> None:
         """Let go of closes that no bar after ``last`` (of each symbol the last one decided) can need."""
-        oldest = min(last, default=0)
+        oldest = max(min(last, default=0), self._last_close - KEPT_MS)
+        if oldest == self._forgotten:  # a symbol that is silent must not make every bar look through them all
+            return
+        self._forgotten = oldest
         for time in [time for time in self._closes if time <= oldest and time < self._last_close]:
             del self._closes[time]
 

@@ -7,8 +7,10 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from aione_lab.engine.params import check_kind
+from aione_lab.engine.params import check_kind, limits_record
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import AioneError, InputError
+from aione_lab.live.asset_state import plain
 from aione_lab.thresholds.classes import thresholds_for
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.thresholds.store import ThresholdStore
@@ -23,8 +25,8 @@ LOOK_S = 5.0
 class Limits:
     """The thresholds of ``symbols`` as given: a store, sets by symbol, one set for all, or None (asset classes)."""
 
-    def __init__(self, given: Any, symbols: tuple[str, ...], interval: str) -> None:
-        self._symbols, self._interval = symbols, interval
+    def __init__(self, given: Any, symbols: tuple[str, ...], interval: str, spec: FeatureSpec) -> None:
+        self._symbols, self._interval, self._spec = symbols, interval, spec
         self._store = given if isinstance(given, ThresholdStore) else None
         self._given: dict[str, Thresholds] = {}
         self.problems: dict[str, str] = {}
@@ -37,6 +39,13 @@ class Limits:
                 self._given[name] = limits
         elif given is not None and self._store is None:
             raise InputError.of("thresholds", given, "must be a ThresholdStore, Thresholds, or symbol → Thresholds")
+        for limits in self._given.values():
+            self.check(limits)
+
+    def check(self, thresholds: Thresholds) -> None:
+        """InputError for a set that the session cannot use: an own trigger it does not have, a meta beyond JSON."""
+        limits_record(thresholds, self._spec)
+        plain("thresholds", thresholds.every_field())
 
     @property
     def follows(self) -> bool:
@@ -71,7 +80,9 @@ class Limits:
     def _current(self, name: str) -> Thresholds:
         if self._store is None:
             return thresholds_for(name)
-        return self._store.current(name, interval=self._interval).thresholds
+        found = self._store.current(name, interval=self._interval).thresholds
+        self.check(found)
+        return found
 
     async def follow(self, put: Callable[[str, Thresholds], None]) -> None:
         """Look into the store every LOOK_S seconds, for good."""

@@ -15,7 +15,7 @@ import pandas as pd
 
 from aione_lab.calibration.queue import CalibrationQueue
 from aione_lab.engine.fleet import Fleet
-from aione_lab.engine.params import check_kind, limits_record
+from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.store import Lake
@@ -98,7 +98,7 @@ class Session:
         self.step_ms = interval_ms(feed.interval)
         self.reference = _reference(reference, self.symbols)
         self._engine: dict[str, Any] = {"interval": self.interval, "spec": spec, "settings": settings, "costs": costs}
-        self.limits = Limits(thresholds, self.symbols, self.interval)
+        self.limits = Limits(thresholds, self.symbols, self.interval, FeatureSpec() if spec is None else spec)
         self.assets = AssetStateManager(self.symbols, cache)
         self.journal = None if journal is None else Journal(journal)
         self.alerts, self.enricher, self.metrics, self._cache = alerts, enricher, metrics, cache
@@ -133,7 +133,8 @@ class Session:
 
     def start(self) -> asyncio.Task[None]:
         """``run`` as a task of the running event loop."""
-        return asyncio.ensure_future(self.run())
+        self._main = asyncio.ensure_future(self.run())
+        return self._main
 
     async def run(self) -> None:
         """Warm up, then go on until the feed ends or ``stop`` is called; everything is on disk when this returns.
@@ -167,6 +168,9 @@ class Session:
             task.cancel()
         if task is not asyncio.current_task():
             await asyncio.wait({task})
+            if self._state == "stopping":  # it was cancelled before its first step
+                self._state = "stopped"
+                await self.feed.aclose()
 
     async def _run(self) -> None:
         after = await open_session(self)
@@ -206,7 +210,7 @@ class Session:
                     self.keeper.revision(candle)
                 elif self.closing.take(candle, now()):
                     await asyncio.sleep(0)
-                while len(self.gate) >= MOST_WAITING:
+                while len(self.gate) >= MOST_WAITING and not self.gate.waits_for_reference():
                     await asyncio.sleep(0.05)
         while len(self.gate):
             self.closing.decide(ended=True)
@@ -237,7 +241,7 @@ class Session:
     def set_thresholds(self, symbol: str, thresholds: Thresholds) -> None:
         """Put a set in force, on the symbol's next bar. InputError for one that cannot be used."""
         name = self._known(symbol)
-        limits_record(thresholds, self.fleet.engines[0].spec)
+        self.limits.check(thresholds)
         now = self.fleet.thresholds(name)
         if thresholds == now and thresholds.meta == now.meta:
             self.coming.pop(name, None)

@@ -188,6 +188,12 @@ class Thresholds(Config):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Thresholds) and self.digest() == other.digest()
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Pydantic's unchecked copy; ``replace`` checks."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("_digest", None)  # that of the numbers before
+        return copied
+
     def digest(self) -> str:
         """Sha256 of the numbers alone, without ``meta``."""
         return self._digest

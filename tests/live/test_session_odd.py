@@ -1,0 +1,168 @@
+"""What a session is given that is odd: sets it cannot use, a reference that comes last, a stop before the start."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import math
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed
+
+from aione_lab.backtest.stages import Stage2Processor
+from aione_lab.cache import SimpleCacheHandler
+from aione_lab.errors import InputError
+from aione_lab.lake.store import Lake
+from aione_lab.live import session as sessions
+from aione_lab.live.asset_follower import follow_assets
+from aione_lab.live.assets import AssetStateManager
+from aione_lab.live.feed import Candle
+from aione_lab.live.gate import KEPT_MS, Gate
+from aione_lab.live.limits import Limits
+from aione_lab.live.replay_feed import ReplayFeed
+from aione_lab.live.session import Session
+from aione_lab.thresholds import Thresholds, ThresholdStore
+
+BARS = 200
+FROM = START + 2 * DAY_MS
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    return filled(tmp_path_factory.mktemp("odd"))
+
+
+def feed(lake: Lake, bars: int = BARS, **more: Any) -> ReplayFeed:
+    return ReplayFeed(lake, NAMES, start=FROM, end=FROM + bars * MINUTE_MS, **more)
+
+
+class Late(ReplayFeed):
+    """Tells all candles of a symbol before the next symbol's, the reference's last of all."""
+
+    async def stream(self, after: Any) -> Any:
+        candles = [candle async for candle in super().stream(after)]
+        for candle in sorted(candles, key=lambda one: (one.symbol == REFERENCE, one.symbol, one.timestamp)):
+            yield candle
+
+
+def test_a_reference_that_comes_behind_very_many_candles_is_waited_for(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MOST_WAITING", 50)
+    session = Session(Late(lake, NAMES, start=FROM, end=FROM + BARS * MINUTE_MS), lake, reference=REFERENCE)
+    recorder = Recorder(session)
+    asyncio.run(asyncio.wait_for(session.run(), 60))
+    assert session.gate.without_reference == 0
+    for name in NAMES:
+        candles = market()[name][0][: 2 * 1440 + BARS]
+        check([recorder], name, replayed(name, candles, market()[REFERENCE][0]), FROM)
+
+
+def test_closes_are_let_go_of_although_a_symbol_is_silent() -> None:
+    class NoRates:
+        def rate(self, symbol: str, bar: int) -> float:
+            return math.nan
+
+    gate = Gate(("BTCUSDT", "SILENTUSDT"), "BTCUSDT", NoRates())  # type: ignore[arg-type]
+    step = KEPT_MS // 100
+    for bar in range(step, 300 * step, step):
+        gate.put(Candle("BTCUSDT", bar, *[1.0] * 8), 0.0)
+        assert len(gate.take(0.0)) == 1
+        gate.forget([bar, 0])
+    assert len(gate.closes) <= 101
+
+
+def test_a_promoted_set_that_cannot_be_used_changes_nothing(lake: Lake, tmp_path: Path) -> None:
+    """Sets with triggers of one's own belong to another spec: the session goes on and says so."""
+    session = Session(feed(lake), lake)
+    odd = Thresholds(custom={"LOUD": 2.0})
+    with pytest.raises(InputError, match="LOUD"):
+        session.set_thresholds("SOLUSDT", odd)
+    with pytest.raises(InputError, match="LOUD"):
+        Session(feed(lake), lake, thresholds=odd)
+
+    class Store(ThresholdStore):
+        def current(self, symbol: str, **more: Any) -> Any:
+            found = super().current(symbol, **more)
+            return dataclasses.replace(found, thresholds=odd) if symbol == "SOLUSDT" else found
+
+    limits = Limits(Store(tmp_path), NAMES, "1m", session.fleet.engines[0].spec)
+    assert set(limits.read()) == set(NAMES) - {"SOLUSDT"} and "LOUD" in limits.problems["SOLUSDT"]
+    assert set(limits.read_all()) == set(NAMES)
+
+
+@pytest.mark.parametrize("meta", [{"n": 2**70}, {"text": "x" * 30_000}], ids=["number", "text"])
+def test_a_meta_beyond_json_is_refused_at_once(lake: Lake, meta: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="thresholds.meta"):
+        Session(feed(lake), lake).set_thresholds("SOLUSDT", Thresholds(meta=meta))
+
+
+def test_a_copy_with_other_numbers_is_another_set() -> None:
+    first = Thresholds(tp_mult=3.0)
+    digest = first.digest()
+    other = first.model_copy(update={"tp_mult": 5.0})
+    assert other != first and other == Thresholds(tp_mult=5.0) and first.digest() == digest
+    assert first.model_copy(deep=True) == first
+
+
+def test_a_stop_right_after_the_start_stops(lake: Lake) -> None:
+    async def run() -> None:
+        session = Session(feed(lake), lake)
+        task = session.start()
+        await session.stop()
+        assert task.done() and session.status()["state"] == "stopped" and session.counts["bars"] == 0
+
+    asyncio.run(run())
+
+
+def test_odd_keys_and_deep_values_are_published_like_any(tmp_path: Path) -> None:
+    deep: Any = 1.0
+    for _ in range(11):
+        deep = {"a": deep}
+
+    async def run() -> None:
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            manager = AssetStateManager(["BTCUSDT", "ETHUSDT"], cache, period_s=np.float64(5.0))
+            manager.update_asset(np.str_("BTCUSDT"), {"stats": dict(zip(np.array(["rsi"]), [5.0], strict=True))})
+            manager.update_asset("ETHUSDT", {"stage2": {"a\ud800": "b\ud800", "deep": deep}})
+            async with manager:
+                async for update in follow_assets(cache):
+                    if len(update.assets) == 2:
+                        break
+            assert manager.degraded == ""
+            assert update.assets["BTCUSDT"]["stats"] == {"rsi": 5.0}
+            assert update.assets["ETHUSDT"]["stage2"] == {"a?": "b?", "deep": deep}
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        Thresholds(),
+        Thresholds(low_gate="0.6x"),
+        Thresholds(high_gate=0.0003),
+        Thresholds(meta={"source": "calibrated"}),
+    ],
+    ids=["default", "multiple", "crossing", "calibrated"],
+)
+def test_stage2_is_the_processors_whatever_the_set(lake: Lake, limits: Thresholds) -> None:
+    session = Session(feed(lake, 900), lake, thresholds=limits)
+    recorder = Recorder(session)
+    given: deque[Any] = deque()
+    stage2 = session.decisions.stage2
+    session.decisions.stage2 = lambda name, stage1: (given.append(stage1), stage2(name, stage1))[1]
+    asyncio.run(session.run())
+    processor = Stage2Processor()
+    assert len(given) == len(recorder.stage2) > 0
+    for stage1, found in zip(given, recorder.stage2, strict=True):
+        again = asyncio.run(processor.process(json.loads(json.dumps(stage1))))
+        for answer in (again, found):
+            answer["quality_metrics"].pop("processing_time_ms")
+            answer["quality_metrics"].pop("default_calibration_count")
+        assert again == found
