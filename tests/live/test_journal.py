@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ import pytest
 from session_runs import MINUTE_MS, NAMES, REFERENCE, START, filled, market, replayed
 from session_worker import BARS, FROM
 
+from aione_lab.calibration.queue import CalibrationQueue
 from aione_lab.engine.records import ASSESSMENT, TRADE
 from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.store import Lake
@@ -116,6 +118,56 @@ def test_a_damaged_snapshot_costs_a_warm_up_and_no_bar_twice(lake: Lake, tmp_pat
     rows = bars_of(Journal(tmp_path), "SOLUSDT")
     assert rows["timestamp"].to_pylist() == list(range(FROM, FROM + 120 * MINUTE_MS, MINUTE_MS))
     assert Journal(tmp_path).read("start").shape[0] == 2
+
+
+def told_of(session: Session) -> list[dict[str, Any]]:
+    """The alerts that are kept, without the time that each took."""
+    quality = "quality_metrics"
+    return [{**one, quality: {**one[quality], "processing_time_ms": 0}} for one in session.alerts_seen]
+
+
+def test_what_came_after_the_snapshot_is_known_as_if_nothing_had_happened(lake: Lake, tmp_path: Path) -> None:
+    """Alerts in their order with second looks among them, counts, and for whom a calibration was asked for."""
+
+    async def life(folder: Path, bars: int) -> Session:
+        async with CalibrationQueue(never) as queue:
+            feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + bars * MINUTE_MS)
+            session = Session(feed, lake, journal=folder, queue=queue)
+            wanted = session.calibrations.wanted
+
+            def wants(symbol: str, time: int, stage1: Any) -> None:
+                wanted(symbol, time, stage1)
+                session._look_again(symbol, stage1)
+
+            session.calibrations.wanted = wants
+            await without_a_last_snapshot(session)
+            return session
+
+    unbroken = asyncio.run(life(tmp_path / "one", 600))
+    for bars in (300, 301, 600):
+        restarted = asyncio.run(life(tmp_path / "two", bars))
+    assert told_of(restarted) == told_of(unbroken) and restarted.counts == unbroken.counts
+    assert restarted.counts["second_looks"] > 10 and {one["symbol"] for one in told_of(unbroken)} == set(NAMES)
+    assert restarted.decisions.default_counts == unbroken.decisions.default_counts
+    assert restarted.calibrations.asked == unbroken.calibrations.asked != {}
+
+
+def never(request: Any, report: Any) -> None:
+    """A calibration that nobody begins."""
+
+
+async def without_a_last_snapshot(session: Session) -> None:
+    """Run as one that is killed: a restart has the snapshot of its start, and the rows after it."""
+    finish = session._finish
+    session._finish = lambda sound: finish(False)
+    await session.run()
+
+
+def test_nobody_was_asked_for_a_calibration_where_there_is_no_queue(lake: Lake, tmp_path: Path) -> None:
+    feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + 300 * MINUTE_MS)
+    asyncio.run(without_a_last_snapshot(Session(feed, lake, journal=tmp_path)))
+    second = run(lake, tmp_path, 301)
+    assert second.counts["alerts"] > 3 and second.calibrations.asked == {}
 
 
 def test_other_settings_begin_anew(lake: Lake, tmp_path: Path) -> None:
