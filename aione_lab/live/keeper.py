@@ -54,6 +54,7 @@ class Keeper:
         self._last_snapshot = 0.0
         self._committing = asyncio.Lock()
         self.until: dict[str, int] = {}
+        self.told_before: int | None = None  # alerts, second looks among them, of before a restart; None: not known yet
         self.problems: dict[str, str] = {}
 
     # --- what is to be kept ------------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ def configuration(session: Session) -> dict[str, Any]:
 async def open_session(session: Session) -> dict[str, int]:
     """Fill the session's memory; the last bar that each symbol has taken (ms)."""
     restored = await asyncio.to_thread(_restore, session)
+    session.keeper.told_before = session.counts["alerts"] + session.counts["second_looks"]
     fresh = [name for name in session.symbols if name not in restored]
     session.keeper.row("resume" if restored else "start", "", session.feed.now_ms(), configuration(session))
     pasts: dict[str, Past] = {}
