@@ -72,7 +72,7 @@ class Keeper:
         row = {**(fields or {}), "kind": kind, "symbol": symbol, "timestamp": timestamp}
         row["at"] = time.time_ns() // 1_000_000
         if detail is not None:
-            row["detail"] = json.dumps(detail, ensure_ascii=False, separators=(",", ":"))
+            row["detail"] = _writable(json.dumps(detail, ensure_ascii=False, separators=(",", ":")))
         self._rows.append(row)
 
     def candle(self, candle: Candle) -> None:
@@ -196,6 +196,15 @@ async def _repeated(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(FLUSH_S)
         await work()
+
+
+def _writable(text: str) -> str:
+    """The text; half of a surrogate pair, which no file can hold, becomes a question mark."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def frame_of(candles: list[Candle]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
@@ -316,6 +317,15 @@ def test_a_confirmation_that_fails_by_a_mistake_ends_the_keeper(monkeypatch: pyt
 
     with pytest.raises(TypeError):
         asyncio.run(main())
+
+
+def test_a_text_that_is_no_text_ends_no_session(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    keeper = Keeper(SlowExchange(), None, journal, lambda: ({}, {}), lambda: [])
+    keeper.row("start", "", 1, {"note": "a\ud800b ціна \U0001f680"})
+    with journal.hold():
+        asyncio.run(keeper.commit())
+    assert not keeper.problems and json.loads(journal.read()["detail"].iloc[0])["note"] == "a?b ціна \U0001f680"
 
 
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
