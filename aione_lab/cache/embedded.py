@@ -54,6 +54,7 @@ class EmbeddedBackend:
         self._identity: tuple[int, int, int] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
+        self.replaced = 0  # times that another file was there than the one that was open
 
     @property
     def name(self) -> str:
@@ -151,6 +152,7 @@ class EmbeddedBackend:
         """The connection; a new one where the file was removed or replaced since the last call."""
         if self._connection is not None and self._identity == self._identify():
             return self._connection
+        self.replaced += self._connection is not None
         self._drop()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=BUSY, check_same_thread=False)
@@ -182,41 +184,50 @@ class EmbeddedBackend:
 
 
 class EmbeddedFeed:
-    """Messages newer than the start; ``CacheError`` where some were dropped before this feed had come for them."""
+    """Messages newer than the start; ``CacheError`` where some were dropped before this feed had come for them.
+
+    So too where the file was made anew: then it goes on with the first message of the new one.
+    """
 
     def __init__(self, backend: EmbeddedBackend, channels: tuple[str, ...]) -> None:
         self._backend = backend
         self._channels = channels
         self._last: int | None = None
+        self._file = 0
         self._waiting: deque[tuple[str, bytes]] = deque()
 
     async def start(self) -> None:
         """Remember where the messages end now."""
         if self._last is None:
-            self._last = await self._backend.run(
-                lambda connection: connection.execute(
-                    "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
-                ).fetchone()[0]
-            )
+            self._last, self._file = await self._backend.run(self._end)
 
     async def next(self) -> tuple[str, bytes]:
         """The next message; looks every ``POLL`` seconds."""
         await self.start()
         while not self._waiting:
-            rows = await self._backend.run(self._newer)
+            rows, (newest, file) = await self._backend.run(self._newer)
+            last = self._last or 0
+            if newest < last or file != self._file:
+                self._last, self._file = 0, file
+                raise CacheError(f"the cache {self._backend.path} was made anew: messages may be lost")
             if not rows:
                 await asyncio.sleep(POLL)
                 continue
-            missed = rows[0][0] - (self._last or 0) - 1
+            missed = rows[0][0] - last - 1
             self._last = rows[-1][0]
             self._waiting.extend((channel, content) for _, channel, content in rows if channel in self._channels)
             if missed:
                 raise CacheError(f"the cache {self._backend.path}: up to {missed} messages came too fast and were lost")
         return self._waiting.popleft()
 
-    def _newer(self, connection: sqlite3.Connection) -> list[tuple[int, str, bytes]]:
+    def _newer(self, connection: sqlite3.Connection) -> tuple[list[tuple[int, str, bytes]], tuple[int, int]]:
         query = "SELECT id, channel, content FROM messages WHERE id > ? ORDER BY id LIMIT ?"
-        return connection.execute(query, (self._last, _BATCH)).fetchall()
+        return connection.execute(query, (self._last, _BATCH)).fetchall(), self._end(connection)
+
+    def _end(self, connection: sqlite3.Connection) -> tuple[int, int]:
+        """The newest id that was given, and which file gave it."""
+        query = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'messages'"
+        return connection.execute(query).fetchone()[0], self._backend.replaced
 
     async def close(self) -> None:
         """Forget what was waiting."""

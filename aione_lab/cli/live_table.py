@@ -59,9 +59,12 @@ class Screen:
         self._tell_alerts()
 
     def _tell_alerts(self) -> None:
+        before = self._session.keeper.told_before
+        if before is None:  # what the journal kept is being restored
+            return
         status = self._session.status()
         count = status["alerts"] + status["second_looks"]
-        for alert in reversed(self._session.last_alerts(n=count - self._told)):
+        for alert in reversed(self._session.last_alerts(n=count - max(self._told, before))):
             say(alert_line(alert))
         self._told = count
 

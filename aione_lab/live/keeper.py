@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,7 @@ class Keeper:
         self._last_snapshot = 0.0
         self._committing = asyncio.Lock()
         self.until: dict[str, int] = {}
+        self.told_before: int | None = None  # alerts, second looks among them, of before a restart; None: not known yet
         self.problems: dict[str, str] = {}
 
     # --- what is to be kept ------------------------------------------------------------------------------------------
@@ -71,7 +72,7 @@ class Keeper:
         row = {**(fields or {}), "kind": kind, "symbol": symbol, "timestamp": timestamp}
         row["at"] = time.time_ns() // 1_000_000
         if detail is not None:
-            row["detail"] = json.dumps(detail, ensure_ascii=False, separators=(",", ":"))
+            row["detail"] = _writable(json.dumps(detail, ensure_ascii=False, separators=(",", ":")))
         self._rows.append(row)
 
     def candle(self, candle: Candle) -> None:
@@ -88,10 +89,14 @@ class Keeper:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Write every FLUSH_S seconds, for good."""
-        while True:
-            await asyncio.sleep(FLUSH_S)
-            await self.commit()
+        """Write every FLUSH_S seconds, for good; revised bars are asked about beside it, and hold up no write."""
+        work = [asyncio.ensure_future(_repeated(part)) for part in (self.commit, self._confirm)]
+        try:
+            await asyncio.gather(*work)
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
 
     async def commit(self, *, snapshot: bool | None = None) -> None:
         """Write what there is; a snapshot too where one is due, or as ``snapshot`` says.
@@ -99,7 +104,6 @@ class Keeper:
         A cancellation takes effect when the write is over: a second one must not begin beside it.
         """
         async with self._committing:
-            await self._confirm()
             rows, self._rows = self._rows, []
             candles, self._candles = self._candles, {}
             rates, self._rates = [*self._rates, *self._new_rates()], []
@@ -171,17 +175,36 @@ class Keeper:
             self._journal.put_together(number)
 
     async def _confirm(self) -> None:
-        """Ask what the exchange says of bars that a stream has revised; a failure is tried again."""
+        """Ask what the exchange says of bars that a stream has revised; a failure is tried again.
+
+        What is not known when the session ends stays a row of the journal.
+        """
         step = interval_ms(self._feed.interval)
         for symbol, bar in list(self._doubtful):
+            del self._doubtful[symbol, bar]  # one that is revised again meanwhile is asked about again
             try:
                 frame = await self._feed.history(symbol, bar, bar + step)
             except AioneError as error:
                 _log.info("%s: a revised bar could not be confirmed yet: %s", symbol, error)
+                self._doubtful[symbol, bar] = None
                 return
-            del self._doubtful[symbol, bar]
             if len(frame):
                 self.candle(candles_of(symbol, frame, "rest")[0])
+
+
+async def _repeated(work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(FLUSH_S)
+        await work()
+
+
+def _writable(text: str) -> str:
+    """The text; half of a surrogate pair, which no file can hold, becomes a question mark."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def frame_of(candles: list[Candle]) -> pd.DataFrame:

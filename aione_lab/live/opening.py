@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aione_lab.backtest.prepare import prepare_bars
+from aione_lab.backtest.stages import CALIBRATION_PAUSE_MS
 from aione_lab.engine.fleet import Advanced
 from aione_lab.engine.records import BAR, FEATURE_NAMES, LAYOUT
 from aione_lab.errors import AioneError
@@ -60,6 +61,7 @@ def configuration(session: Session) -> dict[str, Any]:
 async def open_session(session: Session) -> dict[str, int]:
     """Fill the session's memory; the last bar that each symbol has taken (ms)."""
     restored = await asyncio.to_thread(_restore, session)
+    session.keeper.told_before = session.counts["alerts"] + session.counts["second_looks"]
     fresh = [name for name in session.symbols if name not in restored]
     session.keeper.row("resume" if restored else "start", "", session.feed.now_ms(), configuration(session))
     pasts: dict[str, Past] = {}
@@ -163,7 +165,9 @@ def _restore(session: Session) -> Restored:
         if found is not None:
             head, blobs = found
             _take_snapshot(session, head, blobs, out)
-            _take_rows(session, journal.table(after=head["commit"]), out)
+            table = journal.table(after=head["commit"])
+            _take_rows(session, table, out)
+            _take_alerts(session, table, out, head.get("asks", False))
     except AioneError as error:
         _log.warning("the journal's snapshot is not used, the session warms up anew: %s", error)
         session.renew()
@@ -233,7 +237,28 @@ def _push_again(session: Session, name: str, rows: pa.Table, out: Restored) -> N
     session.counts["bars"] += len(bars)
     session.counts["alerts"] += len(found.assessments)
     session.counts["trades"] += len(found.trades)
-    session.alerts_seen.extend(json.loads(text) for text in rows["detail"].to_pylist() if text)
+
+
+def _take_alerts(session: Session, table: pa.Table, out: Restored, asks: bool) -> None:
+    """Alerts and second looks after the snapshot, as they were told one after the other, and what is counted of them.
+
+    ``asks``: the session that wrote them asked for calibrations.
+    """
+    counts, asked = session.decisions.default_counts, session.calibrations.asked
+    told = table.select(["kind", "symbol", "timestamp", "detail"]).filter(pc.is_valid(table["detail"]))
+    for row in told.to_pylist():
+        name, bar = row["symbol"], row["timestamp"]
+        if name not in out or row["kind"] not in ("bar", "second_look"):
+            continue
+        stage2 = json.loads(row["detail"])
+        session.alerts_seen.append(stage2)
+        quality = stage2["quality_metrics"]
+        if row["kind"] == "second_look":
+            session.counts["second_looks"] += 1
+        elif quality["used_default_calibration"]:
+            counts[name] = quality["default_calibration_count"]
+            if asks and not 0 <= bar - asked.get(name, -CALIBRATION_PAUSE_MS) < CALIBRATION_PAUSE_MS:
+                asked[name] = bar
 
 
 def bars_of_rows(rows: pa.Table) -> np.ndarray:
@@ -258,6 +283,7 @@ def take_snapshot(session: Session) -> tuple[dict[str, Any], dict[str, bytes]]:
         "closes": list(session.gate.closes.items()),
         "spacings": session.funding.spacings(),
         "until": dict(session.keeper.until),
+        "asks": session.calibrations.possible,
         "asked": dict(session.calibrations.asked),
         "default_counts": dict(session.decisions.default_counts),
         "alerts": list(session.alerts_seen),

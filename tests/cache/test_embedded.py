@@ -125,6 +125,46 @@ def test_a_slow_subscriber_is_told_that_it_missed_something(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("later", [0, 3, 9])
+def test_a_subscriber_is_told_that_the_file_was_made_anew(cache: SimpleCacheHandler, path: Path, later: int) -> None:
+    """Then it gets what is in the new file, however many messages those are."""
+
+    async def run() -> None:
+        async with cache, cache.subscribe("signals") as messages:
+            for number in range(5):
+                await cache.publish("signals", number)
+            assert [(await anext(messages)).value for _ in range(5)] == list(range(5))
+            for file in path.parent.iterdir():
+                file.unlink()
+            for number in range(later):
+                await cache.publish("signals", f"new {number}")
+            async with asyncio.timeout(20):
+                with pytest.raises(CacheError, match="made anew"):
+                    await anext(messages)
+                await cache.publish("signals", f"new {later}")
+                got = [(await anext(messages)).value for _ in range(later + 1)]
+            assert got == [f"new {number}" for number in range(later + 1)]
+
+    asyncio.run(run())
+
+
+def test_a_subscriber_that_rested_is_told_that_the_file_was_made_anew(cache: SimpleCacheHandler, path: Path) -> None:
+    """Also where nothing of this process had the old file open."""
+
+    async def run() -> None:
+        async with cache, cache.subscribe("signals") as messages:
+            await cache.publish("signals", 1)
+            await cache.aclose()
+            assert (await anext(messages)).value == 1
+            await cache.aclose()
+            path.unlink()
+            async with asyncio.timeout(20):
+                with pytest.raises(CacheError, match="made anew"):
+                    await anext(messages)
+
+    asyncio.run(run())
+
+
 def test_what_has_expired_leaves_the_file(cache: SimpleCacheHandler, path: Path) -> None:
     async def run() -> None:
         async with cache:

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from session_runs import MINUTE_MS, NAMES, REFERENCE, START, filled, market, replayed
 from session_worker import BARS, FROM
+from waiting import until
 
+from aione_lab.calibration.queue import CalibrationQueue
 from aione_lab.engine.records import ASSESSMENT, TRADE
-from aione_lab.errors import AioneError, InputError
+from aione_lab.errors import AioneError, ExchangeError, InputError
 from aione_lab.lake.store import Lake
 from aione_lab.live import journal as journals
+from aione_lab.live import keeper as keepers
+from aione_lab.live.feed import Candle
 from aione_lab.live.journal import Journal, records_of, signal_records
+from aione_lab.live.keeper import Keeper, frame_of
 from aione_lab.live.replay_feed import ReplayFeed
 from aione_lab.live.session import Session
 
@@ -118,6 +126,56 @@ def test_a_damaged_snapshot_costs_a_warm_up_and_no_bar_twice(lake: Lake, tmp_pat
     assert Journal(tmp_path).read("start").shape[0] == 2
 
 
+def told_of(session: Session) -> list[dict[str, Any]]:
+    """The alerts that are kept, without the time that each took."""
+    quality = "quality_metrics"
+    return [{**one, quality: {**one[quality], "processing_time_ms": 0}} for one in session.alerts_seen]
+
+
+def test_what_came_after_the_snapshot_is_known_as_if_nothing_had_happened(lake: Lake, tmp_path: Path) -> None:
+    """Alerts in their order with second looks among them, counts, and for whom a calibration was asked for."""
+
+    async def life(folder: Path, bars: int) -> Session:
+        async with CalibrationQueue(never) as queue:
+            feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + bars * MINUTE_MS)
+            session = Session(feed, lake, journal=folder, queue=queue)
+            wanted = session.calibrations.wanted
+
+            def wants(symbol: str, time: int, stage1: Any) -> None:
+                wanted(symbol, time, stage1)
+                session._look_again(symbol, stage1)
+
+            session.calibrations.wanted = wants
+            await without_a_last_snapshot(session)
+            return session
+
+    unbroken = asyncio.run(life(tmp_path / "one", 600))
+    for bars in (300, 301, 600):
+        restarted = asyncio.run(life(tmp_path / "two", bars))
+    assert told_of(restarted) == told_of(unbroken) and restarted.counts == unbroken.counts
+    assert restarted.counts["second_looks"] > 10 and {one["symbol"] for one in told_of(unbroken)} == set(NAMES)
+    assert restarted.decisions.default_counts == unbroken.decisions.default_counts
+    assert restarted.calibrations.asked == unbroken.calibrations.asked != {}
+
+
+def never(request: Any, report: Any) -> None:
+    """A calibration that nobody begins."""
+
+
+async def without_a_last_snapshot(session: Session) -> None:
+    """Run as one that is killed: a restart has the snapshot of its start, and the rows after it."""
+    finish = session._finish
+    session._finish = lambda sound: finish(False)
+    await session.run()
+
+
+def test_nobody_was_asked_for_a_calibration_where_there_is_no_queue(lake: Lake, tmp_path: Path) -> None:
+    feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + 300 * MINUTE_MS)
+    asyncio.run(without_a_last_snapshot(Session(feed, lake, journal=tmp_path)))
+    second = run(lake, tmp_path, 301)
+    assert second.counts["alerts"] > 3 and second.calibrations.asked == {}
+
+
 def test_other_settings_begin_anew(lake: Lake, tmp_path: Path) -> None:
     from aione_lab.settings import Settings
 
@@ -183,6 +241,91 @@ def test_a_disk_that_refuses_costs_nothing_but_time(
     rows = bars_of(Journal(tmp_path), "LINKUSDT")
     assert rows["timestamp"].to_pylist() == list(range(FROM, FROM + 30 * MINUTE_MS, MINUTE_MS))
     assert not session.status()["degraded"]
+
+
+class SlowExchange:
+    """Answers what it is asked about a bar when ``answers`` says so, with ``close``."""
+
+    interval = "1m"
+
+    def __init__(self) -> None:
+        self.answers = asyncio.Event()
+        self.asked: list[tuple[str, int]] = []
+        self.failures = 0
+        self.close = 2.0
+
+    async def history(self, symbol: str, start: int, end: int) -> pd.DataFrame:
+        self.asked.append((symbol, start))
+        await self.answers.wait()
+        if self.failures:
+            self.failures -= 1
+            raise ExchangeError("no network")
+        return frame_of([bar_with(symbol, start, self.close)])
+
+
+def bar_with(symbol: str, stamp: int, close: float) -> Candle:
+    return Candle(symbol, stamp, close, close, close, close, 1.0, 1.0, 1.0, 1.0)
+
+
+def test_a_dead_network_holds_up_neither_a_write_nor_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the exchange says of revised bars comes to the lake when it says it; until then there is the journal."""
+    monkeypatch.setattr(keepers, "FLUSH_S", 0.01)
+    lake, journal = Lake(tmp_path / "lake"), Journal(tmp_path / "journal")
+
+    def close() -> float | None:
+        frame = lake.candles("SOLUSDT", "1m")
+        return float(frame["close"].iloc[0]) if len(frame) else None
+
+    async def main() -> None:
+        exchange = SlowExchange()
+        keeper = Keeper(exchange, lake, journal, lambda: ({}, {}), lambda: [])
+        task = asyncio.ensure_future(keeper.run())
+        keeper.candle(bar_with("SOLUSDT", START, 1.0))
+        keeper.revision(bar_with("SOLUSDT", START, 5.0))
+        await until(lambda: exchange.asked, 10)
+        keeper.row("bar", "LINKUSDT", START)
+        await until(lambda: set(journal.read()["symbol"]) == {"SOLUSDT", "LINKUSDT"}, 10)
+        keeper.revision(bar_with("SOLUSDT", START, 6.0))  # while the answer is waited for
+        assert close() == 1.0
+        exchange.answers.set()
+        await until(lambda: close() == 2.0 and len(exchange.asked) == 2, 10)  # once for each revision
+        exchange.failures, exchange.close = 1, 3.0
+        keeper.revision(bar_with("SOLUSDT", START, 7.0))
+        await until(lambda: close() == 3.0 and len(exchange.asked) == 4, 10)
+        exchange.answers.clear()
+        keeper.revision(bar_with("LINKUSDT", START, 8.0))
+        await until(lambda: len(exchange.asked) == 5, 10)
+        task.cancel()
+        await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 5)
+        keeper.revision(bar_with("LINKUSDT", START + MINUTE_MS, 9.0))
+        await asyncio.wait_for(keeper.commit(snapshot=True), 5)
+        assert len(exchange.asked) == 5 and not keeper.problems
+
+    with journal.hold():
+        asyncio.run(main())
+    assert journal.read("revision")["close"].tolist() == [5.0, 6.0, 7.0, 8.0, 9.0]
+
+
+def test_a_confirmation_that_fails_by_a_mistake_ends_the_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keepers, "FLUSH_S", 0.01)
+
+    async def main() -> None:
+        keeper = Keeper(SlowExchange(), None, None, lambda: ({}, {}), lambda: [])
+        keeper._doubtful["SOLUSDT", START] = None
+        keeper._feed.history = None
+        await asyncio.wait_for(keeper.run(), 5)
+
+    with pytest.raises(TypeError):
+        asyncio.run(main())
+
+
+def test_a_text_that_is_no_text_ends_no_session(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    keeper = Keeper(SlowExchange(), None, journal, lambda: ({}, {}), lambda: [])
+    keeper.row("start", "", 1, {"note": "a\ud800b ціна \U0001f680"})
+    with journal.hold():
+        asyncio.run(keeper.commit())
+    assert not keeper.problems and json.loads(journal.read()["detail"].iloc[0])["note"] == "a?b ціна \U0001f680"
 
 
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:

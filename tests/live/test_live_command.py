@@ -170,6 +170,25 @@ def test_what_is_drawn_is_text_and_never_markup() -> None:
     assert alert_line(alert).endswith("BTCUSDT BUY (second look) confidence 0.80 [VOLUME_SPIKE] TP 2, 3 SL 1")
 
 
+def test_lines_tell_no_alert_again_after_a_restart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the journal kept; each new alert is a line, also where all of them came within one look."""
+
+    async def follow(bars: int) -> Session:
+        exchange, first = SimulatedExchange(seed=3), START + DAY_MS
+        session = Session(
+            ReplayFeed(exchange, NAMES, start=first, end=first + bars * MINUTE_MS), journal=tmp_path / "journal"
+        )
+        await Screen(session, on_terminal=False, silent=False).follow(session.start())
+        return session
+
+    lines = []
+    for bars in (400, 800):
+        session = asyncio.run(follow(bars))
+        lines.append([line for line in capsys.readouterr().out.splitlines() if " confidence " in line])
+    assert lines[0] and lines[1] and len(set(lines[0] + lines[1])) == len(lines[0] + lines[1])
+    assert session.counts["alerts"] == len(lines[0] + lines[1])
+
+
 def test_a_language_model_is_asked_where_a_file_describes_it(tmp_path: Path) -> None:
     """The model gets Stage2 dictionaries with the key of the environment, and the run ends as ever."""
     file = tmp_path / "model.toml"
