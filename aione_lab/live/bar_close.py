@@ -254,8 +254,11 @@ class BarClose:
             fields = session.decisions.quiet_fields(name, stage1)
             last_alert = next((alert for alert in reversed(session.alerts_seen) if alert["symbol"] == name), None)
             if stage1["signal"] == "ALERT":
-                found = session.decisions.stage2(name, stage1)
-                session.decisions.default_counts[name] -= found["quality_metrics"]["used_default_calibration"]
+                found = last_alert
+                if found is None or found["timestamp"] != stage1["timestamp"]:  # it was in the warm-up: nobody counts it
+                    counts = dict(session.decisions.default_counts)
+                    found = session.decisions.stage2(name, stage1)
+                    session.decisions.default_counts = counts
                 fields = {**stage1, **stage2_fields(found)}
             elif last_alert is not None:
                 fields["stage2"] = last_alert

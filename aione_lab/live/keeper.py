@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
@@ -24,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 FLUSH_S = 10.0
 """Seconds between two commits: what a kill takes away is fetched again."""
+GOODBYE_S = 2.0
+"""Seconds that the end of a session waits for an answer of the exchange."""
 SNAPSHOT_S = 600.0
 """Seconds between two snapshots; what was committed since the last one is pushed again at a restart."""
 
@@ -174,11 +177,14 @@ class Keeper:
             self._journal.save_snapshot({**taken[0], "commit": number}, taken[1])
             self._journal.put_together(number)
 
-    async def _confirm(self) -> None:
-        """Ask what the exchange says of bars that a stream has revised; a failure is tried again.
+    async def ask_at_last(self) -> None:
+        """Ask about revised bars once more, for a moment: what is not known then stays a row of the journal."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GOODBYE_S):
+                await self._confirm()
 
-        What is not known when the session ends stays a row of the journal.
-        """
+    async def _confirm(self) -> None:
+        """Ask what the exchange says of bars that a stream has revised; a failure is tried again."""
         step = interval_ms(self._feed.interval)
         for symbol, bar in list(self._doubtful):
             del self._doubtful[symbol, bar]  # one that is revised again meanwhile is asked about again

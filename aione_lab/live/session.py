@@ -231,6 +231,7 @@ class Session:
         await self.calibrations.aclose()
         await self.funding.aclose()
         self.closing.aclose()
+        await self.keeper.ask_at_last()
         await self.keeper.commit(snapshot=sound)
         await self.assets.aclose()
         if self.keeper.problems:
