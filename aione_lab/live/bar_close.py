@@ -255,7 +255,7 @@ class BarClose:
             last_alert = next((alert for alert in reversed(session.alerts_seen) if alert["symbol"] == name), None)
             if stage1["signal"] == "ALERT":
                 found = last_alert
-                if found is None or found["timestamp"] != stage1["timestamp"]:  # it was in the warm-up: nobody counts it
+                if found is None or found["timestamp"] != stage1["timestamp"]:  # of the warm-up: nobody counts it
                     counts = dict(session.decisions.default_counts)
                     found = session.decisions.stage2(name, stage1)
                     session.decisions.default_counts = counts
