@@ -27,7 +27,11 @@ def save_figure(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
     known = (".html", ".json", *PICTURES)
     if place.suffix not in known:
         raise InputError.of("path", str(path), f"must end in one of {', '.join(known)}")
-    if place.is_dir() or not place.absolute().parent.is_dir():
+    try:
+        usable = "\0" not in str(path) and not place.is_dir() and place.absolute().parent.is_dir()
+    except OSError:  # a name that is too long
+        usable = False
+    if not usable:
         raise InputError.of("path", str(path), "must be a file in a folder that is there")
     if place.suffix == ".html":
         content = figure.to_html(include_plotlyjs=True, config=dict(CONFIG)).encode()

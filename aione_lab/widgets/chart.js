@@ -17,7 +17,13 @@ async function libraryOf(model) {
   const name = model.get("library");
   if (!name) return null;
   const library = await model.widget_manager.get_model(name.slice("IPY_MODEL_".length));
-  return (library.plotly ??= imported(library.get("script"))); // a promise: all charts share what was loaded
+  library.plotly ??= imported(library.get("script")); // a promise: all charts share what was loaded
+  try {
+    return await library.plotly;
+  } catch (error) {
+    library.plotly = undefined; // the next change tries again
+    throw error;
+  }
 }
 
 const unpacked = (value) =>

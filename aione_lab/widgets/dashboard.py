@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -25,6 +23,7 @@ from aione_lab.widgets.cells import cells_of, text
 from aione_lab.widgets.chart import Chart, Plotly
 from aione_lab.widgets.charts import factor_figure, price_figure
 from aione_lab.widgets.detail import Detail, content_of
+from aione_lab.widgets.replace import replace_in_cell
 from aione_lab.widgets.sources import CacheSource, SessionSource, Source
 from aione_lab.widgets.table import LiveTable
 
@@ -82,7 +81,7 @@ class Dashboard(ipywidgets.VBox):
         self._patched = -PERIOD_S
         self._explained: tuple[Any, Theme] | None = None
         self._drawing: asyncio.Task[None] | None = None
-        self._asking: asyncio.Task[None] | None = None
+        self._asking: dict[str, asyncio.Task[None]] = {}
         self._dirty, self._closed = False, False
         self._table.observe(self._from_any_thread(self._select), "selected")
         self._table.observe(self._from_any_thread(self._draw_soon), "dark")
@@ -196,8 +195,8 @@ class Dashboard(ipywidgets.VBox):
 
     def _ask(self) -> None:
         symbol = self._table.selected
-        if symbol in self._assets and self._asking is None:
-            self._asking = self._loop.create_task(self._request(symbol), name="dashboard calibration")
+        if symbol in self._assets and symbol not in self._asking:
+            self._asking[symbol] = self._loop.create_task(self._request(symbol), name="dashboard calibration")
 
     async def _request(self, symbol: str) -> None:
         self._detail.answer = "asking …"
@@ -205,9 +204,13 @@ class Dashboard(ipywidgets.VBox):
             answer = await self._source.request_calibration(symbol)
         except AioneError as error:
             answer = str(error)
+        except Exception as error:
+            logger.exception("%s: the calibration could not be asked for", symbol)
+            answer = f"it could not be asked for: {type(error).__name__}"
         finally:
-            self._asking = None
-        self._detail.answer = text(answer).replace("_", " ")
+            del self._asking[symbol]
+        if self._table.selected == symbol:  # else it would stand under another one's name
+            self._detail.answer = text(answer).replace("_", " ")
 
     def _from_any_thread(self, call: Callable[[], None]) -> Callable[..., None]:
         """``call`` in the event loop, whichever thread the browser's messages come in."""
@@ -221,7 +224,7 @@ class Dashboard(ipywidgets.VBox):
     # --- life --------------------------------------------------------------------------------------------------------
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:
-        _replace_in_cell(self)
+        replace_in_cell(self)
         return super()._repr_mimebundle_(**kwargs)
 
     def unwatched_s(self) -> float:
@@ -253,7 +256,7 @@ class Dashboard(ipywidgets.VBox):
         await self._source.aclose()
 
     def _tasks(self) -> list[asyncio.Task[None]]:
-        return [task for task in (self._following, self._drawing, self._asking) if task is not None]
+        return [task for task in (self._following, self._drawing, *self._asking.values()) if task is not None]
 
 
 def _source(session: Any, redis: Any, lake: Any, interval: str) -> Source:
@@ -284,30 +287,3 @@ def _below(widget: Any) -> list[Any]:
     for child in getattr(widget, "children", ()):
         found += _below(child)
     return found
-
-
-# Cell of a notebook → (its run, the dashboards that this run showed). A cell that is run again leaves the page of the
-# old ones, which nobody could close any more where they had no name.
-_IN_CELLS: dict[str, tuple[int, weakref.WeakSet[Dashboard]]] = {}
-_CELLS_LOCK = threading.Lock()
-
-
-def _replace_in_cell(dashboard: Dashboard) -> None:
-    """Close what an earlier run of the current cell showed. Front ends that do not name their cells are let be."""
-    from ipykernel.kernelapp import IPKernelApp
-
-    if not IPKernelApp.initialized():
-        return
-    kernel = IPKernelApp.instance().kernel
-    cell = kernel.get_parent("shell").get("metadata", {}).get("cellId")
-    if not isinstance(cell, str):
-        return
-    run = kernel.shell.execution_count
-    with _CELLS_LOCK:
-        before, shown = _IN_CELLS.get(cell, (run, weakref.WeakSet()))
-        if before != run:
-            for old in list(shown - {dashboard}):
-                old.close()
-            shown = weakref.WeakSet()
-        shown.add(dashboard)
-        _IN_CELLS[cell] = run, shown

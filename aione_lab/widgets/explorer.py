@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import html
 import json
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ import ipywidgets as widgets
 
 from aione_lab.calibration.experiment import FoldPlan, versions
 from aione_lab.calibration.job import outcome_of, promote
+from aione_lab.calibration.ledger import Ledger
 from aione_lab.calibration.run import EXPERIMENTS
 from aione_lab.calibration.study import Calibration
 from aione_lab.engine.params import check_kind
@@ -25,6 +27,7 @@ from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.thresholds.provenance import Entry, Provenance
 from aione_lab.thresholds.store import ThresholdStore
+from aione_lab.units import to_ms
 from aione_lab.widgets.chart import Plotly
 from aione_lab.widgets.explorer_chart import SceneChart, span_text
 from aione_lab.widgets.explorer_panels import Panels, close_all
@@ -32,6 +35,7 @@ from aione_lab.widgets.explorer_scene import View, make_scene
 from aione_lab.widgets.explorer_sliders import Sliders
 from aione_lab.widgets.explorer_style import Fit, note
 from aione_lab.widgets.explorer_table import metrics_table
+from aione_lab.widgets.replace import replace_in_cell
 
 CHART_HEIGHT, PANEL_HEIGHT = 340, 236
 
@@ -50,7 +54,8 @@ class CalibrationExplorer:
         A ``Lake`` and a symbol of it; or a ``Calibration``, with ``symbol`` to choose one of a pool.
     interval, start, end, hidden, folds, reference, settings, costs
         As for ``calibrate``: of the span asked for, the share ``hidden`` (0.2) at its end stays hidden, and is not read
-        from the lake. With a study all of this is the study's, and is refused here.
+        from the lake; what is in view counts as looked at in the ledger of ``folder``. With a study all of this is the
+        study's, and is refused here.
     study
         A study, where ``source`` is the lake.
     spec
@@ -92,11 +97,14 @@ class CalibrationExplorer:
         if folder is None:
             folder = EXPERIMENTS if found is None or found.folder is None else found.folder.parent
         self.store = ThresholdStore(folder)
+        if found is None and Path(folder).is_dir():
+            self._mark_as_seen(Ledger(Path(folder)))
         first = thresholds or (scene.default if found is None else found.thresholds_for(scene.symbol))
         self._closed = False
         self._default = scene.view(scene.default)
-        self._promoted = self._read_promoted()
         self._view = self._default
+        self._problem = self._refusal = ""
+        self._promoted = self._read_promoted()
         self._redraw = Newest(self._draw)
         self._library = Plotly()
         self._chart = SceneChart(scene, CHART_HEIGHT, self._library)
@@ -109,6 +117,8 @@ class CalibrationExplorer:
         self.widget = self._assembled()
         self._redraw(self._sliders.thresholds)
         self._panels.show("Folds")
+        if self._problem:
+            self._refused(self._problem)
 
     # --- what it shows -----------------------------------------------------------------------------------------------
 
@@ -147,12 +157,13 @@ class CalibrationExplorer:
     def save(self, path: str | Path) -> Path:
         """Write the set as a JSON file, which ``--thresholds`` of the program reads too; an older file is replaced."""
         place = Path(path)
-        if place.suffix != ".json" or place.is_dir() or not place.absolute().parent.is_dir():
-            raise InputError.of("path", str(path), "must be a .json file in a folder that is there")
         try:
+            if place.suffix != ".json" or place.is_dir() or not place.absolute().parent.is_dir():
+                raise InputError.of("path", str(path), "must be a .json file in a folder that is there")
             write_whole(place, (json.dumps(self.export(), indent=1, allow_nan=False) + "\n").encode())
-        except OSError as error:
-            raise InputError.of("path", str(path), f"cannot be written ({error.strerror or error})") from None
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            raise InputError.of("path", str(path), f"cannot be written ({reason})") from None
         return place
 
     def promote(self) -> Entry:
@@ -200,6 +211,7 @@ class CalibrationExplorer:
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         self._open()
+        replace_in_cell(self)
         return self.widget._repr_mimebundle_(**options)
 
     # --- behind it ---------------------------------------------------------------------------------------------------
@@ -208,11 +220,22 @@ class CalibrationExplorer:
         if self._closed:
             raise InputError("the explorer was closed")
 
+    def _mark_as_seen(self, ledger: Ledger) -> None:
+        """Write down that somebody looked: days that are in view here are no fresh ones for a study that hides them."""
+        made = self._scene.experiment
+        start, end = to_ms(made.start, "start"), to_ms(made.hidden_from, "hidden_from")
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        ledger.spend(self._scene.symbol, made.interval, start, end, "explorer", "", now)
+
     def _read_promoted(self) -> View | None:
-        """The set in force for the symbol, where there is one and its time is not over."""
+        """The set in force for the symbol, where there is one that can be drawn and whose time is not over."""
         scene = self._scene
         entry = self.store.current(scene.symbol, interval=scene.experiment.interval).entry
-        return None if entry is None else scene.view(entry.thresholds)
+        try:
+            return None if entry is None else scene.view(entry.thresholds)
+        except InputError as error:  # it was promoted with triggers that this spec does not have
+            self._problem = f"The promoted set is not shown: {error}"
+            return None
 
     def _views(self) -> dict[str, View]:
         promoted = {} if self._promoted is None else {"promoted": self._promoted}
@@ -225,9 +248,11 @@ class CalibrationExplorer:
         self._table.value = metrics_table({name: view.metrics for name, view in self._views().items()})
         self._chart.draw(self._view)
         self._panels.draw()
+        if self._says.value == self._refusal:  # what was refused is over
+            self._says.value = ""
 
     def _refused(self, reason: str) -> None:
-        self._says.value = note(reason, "error")
+        self._says.value = self._refusal = note(reason, "error")
 
     def _known_sets(self) -> dict[str, Callable[[], Thresholds]]:
         scene, study = self._scene, self._scene.study

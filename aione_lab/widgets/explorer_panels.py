@@ -76,7 +76,8 @@ class Panels:
 
     def close(self) -> None:
         """Close what was drawn, also what is not in view."""
-        for made in self._made.values():
+        rest = [] if self._heatmap is None else [self._heatmap.widget]
+        for made in (*self._made.values(), *rest, self._folds):
             close_all(made)
 
     def _make_heatmap(self) -> widgets.Widget:
@@ -117,7 +118,8 @@ class Heatmap:
 
     def __init__(self, scene: Scene, current: Callable[[], Thresholds], load: Load, height: int) -> None:
         self._scene, self._current, self._load = scene, current, load
-        self._base = scene.default
+        self._shown: tuple[Thresholds, str, str, tuple[Any, Any, Any]] | None = None  # what the cells stand for
+        self._picked: list[tuple[float, float]] = []
         names = list(scene.space.ranges)
         narrow = {"width": "auto", "flex": "1 1 90px", "min_width": "80px"}
 
@@ -166,13 +168,13 @@ class Heatmap:
             self._note.value = note(str(error), "error")
             return
         self._note.value = ""
-        self._base, self._cells = base, cells
-        self._picked: list[tuple[float, float]] = []
+        self._shown, self._picked = (base, x, y, cells), []
         self._draw()
 
     def _draw(self) -> None:
-        x, y = self.x.value, self.y.value
-        across, up, scores = self._cells
+        if self._shown is None:
+            return
+        _, x, y, (across, up, scores) = self._shown
         with self.figure.batch_update():
             hover = f"{x} %{{x}}, {y} %{{y}}: %{{z:.4g}}<extra></extra>"
             self.figure.data[0].update(x=across, y=up, z=scores, hovertemplate=hover)
@@ -182,10 +184,12 @@ class Heatmap:
 
     def pick(self, x: float, y: float) -> None:
         """Load the set of a cell."""
-        space = Space(self._scene.space.ranges, self._base)
+        if self._shown is None:
+            return
+        base, across, up, _ = self._shown  # not what is chosen by now: that may have been refused
         self._picked = [(x, y)]
         self._draw()
-        self._load(space.thresholds({self.x.value: x, self.y.value: y}))
+        self._load(Space(self._scene.space.ranges, base).thresholds({across: x, up: y}))
 
     def _clicked(self, _: Any, points: Any, __: Any) -> None:
         if points.xs:

@@ -1,0 +1,87 @@
+"""The explorer where care is needed: days that were looked at, refused choices, sets it cannot draw, bad names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aione_lab import CalibrationExplorer, Thresholds, calibrate
+from aione_lab.calibration import FoldPlan
+from aione_lab.errors import InputError
+from aione_lab.figures import save_figure
+from aione_lab.lake.simulated import SimulatedExchange
+from aione_lab.lake.store import Lake
+from aione_lab.thresholds.store import ThresholdStore
+
+pytest.importorskip("ipywidgets")
+go = pytest.importorskip("plotly.graph_objects")
+DAYS = 16
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    exchange = SimulatedExchange(seed=3)
+    made = Lake(tmp_path_factory.mktemp("care") / "lake")
+    for symbol in ("BTCUSDT", "LINKUSDT"):
+        made.append(symbol, "1m", exchange.candles(symbol, days=DAYS))
+        made.append_funding(symbol, exchange.funding(symbol, days=DAYS))
+    return made
+
+
+def test_days_that_the_explorer_showed_are_no_fresh_ones_for_a_study(lake: Lake, tmp_path: Path) -> None:
+    looked, hidden = tmp_path / "looked", tmp_path / "hidden"
+    for folder, share in ((looked, 0.0), (hidden, None)):
+        study = calibrate(
+            lake, "LINKUSDT", n_trials=20, space=("tp_mult", "sl_mult"), folds=FoldPlan(n_folds=2), min_trades=1,
+            folder=folder, progress=False,
+        )  # fmt: skip
+        explorer = CalibrationExplorer(lake, "LINKUSDT", hidden=share, folder=folder)
+        explorer.close()
+        found = study.reveal()
+        assert found.fresh is (folder == hidden) and found.spent_by == (("explorer",) if folder == looked else ())
+
+
+def test_a_cell_is_of_the_thresholds_that_were_computed(lake: Lake, tmp_path: Path) -> None:
+    explorer = CalibrationExplorer(lake, "LINKUSDT", folder=tmp_path / "none")
+    heatmap = explorer._panels.heatmap
+    heatmap.pick(1.0, 1.0)  # nothing is computed yet: nothing happens
+    heatmap.compute()
+    heatmap.x.value = "sl_mult"  # refused: the cells stay those of tp_mult
+    assert "two different" in heatmap._note.value
+    heatmap.pick(6.0, 0.5)
+    assert (explorer.thresholds.tp_mult, explorer.thresholds.sl_mult) == (6.0, 0.5)
+    assert heatmap.figure.layout.xaxis.title.text.startswith("tp_mult")
+    explorer.close()
+
+
+def test_a_promoted_set_with_triggers_of_another_spec_is_left_out_and_named(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Found:
+        class entry:  # noqa: N801
+            thresholds = Thresholds(custom={"LOUD": 2.0})
+
+    monkeypatch.setattr(ThresholdStore, "current", lambda *_, **__: Found)
+    explorer = CalibrationExplorer(lake, "LINKUSDT", folder=tmp_path / "none")
+    assert "LOUD" in explorer._says.value and "promoted" in explorer._says.value
+    explorer.close()
+
+
+def test_a_refusal_goes_with_the_next_move(lake: Lake, tmp_path: Path) -> None:
+    explorer = CalibrationExplorer(lake, "LINKUSDT", folder=tmp_path / "none")
+    explorer._refused("no")
+    slider = explorer.sliders["tp_mult"]
+    slider.value += slider.step
+    assert explorer._says.value == ""
+    explorer.close()
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".json", "a\0b.json"], ids=["too long", "nul"])
+def test_a_name_that_no_file_can_have_is_one_clear_line(lake: Lake, tmp_path: Path, name: str) -> None:
+    explorer = CalibrationExplorer(lake, "LINKUSDT", folder=tmp_path / "none")
+    with pytest.raises(InputError, match="path="):
+        explorer.save(str(tmp_path / name))
+    with pytest.raises(InputError, match="path="):
+        save_figure(go.Figure(), str(tmp_path / name))
+    explorer.close()
