@@ -34,6 +34,14 @@ def write_whole(target: Path, content: bytes) -> None:
     sync_folder(target.parent)
 
 
+def may_be_file(place: Path) -> bool:
+    """Whether ``place`` is the name of a file, there or not, in a folder that is there."""
+    try:
+        return b"\0" not in os.fsencode(place) and not place.is_dir() and place.absolute().parent.is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, each on disk before the next."""
     missing = []

@@ -226,7 +226,11 @@ def _thresholds(
 
 def is_told_as_it_is(thresholds: Thresholds, symbol: str, classes: AssetClasses) -> bool:
     """Whether a set need not be resolved to tell if it is a default: it is calibrated, or just a default."""
-    return (thresholds.meta or {}).get("source") == "calibrated" or thresholds in _uncalibrated(symbol, classes)
+    return _is_calibrated(thresholds) or thresholds in _uncalibrated(symbol, classes)
+
+
+def _is_calibrated(thresholds: Thresholds) -> bool:
+    return (thresholds.meta or {}).get("source") == "calibrated"
 
 
 @lru_cache(maxsize=1024)
@@ -239,7 +243,7 @@ def _is_default(thresholds: Thresholds, symbol: str, classes: AssetClasses, atr_
 
     A set whose ``meta`` says that it was calibrated is none, whatever its numbers.
     """
-    if (thresholds.meta or {}).get("source") == "calibrated":
+    if _is_calibrated(thresholds):
         return False
     defaults = _uncalibrated(symbol, classes)
     if thresholds in defaults:

@@ -59,7 +59,7 @@ class Screen:
         self._tell_alerts()
 
     def _tell_alerts(self) -> None:
-        before = self._session.keeper.told_before
+        before = self._session.told_before
         if before is None:  # what the journal kept is being restored
             return
         status = self._session.status()

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from aione_lab.engine.params import check_kind
 from aione_lab.errors import InputError
 from aione_lab.figures.theme import CONFIG
-from aione_lab.files import write_whole
+from aione_lab.files import may_be_file, write_whole
 
 PICTURES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 
@@ -27,11 +27,7 @@ def save_figure(figure: go.Figure, path: str | os.PathLike[str]) -> Path:
     known = (".html", ".json", *PICTURES)
     if place.suffix not in known:
         raise InputError.of("path", str(path), f"must end in one of {', '.join(known)}")
-    try:
-        usable = "\0" not in str(path) and not place.is_dir() and place.absolute().parent.is_dir()
-    except OSError:  # a name that is too long
-        usable = False
-    if not usable:
+    if not may_be_file(place):
         raise InputError.of("path", str(path), "must be a file in a folder that is there")
     if place.suffix == ".html":
         content = figure.to_html(include_plotlyjs=True, config=dict(CONFIG)).encode()

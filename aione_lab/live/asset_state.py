@@ -15,6 +15,7 @@ from aione_lab.calibration.queue_order import PENDING
 from aione_lab.calibration.queue_order import STATES as CALIB_STATES
 from aione_lab.engine.records import RECOMMENDATIONS, SIGNALS
 from aione_lab.errors import InputError
+from aione_lab.live.plain_text import without_halves
 from aione_lab.settings import ReadOnly
 
 STATES = ("init", "no_data", "normal", "alert", "no_trade", "error")
@@ -45,12 +46,12 @@ def plain(argument: str, value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         if len(value) > LONGEST_TEXT:
             raise InputError.of(argument, value, f"must be at most {LONGEST_TEXT} characters long")
-        return _text_of(value)
+        return without_halves(value)
     if depth < DEEPEST and isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return Plain(
             {
                 # most are finite floats, hundreds of assets × 60 of them a bar: no call for those, nor for nothing
-                _text_of(key): part
+                without_halves(key): part
                 if part is None or (type(part) is float and -_MOST <= part <= _MOST)
                 else plain(f"{argument}.{key}", part, depth + 1)
                 for key, part in value.items()
@@ -67,10 +68,6 @@ def plain(argument: str, value: Any, depth: int = 0) -> Any:
         with contextlib.suppress(OverflowError):  # a fraction beyond all floats
             return plain(argument, float(value))
     raise InputError.of(argument, value, "must be plain data: numbers, texts, lists and mappings with text keys")
-
-
-def _text_of(value: str) -> str:
-    return str(value) if value.isascii() else value.encode("utf-8", "replace").decode()  # half a pair is no text
 
 
 def _one_of(*allowed: str) -> Callable[[str, Any], str]:

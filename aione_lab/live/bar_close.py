@@ -158,31 +158,31 @@ class BarClose:
             session.fleet.features(places)[:, SHOWN_PLACES],
             signals,
         )
-        decided = zip(
-            ready,
-            places.tolist(),
-            several_fields(signals),
-            session.decisions.stage1s(places),
-            outs["trades"][places].tolist(),
-            strict=True,
-        )
-        for one, k, signal, stage1, trades in decided:
+        fields = several_fields(signals)
+        # Of a bar that others of its symbol follow at once only an alert is told.
+        told = [i for i, one in enumerate(ready) if self._is_told(one, fields[i])]
+        stage1s = dict(zip(told, session.decisions.stage1s(places[told], [fields[i] for i in told]), strict=True))
+        trades = outs["trades"][places].tolist()
+        for i, (one, k, signal) in enumerate(zip(ready, places.tolist(), fields, strict=True)):
             closed = ended[k].tobytes() if k in ended else b""
-            if trades:
+            if trades[i]:
                 closed += outs["trade"][k].tobytes()
-            self._follow_up(one, k, signal, stage1, closed)
+            self._follow_up(one, k, signal, stage1s.get(i), closed)
+
+    def _is_told(self, one: Ready, signal: Mapping[str, Any]) -> bool:
+        return signal["signal"] == ALERT or self._session.gate.waiting(one.candle.symbol) == 0
 
     def _follow_up(
-        self, one: Ready, k: int, signal: Mapping[str, Any], stage1: Mapping[str, Any], closed: bytes
+        self, one: Ready, k: int, signal: Mapping[str, Any], stage1: Mapping[str, Any] | None, closed: bytes
     ) -> None:
         session, candle = self._session, one.candle
         name, bar = candle.symbol, candle.timestamp
         is_alert = signal["signal"] == ALERT
         stage2 = None
-        if is_alert:
+        if stage1 is not None and is_alert:
             stage2 = session.decisions.stage2(name, stage1)
             session.assets.update_asset(name, {**stage1, **stage2_fields(stage2)})
-        elif session.gate.waiting(name) == 0:
+        elif stage1 is not None:
             session.assets.update_asset(name, session.decisions.quiet_fields(name, stage1))
         session.keeper.row(
             "bar",
@@ -207,7 +207,7 @@ class BarClose:
         self.lag_s = (session.feed.now_ms() - bar - session.step_ms) / 1000
         if session.metrics is not None:
             session.metrics.lag.observe(max(0.0, self.lag_s))
-        if stage2 is not None:
+        if stage1 is not None and stage2 is not None:
             session.counts["alerts"] += 1
             self._tell(stage2, fresh=self.lag_s <= FRESH_BARS * session.step_ms / 1000)
             if stage2["quality_metrics"]["used_default_calibration"]:
@@ -246,7 +246,8 @@ class BarClose:
         """Bring what is known at the beginning into the states of the assets."""
         session = self._session
         places = np.array([session.fleet.places[name] for name in session.symbols], np.int64)
-        for name, stage1 in zip(session.symbols, session.decisions.stage1s(places), strict=True):
+        stage1s = session.decisions.stage1s(places, session.decisions.signals(places))
+        for name, stage1 in zip(session.symbols, stage1s, strict=True):
             last = session.fleet.last_time(name)
             if last is None:
                 session.assets.update_asset(name, {"state": "no_data", "hints": ["no candle yet"]})

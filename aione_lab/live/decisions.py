@@ -48,12 +48,15 @@ class Decisions:
         self._flats: dict[str, tuple[Thresholds, Mapping[str, Any]]] = {}
         self.default_counts: dict[str, int] = {}
 
-    def stage1s(self, places: np.ndarray) -> list[dict[str, Any]]:
-        """The Stage1 dictionaries of the last bar of each of ``places``; numbers in them are frozen.
+    def signals(self, places: np.ndarray) -> list[dict[str, Any]]:
+        """The fields of the SIGNAL of the last bar of each of ``places``."""
+        return several_fields(self._fleet.outs["signal"][places])
+
+    def stage1s(self, places: np.ndarray, signals: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The Stage1 dictionaries of those bars and their ``signals``; numbers in them are frozen.
 
         All at once: numpy hands out a whole array in the time of a few of its values.
         """
-        signals = several_fields(self._fleet.outs["signal"][places])
         stats = stats_dicts(self._fleet.features(places), self._spec)
         return [self._stage1(*one) for one in zip(places.tolist(), signals, stats, strict=True)]
 

@@ -19,6 +19,7 @@ from aione_lab.lake.stamps import utc_index
 from aione_lab.lake.store import Lake
 from aione_lab.live.feed import Candle, Feed, candles_of
 from aione_lab.live.journal import Journal, Row
+from aione_lab.live.plain_text import without_halves
 from aione_lab.units import interval_ms
 
 _log = logging.getLogger(__name__)
@@ -57,7 +58,6 @@ class Keeper:
         self._last_snapshot = 0.0
         self._committing = asyncio.Lock()
         self.until: dict[str, int] = {}
-        self.told_before: int | None = None  # alerts, second looks among them, of before a restart; None: not known yet
         self.problems: dict[str, str] = {}
 
     # --- what is to be kept ------------------------------------------------------------------------------------------
@@ -75,7 +75,7 @@ class Keeper:
         row = {**(fields or {}), "kind": kind, "symbol": symbol, "timestamp": timestamp}
         row["at"] = time.time_ns() // 1_000_000
         if detail is not None:
-            row["detail"] = _writable(json.dumps(detail, ensure_ascii=False, separators=(",", ":")))
+            row["detail"] = without_halves(json.dumps(detail, ensure_ascii=False, separators=(",", ":")))
         self._rows.append(row)
 
     def candle(self, candle: Candle) -> None:
@@ -202,15 +202,6 @@ async def _repeated(work: Callable[[], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(FLUSH_S)
         await work()
-
-
-def _writable(text: str) -> str:
-    """The text; half of a surrogate pair, which no file can hold, becomes a question mark."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text
 
 
 def frame_of(candles: list[Candle]) -> pd.DataFrame:

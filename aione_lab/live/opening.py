@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from aione_lab.backtest.prepare import prepare_bars
-from aione_lab.backtest.stages import CALIBRATION_PAUSE_MS
 from aione_lab.engine.fleet import Advanced
 from aione_lab.engine.records import BAR, FEATURE_NAMES, LAYOUT
 from aione_lab.errors import AioneError
@@ -61,7 +60,7 @@ def configuration(session: Session) -> dict[str, Any]:
 async def open_session(session: Session) -> dict[str, int]:
     """Fill the session's memory; the last bar that each symbol has taken (ms)."""
     restored = await asyncio.to_thread(_restore, session)
-    session.keeper.told_before = session.counts["alerts"] + session.counts["second_looks"]
+    session.told_before = session.counts["alerts"] + session.counts["second_looks"]
     fresh = [name for name in session.symbols if name not in restored]
     session.keeper.row("resume" if restored else "start", "", session.feed.now_ms(), configuration(session))
     pasts: dict[str, Past] = {}
@@ -244,7 +243,6 @@ def _take_alerts(session: Session, table: pa.Table, out: Restored, asks: bool) -
 
     ``asks``: the session that wrote them asked for calibrations.
     """
-    counts, asked = session.decisions.default_counts, session.calibrations.asked
     told = table.select(["kind", "symbol", "timestamp", "detail"]).filter(pc.is_valid(table["detail"]))
     for row in told.to_pylist():
         name, bar = row["symbol"], row["timestamp"]
@@ -256,9 +254,9 @@ def _take_alerts(session: Session, table: pa.Table, out: Restored, asks: bool) -
         if row["kind"] == "second_look":
             session.counts["second_looks"] += 1
         elif quality["used_default_calibration"]:
-            counts[name] = quality["default_calibration_count"]
-            if asks and not 0 <= bar - asked.get(name, -CALIBRATION_PAUSE_MS) < CALIBRATION_PAUSE_MS:
-                asked[name] = bar
+            session.decisions.default_counts[name] = quality["default_calibration_count"]
+            if asks and not session.calibrations.rests(name, bar):
+                session.calibrations.asked[name] = bar
 
 
 def bars_of_rows(rows: pa.Table) -> np.ndarray:

@@ -13,6 +13,11 @@ def without_controls(text: str) -> str:
     return _CONTROL.sub("", text)
 
 
+def without_halves(text: str) -> str:
+    """The text with a question mark for each half of a surrogate pair, which no UTF-8 can hold."""
+    return str(text) if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def cut(text: str, units: int) -> str:
     """The text, or its beginning and an ellipsis where it has more than ``units`` UTF-16 units."""
     encoded = text.encode("utf-16-le")

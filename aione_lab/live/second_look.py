@@ -69,10 +69,14 @@ class Calibrations:
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
+    def rests(self, symbol: str, time: int) -> bool:
+        """Whether an alert at ``time`` (ms) has asked for the symbol too short a time ago."""
+        last = self.asked.get(symbol)
+        return last is not None and 0 <= time - last < CALIBRATION_PAUSE_MS
+
     def wanted(self, symbol: str, time: int, stage1: Mapping[str, Any]) -> None:
         """An alert at ``time`` (ms) met default thresholds: ask urgently, once in some hours a symbol."""
-        last = self.asked.get(symbol)
-        if self._queue is None or (last is not None and 0 <= time - last < CALIBRATION_PAUSE_MS):
+        if self._queue is None or self.rests(symbol, time):
             return
         self.asked[symbol] = time
         self._alerts[symbol] = stage1

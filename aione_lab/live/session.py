@@ -106,6 +106,7 @@ class Session:
         self.alerts_seen: deque[Mapping[str, Any]] = deque(maxlen=ALERTS_KEPT)
         self.counts = dict.fromkeys(("bars", "alerts", "trades", "second_looks"), 0)
         self.coming: dict[str, Thresholds] = {}
+        self.told_before: int | None = None  # alerts and second looks of before a restart; None: not known yet
         self._state, self._failure = "new", ""
         self._main: asyncio.Task[None] | None = None
         self.renew()
@@ -242,11 +243,11 @@ class Session:
     def set_thresholds(self, symbol: str, thresholds: Thresholds) -> None:
         """Put a set in force, on the symbol's next bar. InputError for one that cannot be used."""
         name = self._known(symbol)
-        self.limits.check(thresholds)
         now = self.fleet.thresholds(name)
         if thresholds == now and thresholds.meta == now.meta:
             self.coming.pop(name, None)
         else:
+            self.limits.check(thresholds)
             self.coming[name] = thresholds
 
     def put_in_force(self, symbol: str, bar: int) -> None:

@@ -21,7 +21,7 @@ from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import AioneError, InputError
 from aione_lab.figures.newest import Newest
-from aione_lab.files import write_whole
+from aione_lab.files import may_be_file, write_whole
 from aione_lab.lake.store import Lake, fingerprint_candles
 from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.params import Thresholds
@@ -103,7 +103,7 @@ class CalibrationExplorer:
         self._closed = False
         self._default = scene.view(scene.default)
         self._view = self._default
-        self._problem = self._refusal = ""
+        self._refusal = self._standing = ""
         self._promoted = self._read_promoted()
         self._redraw = Newest(self._draw)
         self._library = Plotly()
@@ -117,8 +117,6 @@ class CalibrationExplorer:
         self.widget = self._assembled()
         self._redraw(self._sliders.thresholds)
         self._panels.show("Folds")
-        if self._problem:
-            self._refused(self._problem)
 
     # --- what it shows -----------------------------------------------------------------------------------------------
 
@@ -157,13 +155,12 @@ class CalibrationExplorer:
     def save(self, path: str | Path) -> Path:
         """Write the set as a JSON file, which ``--thresholds`` of the program reads too; an older file is replaced."""
         place = Path(path)
+        if place.suffix != ".json" or not may_be_file(place):
+            raise InputError.of("path", str(path), "must be a .json file in a folder that is there")
         try:
-            if place.suffix != ".json" or place.is_dir() or not place.absolute().parent.is_dir():
-                raise InputError.of("path", str(path), "must be a .json file in a folder that is there")
             write_whole(place, (json.dumps(self.export(), indent=1, allow_nan=False) + "\n").encode())
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            reason = (isinstance(error, OSError) and error.strerror) or error
-            raise InputError.of("path", str(path), f"cannot be written ({reason})") from None
+        except OSError as error:
+            raise InputError.of("path", str(path), f"cannot be written ({error.strerror or error})") from None
         return place
 
     def promote(self) -> Entry:
@@ -234,7 +231,7 @@ class CalibrationExplorer:
         try:
             return None if entry is None else scene.view(entry.thresholds)
         except InputError as error:  # it was promoted with triggers that this spec does not have
-            self._problem = f"The promoted set is not shown: {error}"
+            self._standing = note(f"The promoted set is not shown: {error}", "error")
             return None
 
     def _views(self) -> dict[str, View]:
@@ -249,7 +246,7 @@ class CalibrationExplorer:
         self._chart.draw(self._view)
         self._panels.draw()
         if self._says.value == self._refusal:  # what was refused is over
-            self._says.value = ""
+            self._says.value = self._standing
 
     def _refused(self, reason: str) -> None:
         self._says.value = self._refusal = note(reason, "error")

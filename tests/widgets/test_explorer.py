@@ -19,7 +19,7 @@ from aione_lab import CalibrationExplorer, Thresholds, calibrate, replay
 from aione_lab.calibration import Calibration, FoldPlan
 from aione_lab.calibration.views import fold_returns
 from aione_lab.errors import InputError, LakeError
-from aione_lab.lake.simulated import SimulatedExchange
+from aione_lab.lake.simulated import fill
 from aione_lab.lake.store import Lake
 from aione_lab.thresholds.search import search_space
 from aione_lab.units import DAY_MS, to_ms
@@ -31,11 +31,8 @@ ipywidgets = pytest.importorskip("ipywidgets")
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    exchange = SimulatedExchange(seed=3)
     made = Lake(tmp_path_factory.mktemp("explorer") / "lake")
-    for symbol in ("BTCUSDT", "LINKUSDT"):
-        made.append(symbol, "1m", exchange.candles(symbol, days=DAYS))
-        made.append_funding(symbol, exchange.funding(symbol, days=DAYS))
+    fill(made, days=DAYS, symbols=["BTCUSDT", "LINKUSDT"], seed=3)
     return made
 
 

@@ -10,7 +10,7 @@ from aione_lab import CalibrationExplorer, Thresholds, calibrate
 from aione_lab.calibration import FoldPlan
 from aione_lab.errors import InputError
 from aione_lab.figures import save_figure
-from aione_lab.lake.simulated import SimulatedExchange
+from aione_lab.lake.simulated import fill
 from aione_lab.lake.store import Lake
 from aione_lab.thresholds.store import ThresholdStore
 
@@ -21,11 +21,8 @@ DAYS = 16
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    exchange = SimulatedExchange(seed=3)
     made = Lake(tmp_path_factory.mktemp("care") / "lake")
-    for symbol in ("BTCUSDT", "LINKUSDT"):
-        made.append(symbol, "1m", exchange.candles(symbol, days=DAYS))
-        made.append_funding(symbol, exchange.funding(symbol, days=DAYS))
+    fill(made, days=DAYS, symbols=["BTCUSDT", "LINKUSDT"], seed=3)
     return made
 
 

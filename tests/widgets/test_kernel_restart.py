@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.calibration.queue_tools import alive, gone
 
 jupyter_client = pytest.importorskip("jupyter_client", reason="JupyterLab is not installed")
 
@@ -66,13 +67,6 @@ def run(manager: Any, code: str) -> str:
         client.stop_channels()
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks into /proc")
 def test_a_restarted_kernel_leaves_nothing_running(kernel: Any, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
@@ -84,7 +78,4 @@ def test_a_restarted_kernel_leaves_nothing_running(kernel: Any, tmp_path: Path) 
         assert all(map(alive, started))
         pids.unlink()
         kernel.restart_kernel()
-        until = time.monotonic() + 20
-        while any(map(alive, started)) and time.monotonic() < until:
-            time.sleep(0.1)
-        assert not [pid for pid in started if alive(pid)]
+        assert gone(*started)
