@@ -21,7 +21,7 @@ from aione_lab.backtest.readonly import ReadOnly
 from aione_lab.backtest.replay import compute_features, stored_columns
 from aione_lab.engine import pruned
 from aione_lab.engine.columns import scratch
-from aione_lab.engine.params import check_kind, params_record
+from aione_lab.engine.params import check_kind, limits_record, params_record
 from aione_lab.engine.records import ASSESSMENT, FEATURES, PARAMS, SIGNAL, STAGE_STATE, TRADE
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
@@ -96,7 +96,8 @@ class Prepared:
         self._own = columns[first:].copy()  # what own triggers saw; nothing of the rest stays
         self._screen = np.zeros((7 + len(self._own), n), np.float32)
         self._prepared = np.zeros(n, pruned.PREPARED)
-        params = self._params(Thresholds())
+        params = params_record(Thresholds(), self.interval, self.spec, self.settings, self.costs)
+        self._shared = params[0].copy()  # but for the limits the same for all sets
         params["limits"]["high_gate"] = math.inf
         rows, block = scratch()
         signals, found = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT)
@@ -106,9 +107,6 @@ class Prepared:
         self._times = np.ascontiguousarray(self.bars["timestamp"])
         days = self._times // DAY_MS
         self._days = np.unique(days)
-
-    def _params(self, thresholds: Thresholds) -> np.ndarray:
-        return params_record(thresholds, self.interval, self.spec, self.settings, self.costs)
 
     def evaluate(self, sets: Sequence[Thresholds], *, equity: bool = False) -> list[Evaluation]:
         """One Evaluation a set, in order; with ``equity`` also the equity bar by bar, eight bytes a bar and set.
@@ -125,12 +123,14 @@ class Prepared:
     def _batch(self, sets: Sequence[Thresholds], by_bar: bool) -> list[Evaluation]:
         k, n = len(sets), len(self.bars)
         params = np.zeros(k, PARAMS)
+        params[:] = self._shared
         for i, thresholds in enumerate(sets):
-            params[i] = self._params(thresholds)[0]
-        rules = params["rules"][0]
+            params["limits"][i] = limits_record(thresholds, self.spec)[0]
+        rules = self._shared["rules"]
         apart = max(1, -(-int(rules["cooldown_ms"]) // int(rules["step_ms"])))
         # np.zeros maps lazily: only pages that trades reach take memory.
-        trades = np.zeros((k, n // apart + 2), TRADE)
+        room = k * (n // apart + 2)
+        trades, owners = np.zeros(room, TRADE), np.zeros(room, np.int32)
         stages, progress = np.zeros(k, STAGE_STATE), np.zeros(k, pruned.PROGRESS)
         stages["cash"] = self.settings.initial_capital
         period = int(rules["step_ms"]) if by_bar else DAY_MS
@@ -140,7 +140,7 @@ class Prepared:
         rows = np.zeros(1, FEATURES)
         rows.view(np.float64)[:] = np.nan
         signals, found = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT)
-        pruned.run_sets(
+        used = pruned.run_sets(
             self.bars,
             *self._inner,
             self._times,
@@ -155,6 +155,7 @@ class Prepared:
             stages,
             progress,
             trades,
+            owners,
             period,
             closes,
             np.zeros((2, pruned.SLICE), np.float32),
@@ -166,7 +167,7 @@ class Prepared:
         return [
             Evaluation(
                 thresholds=thresholds,
-                trade_records=trades[i, : int(progress["trades"][i])].copy(),
+                trade_records=trades[:used][owners[:used] == i],
                 n_alerts=int(progress["alerts"][i]),
                 max_drawdown=float(progress["drawdown"][i]),
                 days=self._days,

@@ -3,9 +3,10 @@
 No rule stands here a second time. What no threshold has a part in (six of the reasons, the gates of
 Settings, side and confidence) is prepared once per bar by calling Stage1 and Stage2. A float32 screen
 then finds the bars on which a set *could* alert; its margins are wider than float32 is coarse, so it
-never misses one. Every bar it lets through goes to ``find_reasons`` with the exact features; risk,
-recommendation, fills and exits are Stage2's and Stage3's own functions, called for the few bars that
-get there. Replay and this path give the same trades, byte for byte, and a test holds them together.
+never misses one. A bar that would alert even with the margins against it does alert; what is left, too
+near to a limit to tell, goes to ``find_reasons`` with the exact features. Risk, recommendation, fills and
+exits are Stage2's and Stage3's own functions, called for the few bars that get there. Replay and this path
+give the same trades, byte for byte, and a test holds them together.
 
 Bars go by in slices that fit the cache, all sets over one slice before the next.
 """
@@ -76,7 +77,6 @@ PROGRESS = record_dtype(
     ("last_alert", "i8"),
     ("alerts", "i8"),
     ("at", "i8"),  # bar up to which the order or position has been followed
-    ("trades", "i8"),
     ("peak", "f8"),
     ("drawdown", "f8"),
 )
@@ -141,24 +141,11 @@ def prepare(columns, bars, params, rows, block, signals, found, packed, screen, 
 
 
 @njit
-def _screen_slice(packed, screen, first, last, limits, lows, highs, possible):
-    """possible[i] = 1 where bar first + i could alert under ``limits``; never 0 where it does.
+def _lines(limits):
+    """Every limit of Stage1 as a · column + b in float32: (low, high, VWAP, volume) · (a, b).
 
-    Every limit is written as a · column + b and the columns are cut to the slice beforehand, so that
-    the loop has neither branches nor index arithmetic and the compiler makes vector code of it.
-    ``lows, highs`` (SLICE,) f4 are scratch for the RSI levels.
+    Written so, the screen has no branches and the compiler makes vector code of it.
     """
-    bits = packed[first:last]
-    if limits.custom_count > 0:
-        bits = bits.copy()
-        for j in range(limits.custom_count):
-            # Rounding to float32 keeps ≥ and ≤: no margin is needed where two numbers are compared as they are.
-            values = screen[7 + j, first:last]
-            least, most = np.float32(limits.custom_least[j]), np.float32(limits.custom_most[j])
-            for i in range(bits.size):
-                bits[i] += np.uint16(values[i] >= least) | np.uint16(values[i] <= most)
-    down = np.float32(1.0) - MARGIN
-    up = np.float32(1.0) + MARGIN
     fixed_low = limits.low_gate == limits.low_gate
     low_a = np.float32(0.0 if fixed_low else limits.low_multiple)
     low_b = np.float32(limits.low_gate if fixed_low else 0.0)
@@ -171,48 +158,93 @@ def _screen_slice(packed, screen, first, last, limits, lows, highs, possible):
     fixed_vol = limits.vol_z_threshold == limits.vol_z_threshold
     vol_a = np.float32(0.0 if fixed_vol else 1.0)
     vol_b = np.float32(limits.vol_z_threshold if fixed_vol else 0.0)
-    needed = np.int32(limits.min_reasons_for_alert)
-    n = last - first
-    _rsi_levels32(screen[2, first:last], limits, lows, highs)
-    volume_z, rsi, vwap = screen[0, first:last], screen[1, first:last], screen[3, first:last]
-    atr_pct, atr_7d, adaptive = screen[4, first:last], screen[5, first:last], screen[6, first:last]
-    for i in range(n):
-        mean = atr_7d[i]
-        atr = atr_pct[i] * up
-        bit = np.int32(bits[i])
-        held = bit & COUNT_BITS
-        held += np.int32(volume_z[i] + MARGIN >= (vol_a * adaptive[i] + vol_b) * down)
-        held += np.int32(rsi[i] <= lows[i]) + np.int32(rsi[i] >= highs[i])
-        held += np.int32(vwap[i] * up >= vwap_a * mean + vwap_b)
-        held += np.int32(bit & BURST_BIT != 0) | np.int32(atr >= high_a * mean + high_b)
-        gates = np.int32(bit & GATES_BIT != 0) & np.int32(atr >= low_a * mean + low_b)
-        possible[i] = gates & np.int32(held >= needed)
+    return low_a, low_b, high_a, high_b, vwap_a, vwap_b, vol_a, vol_b
 
 
 @njit
-def _collect(possible, n, places):
-    """Places of the ones in ``possible[:n]``, written without a branch; returns how many."""
+def _holds(bit, volume_z, rsi, low, high, vwap, atr_pct, atr_7d, adaptive, lines, needed, margin):
+    """1 where the bar alerts with every limit moved by ``margin``: above 0 it never misses one, below 0 never errs.
+
+    ``low, high``: the RSI levels; ``lines``: the other limits, as ``_lines`` gives them.
+    """
+    low_a, low_b, high_a, high_b, vwap_a, vwap_b, vol_a, vol_b = lines
+    up, down = np.float32(1.0) + margin, np.float32(1.0) - margin
+    atr = atr_pct * up
+    held = bit & COUNT_BITS
+    held += np.int32(volume_z + margin >= (vol_a * adaptive + vol_b) * down)
+    held += np.int32(rsi <= low * up) + np.int32(rsi >= high * down)
+    held += np.int32(vwap * up >= vwap_a * atr_7d + vwap_b)
+    held += np.int32(bit & BURST_BIT != 0) | np.int32(atr > high_a * atr_7d + high_b)
+    gates = np.int32(bit & GATES_BIT != 0) & np.int32(atr >= low_a * atr_7d + low_b)
+    return gates & np.int32(held >= needed)
+
+
+@njit
+def _screen_slice(packed, screen, first, last, limits, lines, lows, highs, possible):
+    """possible[i] = 1 where bar first + i could alert under ``limits``; never 0 where it does.
+
+    The columns are cut to the slice beforehand, so that the loop has no index arithmetic either.
+    ``lows, highs`` (SLICE,) f4 receive the RSI levels. What ``possible`` (SLICE,) has behind the slice becomes 0.
+    """
+    bits = packed[first:last]
+    if limits.custom_count > 0:
+        bits = bits.copy()
+        for j in range(limits.custom_count):
+            # Rounding to float32 keeps ≥ and ≤: no margin is needed where two numbers are compared as they are.
+            values = screen[7 + j, first:last]
+            least, most = np.float32(limits.custom_least[j]), np.float32(limits.custom_most[j])
+            for i in range(bits.size):
+                bits[i] += np.uint16(values[i] >= least) | np.uint16(values[i] <= most)
+    needed = np.int32(limits.min_reasons_for_alert)
+    _rsi_levels32(screen[2, first:last], limits, lows, highs)
+    volume_z, rsi, vwap = screen[0, first:last], screen[1, first:last], screen[3, first:last]
+    atr_pct, atr_7d, adaptive = screen[4, first:last], screen[5, first:last], screen[6, first:last]
+    for i in range(last - first):
+        possible[i] = _holds(
+            np.int32(bits[i]),
+            volume_z[i],
+            rsi[i],
+            lows[i],
+            highs[i],
+            vwap[i],
+            atr_pct[i],
+            atr_7d[i],
+            adaptive[i],
+            lines,
+            needed,
+            MARGIN,
+        )
+    possible[last - first :] = 0
+
+
+@njit
+def _collect(possible, places):
+    """Places of the ones in ``possible`` (SLICE,), eight bars looked at at once; returns how many.
+
+    Where there is one among the eight they are written without a branch.
+    """
+    words = possible.view(np.uint64)
     count = 0
-    for i in range(n):
-        places[count] = i
-        count += possible[i]
+    for w in range(words.size):
+        if words[w] != 0:
+            for i in range(8 * w, 8 * w + 8):
+                places[count] = i
+                count += possible[i]
     return count
 
 
 @njit
 def _rsi_levels32(rsi_mean, limits, lows, highs):
-    """``rsi_levels`` in float32 for a slice, a margin wider."""
-    down = np.float32(1.0) - MARGIN
-    up = np.float32(1.0) + MARGIN
+    """``rsi_levels`` in float32 for a slice."""
     if limits.dynamic_rsi_multiplier != limits.dynamic_rsi_multiplier:  # static: the same on every bar
         low, high = rsi_levels(0.0, limits)
-        lows[:] = np.float32(low) * up
-        highs[:] = np.float32(high) * down
+        lows[:] = np.float32(low)
+        highs[:] = np.float32(high)
         return
     for i in range(rsi_mean.size):
         low, high = rsi_levels(np.float64(rsi_mean[i]), limits)
-        lows[i] = np.float32(low) * up
-        highs[i] = np.float32(high) * down
+        lows[i] = np.float32(low)
+        highs[i] = np.float32(high)
 
 
 @njit
@@ -253,26 +285,30 @@ def _order(bar, bits, limits, rules, row, assessment, stage):
 
 
 @njit
-def _advance(last, bars, inner, offsets, stage, rules, state, trades, period, closes):
-    """Follow the order or the position through bar ``last``, or to where neither is left."""
+def _advance(last, bars, inner, offsets, stage, rules, state, trades, used, period, closes):
+    """Follow the order or the position through bar ``last``, or to where neither is left.
+
+    A closed trade goes to ``trades[used]``; returns how many are used then.
+    """
     first = bars[0].timestamp // period
     t = state.at
     while t < last and (stage.position.side != 0 or stage.order.side != 0):
         stage.last_time = bars[t].timestamp
         stage.last_close = bars[t].close
         t += 1
-        bar, trade = bars[t], trades[state.trades]
+        bar, trade = bars[t], trades[used]
         if bar.timestamp - stage.last_time != rules.step_ms:
             # The gap is closed at the last bar before it: the next bar's equity bears the cost.
-            state.trades += stage3_gap(stage, rules, trade)
+            used += stage3_gap(stage, rules, trade)
         else:
             finer = inner[offsets[t] : offsets[t + 1]]
-            state.trades += stage3_follow(stage, bar, finer, stage.cash, rules, trade)
+            used += stage3_follow(stage, bar, finer, stage.cash, rules, trade)
         value = equity(stage, bar.close)
         state.peak = max(state.peak, value)
         state.drawdown = max(state.drawdown, 1.0 - value / state.peak)
         closes[bar.timestamp // period - first] = value
     state.at = t
+    return used
 
 
 @njit
@@ -292,49 +328,74 @@ def run_sets(
     stages,
     progress,
     trades,
+    owners,
     period,
     closes,
     levels,
     possible,
     places,
 ):
-    """Trades of every set in ``params`` (k,) over prepared bars; ``inner, offsets`` as in ``bulk``.
+    """Trades of every set in ``params`` (k,) over prepared bars; returns how many. ``inner, offsets`` as in ``bulk``.
 
     ``own`` (T, n): the exact numbers of the own triggers, T ≥ 0.
     Written per set: ``stages`` (k,) of STAGE_STATE, which begin with their cash; ``progress`` (k,);
-    ``trades`` (k, room), where room exceeds the alerts that a cool-down lets through; ``closes`` (k, periods),
-    equity at the last bar of each ``period`` (ms) that saw a position, NaN elsewhere. ``times`` (n,) are the bars'
-    timestamps. ``rows, signals, found`` (1,), ``levels`` (2, SLICE) f4, ``possible`` (SLICE,) u1 and
-    ``places`` (SLICE + 1,) i4 are scratch; ``rows[0]`` must be all NaN.
+    ``closes`` (k, periods), equity at the last bar of each ``period`` (ms) that saw a position, NaN elsewhere.
+    Written for all sets together: ``trades`` (room,), of each set in order, and ``owners`` (room,) i4, whose they
+    are; room exceeds the alerts that a cool-down lets through, times k. ``times`` (n,) are the bars' timestamps.
+    ``rows, signals, found`` (1,), ``levels`` (2, SLICE) f4, ``possible`` (SLICE,) u1 and ``places`` (SLICE + 1,) i4
+    are scratch; ``rows[0]`` must be all NaN.
     """
     row, signal, assessment, lows, highs = rows[0], signals[0], found[0], levels[0], levels[1]
+    used = 0
     for k in range(params.size):
         progress[k].peak = stages[k].cash
     for first in range(0, bars.size, SLICE):
         last = min(first + SLICE, bars.size)
         for k in range(params.size):
             limits, rules, stage, state = params[k].limits, params[k].rules, stages[k], progress[k]
-            _screen_slice(packed, screen, first, last, limits, lows, highs, possible)
-            for c in range(_collect(possible, last - first, places)):
-                t = first + places[c]
+            lines, needed = _lines(limits), np.int32(limits.min_reasons_for_alert)
+            _screen_slice(packed, screen, first, last, limits, lines, lows, highs, possible)
+            for c in range(_collect(possible, places)):
+                i = places[c]
+                t = first + i
                 time = times[t]
                 if state.last_alert > 0 and time - state.last_alert < rules.cooldown_ms:
                     continue
                 bar, bits = prepared[t], np.int64(packed[t])
-                for j in range(limits.custom_count):
-                    row.custom[limits.custom_first + j] = own[j, t]
-                if not _alerts(bar, bits, limits, rules, row, signal):
-                    continue
+                # What own triggers compare is left to ``find_reasons``: their float32 screen has no margin.
+                sure = limits.custom_count == 0 and _holds(
+                    np.int32(bits),
+                    bar.volume_z,
+                    bar.rsi,
+                    lows[i],
+                    highs[i],
+                    abs(bar.vwap_dev),
+                    bar.atr_pct,
+                    bar.atr_7d,
+                    screen[6, t],
+                    lines,
+                    needed,
+                    -MARGIN,
+                )
+                if not sure:
+                    for j in range(limits.custom_count):
+                        row.custom[limits.custom_first + j] = own[j, t]
+                    if not _alerts(bar, bits, limits, rules, row, signal):
+                        continue
                 state.last_alert = time
                 state.alerts += 1
                 # Below min_confidence ``plan`` cannot end in a BUY or SELL: no need to ask it.
                 if bar.confidence < limits.min_confidence:
                     continue
-                _advance(t, bars, inner, offsets, stage, rules, state, trades[k], period, closes[k])
+                before = used
+                used = _advance(t, bars, inner, offsets, stage, rules, state, trades, used, period, closes[k])
+                owners[before:used] = k
                 if stage.position.side == 0 or rules.exit_on_opposite == 1:
                     _order(bar, bits, limits, rules, row, assessment, stage)
                     state.at = t
     for k in range(params.size):
-        end = bars.size - 1
-        rules = params[k].rules
-        _advance(end, bars, inner, offsets, stages[k], rules, progress[k], trades[k], period, closes[k])
+        end, before = bars.size - 1, used
+        stage, rules, state = stages[k], params[k].rules, progress[k]
+        used = _advance(end, bars, inner, offsets, stage, rules, state, trades, used, period, closes[k])
+        owners[before:used] = k
+    return used
