@@ -7,11 +7,14 @@ never cut.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
+from optuna.samplers._tpe import _truncnorm
+from scipy.special import log_ndtr
 
 from aione_lab.calibration.objective import Objective
 from aione_lab.calibration.space import Space
@@ -35,6 +38,24 @@ Score = Callable[[Sequence[dict[str, float]]], "list[Scored]"]
 Report = Callable[[int, int], None]
 
 
+class FastTPE(optuna.samplers.TPESampler):
+    """Optuna's TPE in half the time: ln Φ comes from scipy while it proposes a trial.
+
+    Optuna computes ln Φ element by element in Python, not to depend on scipy; that is most of what TPE costs.
+    """
+
+    _one_at_a_time = threading.Lock()
+
+    def sample_relative(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As ``TPESampler.sample_relative``."""
+        with self._one_at_a_time:
+            theirs, _truncnorm._log_ndtr = _truncnorm._log_ndtr, log_ndtr
+            try:
+                return super().sample_relative(*args, **kwargs)
+            finally:
+                _truncnorm._log_ndtr = theirs
+
+
 def sampler_of(name: str, seed: int, first: int) -> optuna.samplers.BaseSampler:
     """The sampler of the batch that begins with trial ``first``."""
     number = int(np.random.SeedSequence([seed, first]).generate_state(1)[0])
@@ -45,7 +66,7 @@ def sampler_of(name: str, seed: int, first: int) -> optuna.samplers.BaseSampler:
     if name != "tpe":
         raise InputError.unknown("sampler", name, SAMPLERS)
     # constant_liar: the trials of a batch know of each other, so that they do not all ask the same question.
-    return optuna.samplers.TPESampler(seed=number, multivariate=True, n_startup_trials=STARTUP, constant_liar=True)
+    return FastTPE(seed=number, multivariate=True, n_startup_trials=STARTUP, constant_liar=True)
 
 
 def run_search(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.samplers._tpe import _truncnorm
 
 from aione_lab.backtest import Prepared, replay
 from aione_lab.calibration import Calibration, FoldPlan
@@ -175,6 +176,26 @@ def test_another_seed_gives_other_trials_and_the_sampler_learns() -> None:
     assert of(first) != of(second)
     values = np.array([t.value for t in first.get_trials()])
     assert values[-40:].mean() > values[:40].mean()
+
+
+def test_the_faster_tpe_proposes_what_optunas_own_does_and_leaves_optuna_as_it_was(monkeypatch) -> None:
+    before = _truncnorm._log_ndtr
+    fast = run_search(single, SPACE, CASES["one"][1], 120, seed=3)
+    assert _truncnorm._log_ndtr is before
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("Optuna's own ln Φ was asked")
+
+    with monkeypatch.context() as slow:
+        slow.setattr(searching, "FastTPE", optuna.samplers.TPESampler)
+        own = run_search(single, SPACE, CASES["one"][1], 120, seed=3)
+        slow.setattr(_truncnorm, "_log_ndtr", refuse)
+        with pytest.raises(AssertionError, match="own ln"):
+            run_search(single, SPACE, CASES["one"][1], 80, seed=3)
+    assert of(fast) == of(own)
+    with monkeypatch.context() as never:
+        never.setattr(_truncnorm, "_log_ndtr", refuse)
+        assert of(run_search(single, SPACE, CASES["one"][1], 80, seed=3)) == of(fast)[:80]
 
 
 def test_stored_trials_that_score_otherwise_now_stop_the_study(tmp_path) -> None:
