@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 CALL_LIMIT = 0.9
@@ -40,8 +41,8 @@ class Backend(Protocol):
     async def keys(self, suffix: str) -> list[str]:
         """Physical keys that end in ``suffix``, in no order."""
 
-    async def publish(self, channel: str, content: bytes) -> None:
-        """Send to everybody who is subscribed now."""
+    async def publish(self, channel: str, contents: Sequence[bytes]) -> None:
+        """Send messages, in order, to everybody who is subscribed now."""
 
     async def ping(self) -> None:
         """Return when the place answers."""

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -107,15 +107,14 @@ class EmbeddedBackend:
 
         return await self.run(work)
 
-    async def publish(self, channel: str, content: bytes) -> None:
-        """Add a message, and drop those that have waited long enough."""
+    async def publish(self, channel: str, contents: Sequence[bytes]) -> None:
+        """Add messages, and drop those that have waited long enough."""
 
         def work(connection: sqlite3.Connection) -> None:
             now = time.time()
             connection.execute("DELETE FROM messages WHERE sent < ?", (now - KEEP,))
-            connection.execute(
-                "INSERT INTO messages (channel, content, sent) VALUES (?, ?, ?)", (channel, content, now)
-            )
+            rows = [(channel, content, now) for content in contents]
+            connection.executemany("INSERT INTO messages (channel, content, sent) VALUES (?, ?, ?)", rows)
 
         await self.run(work)
 

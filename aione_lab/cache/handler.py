@@ -7,7 +7,7 @@ import fnmatch
 import json
 import math
 import re
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -160,9 +160,14 @@ class SimpleCacheHandler:
 
         ``raw``: the message is JSON already, as text or bytes, and goes out as it is.
         """
+        await self.publish_all(channel, [message], raw)
+
+    async def publish_all(self, channel: str, messages: Sequence[Any], raw: bool = False) -> None:
+        """Send several messages, in order, in the time of one; each as ``publish`` does."""
         place = _checked("channel", channel)
-        content = _bytes(message, "message") if raw else _encoded(message, "message")
-        await self._call(self._backend.publish(place, content))
+        contents = [_bytes(one, "message") if raw else _encoded(one, "message") for one in messages]
+        if contents:
+            await self._call(self._backend.publish(place, contents))
 
     def subscribe(self, *channels: str) -> Subscription:
         """An async iterator over the messages of ``channels``::

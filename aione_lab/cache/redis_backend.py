@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -78,9 +78,12 @@ class RedisBackend:
 
         return await self.ask(scan())
 
-    async def publish(self, channel: str, content: bytes) -> None:
-        """PUBLISH."""
-        await self.ask(self._client().publish(channel, content))
+    async def publish(self, channel: str, contents: Sequence[bytes]) -> None:
+        """PUBLISH, all in one go."""
+        async with self._client().pipeline(transaction=False) as pipeline:
+            for content in contents:
+                pipeline.publish(channel, content)
+            await self.ask(pipeline.execute())
 
     async def ping(self) -> None:
         """PING."""

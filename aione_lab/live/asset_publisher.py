@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -39,8 +39,8 @@ class Cache(Protocol):
     ) -> None:
         """Store a value for some seconds."""
 
-    async def publish(self, channel: str, message: Any, raw: bool = False) -> None:
-        """Send a message to whoever is subscribed."""
+    async def publish_all(self, channel: str, messages: Sequence[Any], raw: bool = False) -> None:
+        """Send messages to whoever is subscribed."""
 
 
 class Publisher:
@@ -72,7 +72,7 @@ class Publisher:
 
     def signal(self, signal: Mapping[str, Any]) -> None:
         """Have ``signal`` sent soon, in order; during a long failure the oldest ones are dropped."""
-        if len(self._signals) >= MOST_SIGNALS:
+        while len(self._signals) >= MOST_SIGNALS:
             self._signals.popleft()
             self.signals_dropped += 1
         self._signals.append(signal)
@@ -143,11 +143,15 @@ class Publisher:
             await self._cache.store_in_cache(ASSET_STATE, NAMESPACE, whole, self._ttl_s, raw=True)
         except CacheError as error:  # a full or read-only Redis may still pass messages on
             refused = error
-        for number, chunk in enumerate(chunks, first):
-            await self._cache.publish(UPDATES, self._text(number, alive, chunk), raw=True)
+        texts = [self._text(number, alive, chunk) for number, chunk in enumerate(chunks, first)]
+        await self._cache.publish_all(UPDATES, texts, raw=True)
         while self._signals:
-            await self._cache.publish(SIGNALS, self._signals[0])
-            self._signals.popleft()
+            signals = [self._signals.popleft() for _ in range(min(CHUNK, len(self._signals)))]
+            try:
+                await self._cache.publish_all(SIGNALS, signals)
+            except BaseException:
+                self._signals.extendleft(reversed(signals))
+                raise
         if refused is not None:
             raise refused
 

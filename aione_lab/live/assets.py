@@ -49,7 +49,7 @@ class AssetStateManager:
             raise InputError.of("period_s", period_s, "must be at least 0.01 seconds")
         if finite("ttl_s", ttl_s) < 3 * period_s:
             raise InputError.of("ttl_s", ttl_s, f"must be at least three times period_s={period_s}")
-        for name in ("store_in_cache", "publish"):
+        for name in ("store_in_cache", "publish_all"):
             if cache is not None and not callable(getattr(cache, name, None)):
                 raise InputError.of("cache", cache, "must be a SimpleCacheHandler")
         self._assets = {name: new_asset(name) for name in (parse_symbol(symbol, "symbols") for symbol in symbols)}

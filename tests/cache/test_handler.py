@@ -226,10 +226,25 @@ def test_messages_come_in_order_to_everybody_who_is_there(cache: SimpleCacheHand
     asyncio.run(run())
 
 
+def test_several_messages_of_one_call_come_in_their_order_and_none_is_nothing(cache: SimpleCacheHandler) -> None:
+    async def run() -> None:
+        async with cache, cache.subscribe("signals") as messages:
+            await cache.publish_all("signals", [])
+            await cache.publish_all("signals", [{"n": n} for n in range(250)])
+            await cache.publish_all("signals", [b'{"n": 250}', '{"n": 251}'], raw=True)
+            assert [(await anext(messages)).value["n"] for _ in range(252)] == list(range(252))
+            with pytest.raises(InputError, match="message"):
+                await cache.publish_all("signals", [1, {2}])
+            await cache.publish("signals", "the end")
+            assert (await anext(messages)).value == "the end"
+
+    asyncio.run(run())
+
+
 def test_a_message_that_is_no_json_is_refused_and_the_next_one_comes(cache: SimpleCacheHandler) -> None:
     async def run() -> None:
         async with cache, cache.subscribe("signals") as messages:
-            await cache._backend.publish("signals", b"\xff{")
+            await cache._backend.publish("signals", [b"\xff{"])
             await cache.publish("signals", 2)
             with pytest.raises(CacheError, match="a message on signals"):
                 await anext(messages)

@@ -291,9 +291,9 @@ class Lossy:
     async def store_in_cache(self, *arguments: Any, **options: Any) -> None:
         await self._cache.store_in_cache(*arguments, **options)
 
-    async def publish(self, channel: str, message: Any, raw: bool = False) -> None:
+    async def publish_all(self, channel: str, messages: list[Any], raw: bool = False) -> None:
         if not self.losing:
-            await self._cache.publish(channel, message, raw)
+            await self._cache.publish_all(channel, messages, raw)
 
 
 def test_a_lost_message_is_noticed_by_its_number(tmp_path: Path) -> None:
@@ -445,8 +445,8 @@ class Broken:
             self.failures -= 1
             raise RuntimeError("not of this world")
 
-    async def publish(self, channel: str, message: Any, raw: bool = False) -> None:
-        self.sent.append((channel, message))
+    async def publish_all(self, channel: str, messages: list[Any], raw: bool = False) -> None:
+        self.sent += [(channel, message) for message in messages]
 
 
 def test_a_failure_of_any_kind_is_logged_once_and_survived(caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
