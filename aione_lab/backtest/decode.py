@@ -72,17 +72,15 @@ def stats_dict(row: Any, spec: FeatureSpec = DEFAULT_SPEC) -> dict[str, float | 
 
 def stats_dicts(rows: np.ndarray, spec: FeatureSpec = DEFAULT_SPEC) -> list[dict[str, float | None]]:
     """``stats_dict`` of many bars at once: float64 (bars, F), features in the order of the records."""
-    names = _stats_names(spec.feature_names)
-    rows = rows[:, : len(names)]
-    lines: list[list[float | None]] = rows.tolist()
-    finite = np.isfinite(rows)
-    for i in np.flatnonzero(~finite.all(axis=1)):
-        lines[i] = [value if known else None for value, known in zip(lines[i], finite[i].tolist(), strict=True)]
-    return [dict(zip(names, line, strict=True)) for line in lines]
+    names = stats_names(spec.feature_names)
+    values = rows[:, : len(names)].astype(object)
+    values[~np.isfinite(rows[:, : len(names)])] = None
+    return [dict(zip(names, line, strict=True)) for line in values.tolist()]
 
 
 @lru_cache(maxsize=64)
-def _stats_names(features: tuple[str, ...]) -> tuple[str, ...]:
+def stats_names(features: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of ``features`` in the ``stats`` of a Stage1 dictionary."""
     return tuple(PRICE if name == "close" else name for name in features)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aione_lab.backtest.conditions import DEFAULT_SPEC
-from aione_lab.backtest.decode import PRICE, stage2_dict
+from aione_lab.backtest.decode import PRICE, stage2_dict, stats_names
 from aione_lab.engine.params import limits_record, rules_record
 from aione_lab.engine.records import ASSESSMENT, FEATURES, PARAMS, SIGNAL, SIGNALS
 from aione_lab.engine.spec import FeatureSpec
@@ -104,6 +104,30 @@ def read_alert(
     return AlertInput(head.symbol, moment, row, record, params, flat, is_default)
 
 
+def engine_alert(
+    symbol: str,
+    features: np.ndarray,
+    signal: np.ndarray,
+    params: np.ndarray,
+    thresholds: Mapping[str, Any],
+    is_default: bool,
+    spec: FeatureSpec,
+) -> AlertInput:
+    """``read_alert`` of an ALERT whose records are at hand: the same input, or the same InputError.
+
+    ``features`` float64 (F,) of the bar, ``signal`` SIGNAL (1,), ``params`` PARAMS (1,), ``thresholds`` the flat JSON
+    of those in force as this bar resolved them.
+    """
+    values = np.full(FEATURES.itemsize // 8, math.nan)
+    count = len(spec.feature_names)
+    values[:count] = features[:count]
+    values[np.isinf(values)] = math.nan
+    for i in np.flatnonzero(np.abs(values) >= LARGEST).tolist():
+        _number(float(values[i]), f"stats.{stats_names(spec.feature_names)[i]}")
+    row = _completed(values, spec)
+    return AlertInput(symbol, int(signal["timestamp"][0]), row, signal, params, dict(thresholds), is_default)
+
+
 def assess_alert(alert: AlertInput) -> np.ndarray:
     """ASSESSMENT (1,) of the alert, from the kernel that replay and live call."""
     found = np.zeros(1, ASSESSMENT)
@@ -139,51 +163,54 @@ def _features(stats: Any, spec: FeatureSpec) -> np.ndarray:
     if not isinstance(stats, Mapping):
         raise InputError.of("stats", stats, "must be a mapping of numbers by name")
     values = np.full(FEATURES.itemsize // 8, math.nan)
-    row = values.view(FEATURES)
-    for i, feature in enumerate(spec.feature_names):
-        name = PRICE if feature == "close" else feature
+    for i, name in enumerate(stats_names(spec.feature_names)):
         value = stats.get(name)
-        if value is None:
-            continue
-        values[i] = _number(value, f"stats.{name}")
+        if value is not None:
+            values[i] = _number(value, f"stats.{name}")
+    return _completed(values, spec)
+
+
+def _completed(values: np.ndarray, spec: FeatureSpec) -> np.ndarray:
+    """FEATURES (1,) of ``values``, checked; what follows from other numbers is filled in where it is not known."""
+    known = dict(zip(stats_names(spec.feature_names), values.tolist(), strict=False))
     for name in REQUIRED:
-        if math.isnan(row["close" if name == PRICE else name][0]):
-            raise InputError.of(f"stats.{name}", stats.get(name), "is required and must be a finite number")
+        if math.isnan(known[name]):
+            raise InputError.of(f"stats.{name}", None, "is required and must be a finite number")
     for name in (PRICE, "atr", "daily_high", "daily_low"):
-        if not row["close" if name == PRICE else name][0] > 0:
-            raise InputError.of(f"stats.{name}", stats[name], "must be greater than zero")
-    if not 0 <= row["rsi"][0] <= 100:
-        raise InputError.of("stats.rsi", stats["rsi"], "must lie between 0 and 100")
+        if not known[name] > 0:
+            raise InputError.of(f"stats.{name}", known[name], "must be greater than zero")
+    if not 0 <= known["rsi"] <= 100:
+        raise InputError.of("stats.rsi", known["rsi"], "must lie between 0 and 100")
     for name in (name for factor in spec.factors for name in factor.columns):
-        if stats.get(name) is not None and abs(stats[name]) > 1:
-            raise InputError.of(f"stats.{name}", stats[name], "must lie between -1 and 1")
-    _check_order(row[0])
-    # What follows from other numbers need not be given.
-    close, atr = row["close"], row["atr"]
+        if abs(known[name]) > 1:
+            raise InputError.of(f"stats.{name}", known[name], "must lie between -1 and 1")
+    _check_order(known)
+    row = values.view(FEATURES)
+    close, atr = known[PRICE], known["atr"]
     for name, value in (
         ("atr_pct", atr / close),
-        ("vwap_dev", close / row["vwap"] - 1.0 if row["vwap"][0] > 0 else math.nan),
-        ("support_distance", (close - row["support"]) / atr),
-        ("resistance_distance", (row["resistance"] - close) / atr),
+        ("vwap_dev", close / known["vwap"] - 1.0 if known["vwap"] > 0 else math.nan),
+        ("support_distance", (close - known["support"]) / atr),
+        ("resistance_distance", (known["resistance"] - close) / atr),
     ):
-        if math.isnan(row[name][0]):
+        if math.isnan(known[name]):
             row[name] = value
     return row
 
 
-def _check_order(row: Any) -> None:
+def _check_order(known: Mapping[str, float]) -> None:
     """InputError where the price lies outside its own day, or a level on the wrong side of the price."""
-    price, low, high = float(row.close), float(row.daily_low), float(row.daily_high)
+    price, low, high = known[PRICE], known["daily_low"], known["daily_high"]
     if high < low:
         raise InputError.of("stats.daily_high", high, f"must not be below daily_low, which is {low}")
     if not low <= price <= high:
         raise InputError.of(f"stats.{PRICE}", price, f"must lie between daily_low {low} and daily_high {high}")
     for name in ("support", "major_support"):
-        if row[name] >= price:
-            raise InputError.of(f"stats.{name}", row[name], f"must lie below {PRICE}, which is {price}")
+        if known[name] >= price:
+            raise InputError.of(f"stats.{name}", known[name], f"must lie below {PRICE}, which is {price}")
     for name in ("resistance", "major_resistance"):
-        if row[name] <= price:
-            raise InputError.of(f"stats.{name}", row[name], f"must lie above {PRICE}, which is {price}")
+        if known[name] <= price:
+            raise InputError.of(f"stats.{name}", known[name], f"must lie above {PRICE}, which is {price}")
 
 
 def _number(value: Any, name: str) -> float:
@@ -224,9 +251,11 @@ def _thresholds(
     return thresholds, limits_record(thresholds, spec), thresholds.every_field()
 
 
-def is_told_as_it_is(thresholds: Thresholds, symbol: str, classes: AssetClasses) -> bool:
-    """Whether a set need not be resolved to tell if it is a default: it is calibrated, or just a default."""
-    return _is_calibrated(thresholds) or thresholds in _uncalibrated(symbol, classes)
+def is_plain_default(thresholds: Thresholds, symbol: str, classes: AssetClasses) -> bool | None:
+    """Whether this is what the symbol has without a calibration; None: that only shows when a bar has resolved it."""
+    if _is_calibrated(thresholds):
+        return False
+    return True if thresholds in _uncalibrated(symbol, classes) else None
 
 
 def _is_calibrated(thresholds: Thresholds) -> bool:
@@ -243,10 +272,9 @@ def _is_default(thresholds: Thresholds, symbol: str, classes: AssetClasses, atr_
 
     A set whose ``meta`` says that it was calibrated is none, whatever its numbers.
     """
-    if _is_calibrated(thresholds):
-        return False
+    known = is_plain_default(thresholds, symbol, classes)
+    if known is not None:
+        return known
     defaults = _uncalibrated(symbol, classes)
-    if thresholds in defaults:
-        return True
     is_resolved = isinstance(thresholds.low_gate, float)  # else it equals no resolved set
     return is_resolved and atr_7d > 0 and thresholds in [default.resolved(atr_7d) for default in defaults]

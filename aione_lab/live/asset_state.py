@@ -182,7 +182,7 @@ def changed_asset(asset: ReadOnly, updates: Mapping[str, Any]) -> ReadOnly:
                 raise InputError.of("symbol", value, f"must be {asset['symbol']!r}, whose state this is")
         elif name not in FIELDS:
             raise InputError.unknown("asset field", name, FIELDS)
-        elif value is not (known := asset[name]):
+        elif value is not (known := asset[name]) and not (type(value) is type(known) and value == known):
             found = FIELDS[name][1](name, value)
             if found != known:
                 values[name] = found

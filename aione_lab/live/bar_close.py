@@ -55,7 +55,7 @@ class BarClose:
     def take(self, candle: Candle, now: float) -> bool:
         """Take a candle; decide when its bar is complete, when the next one begins, or soon. Whether it decided."""
         gate, began = self._session.gate, False
-        if len(gate) and candle.timestamp > self._newest:
+        if candle.timestamp > self._newest and len(gate):
             began = self.decide() > 0
         self._newest = max(self._newest, candle.timestamp)
         if not gate.put(candle, now):

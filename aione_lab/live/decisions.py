@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,15 @@ from aione_lab.backtest.decode import (
     stats_dicts,
     thresholds_dict,
 )
-from aione_lab.backtest.signal_input import assess_alert, is_told_as_it_is, read_alert, read_head, stage2_of
+from aione_lab.backtest.signal_input import (
+    AlertInput,
+    assess_alert,
+    engine_alert,
+    is_plain_default,
+    read_alert,
+    read_head,
+    stage2_of,
+)
 from aione_lab.backtest.stateless import bar_hints, bars_needed, why_none
 from aione_lab.backtest.trades import next_target
 from aione_lab.engine.fleet import Fleet
@@ -35,6 +43,14 @@ _log = logging.getLogger(__name__)
 ALERT = SIGNALS.index("ALERT")
 
 
+class _InForce(NamedTuple):
+    """A symbol's thresholds, their flat JSON, and ``is_plain_default`` of them."""
+
+    thresholds: Thresholds
+    flat: Mapping[str, Any]
+    is_default: bool | None
+
+
 class Decisions:
     """Reads the ``outs`` of a fleet; counts the alerts of each symbol that met default thresholds."""
 
@@ -45,7 +61,7 @@ class Decisions:
         self._needed = bars_needed(first.spec, fleet.interval)
         self._seen = fleet.states["features"]["seen"]
         self._sides = fleet.states["stages"]["position"]["side"]
-        self._flats: dict[str, tuple[Thresholds, Mapping[str, Any]]] = {}
+        self._sets: dict[str, _InForce] = {}
         self.default_counts: dict[str, int] = {}
 
     def signals(self, places: np.ndarray) -> list[dict[str, Any]]:
@@ -62,7 +78,7 @@ class Decisions:
 
     def _stage1(self, k: int, signal: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:
         symbol = self._fleet.engines[k].symbol
-        limits = Plain(resolved_fields(self._flat(symbol), signal))
+        limits = Plain(resolved_fields(self._in_force(symbol).flat, signal))
         stage1 = stage1_of(symbol, signal, PlainNumbers(stats), limits, (), self._spec)
         none = ""
         if stage1["signal"] == "NONE":
@@ -71,13 +87,15 @@ class Decisions:
         stage1["hints"] = bar_hints(stage1["suppressed"], *days, none, self._spec)
         return stage1
 
-    def _flat(self, symbol: str) -> Mapping[str, Any]:
-        """The flat JSON of the thresholds in force, made anew when they change."""
+    def _in_force(self, symbol: str) -> _InForce:
+        """The thresholds in force, read anew when they change."""
         thresholds = self._fleet.thresholds(symbol)
-        known = self._flats.get(symbol)
-        if known is None or known[0] is not thresholds:
-            known = self._flats[symbol] = (thresholds, plain("thresholds", thresholds.every_field()))
-        return known[1]
+        known = self._sets.get(symbol)
+        if known is None or known.thresholds is not thresholds:
+            flat = plain("thresholds", thresholds.every_field())
+            known = _InForce(thresholds, flat, is_plain_default(thresholds, symbol, DEFAULT_CLASSES))
+            self._sets[symbol] = known
+        return known
 
     def quiet_fields(self, symbol: str, stage1: Mapping[str, Any]) -> dict[str, Any]:
         """Fields of an asset on a bar without an ALERT; target and stop are those of an open trade."""
@@ -93,10 +111,17 @@ class Decisions:
 
         What cannot be told gives INVALID_DATA or SYSTEM_FAILURE, as ``Stage2Processor`` does.
         """
-        assessment = self._fleet.outs["assessment"][self._fleet.places[symbol]]
-        limits = self._fleet.thresholds(symbol)
-        as_given = limits if is_told_as_it_is(limits, symbol, DEFAULT_CLASSES) else None  # saves reading them anew
-        return self._assessed(symbol, stage1, assessment, as_given)
+        k = self._fleet.places[symbol]
+        is_default = self._in_force(symbol).is_default
+
+        def alert() -> AlertInput:
+            if is_default is None:
+                return self._read(stage1)
+            signal, params = self._fleet.outs["signal"][k : k + 1].copy(), self._fleet.params[k : k + 1]
+            row = self._fleet.features(np.array([k]))[0]
+            return engine_alert(symbol, row, signal, params, stage1["thresholds"], is_default, self._spec)
+
+        return self._assessed(symbol, stage1, alert, self._fleet.outs["assessment"][k])
 
     def look_again(self, symbol: str, stage1: Mapping[str, Any], thresholds: Thresholds) -> dict[str, Any]:
         """Stage2 of a bar that is over, under other thresholds: a new dictionary, marked ``second_look``."""
@@ -104,28 +129,22 @@ class Decisions:
         atr_7d = stage1["stats"].get("atr_7d")
         resolve(limits_record(thresholds, self._spec)[0], np.nan if atr_7d is None else atr_7d, signal[0])
         again = {**stage1, "thresholds": thresholds_dict(thresholds, signal)}
-        return {**self._assessed(symbol, again, None), "second_look": True}
+        return {**self._assessed(symbol, again, lambda: self._read(again), None), "second_look": True}
+
+    def _read(self, stage1: Mapping[str, Any]) -> AlertInput:
+        head, interval = read_head(stage1), self._fleet.interval
+        return read_alert(stage1, head, self._settings, self._costs, interval, DEFAULT_CLASSES, self._spec)
 
     def _assessed(
-        self, symbol: str, stage1: Mapping[str, Any], assessment: Any, limits: Thresholds | None = None
+        self, symbol: str, stage1: Mapping[str, Any], read: Callable[[], AlertInput], assessment: Any
     ) -> dict[str, Any]:
-        """``limits``: the thresholds in force, of which the resolved numbers in ``stage1`` were made."""
+        """Stage2 of what ``read`` gives; without the engine's ``assessment`` it is assessed here."""
         started = time.perf_counter()
         try:
-            alert = read_alert(
-                stage1 if limits is None else {**stage1, "thresholds": limits},
-                read_head(stage1),
-                self._settings,
-                self._costs,
-                self._fleet.interval,
-                DEFAULT_CLASSES,
-                self._spec,
-            )
+            alert = read()
             count = self.default_counts.get(symbol, 0) + (alert.is_default and assessment is not None)
             self.default_counts[symbol] = count
             found = assess_alert(alert) if assessment is None else assessment
-            if limits is not None:
-                alert = alert._replace(thresholds=stage1["thresholds"])
             result = stage2_of(alert, found, count, self._spec)
         except InputError as error:
             result = failed_stage2(symbol, stage1["timestamp"], "INVALID_DATA", str(error))
