@@ -51,9 +51,12 @@ class _Bars:
         return no_funding()
 
     async def stream(self, after: Mapping[str, int]) -> AsyncGenerator[Candle, None]:
-        index = utc_index(self._times)
-        candles = {name: candles_of(name, frame.set_axis(index), "stream") for name, frame in self._frames.items()}
-        for bar in range(WARM_UP, WARM_UP + self.closes):
+        # Of the closes alone: half a million candles in memory would make the garbage collector part of the figure.
+        index = utc_index(self._times[WARM_UP:])
+        candles = {
+            name: candles_of(name, frame[WARM_UP:].set_axis(index), "stream") for name, frame in self._frames.items()
+        }
+        for bar in range(self.closes):
             await asyncio.sleep(PAUSE_S)
             self.wrote.clear()
             for name in self.symbols[:-1]:
