@@ -9,7 +9,8 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +23,7 @@ from aione_lab.cli.output import emit_json, say
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
-    from aione_lab.live import AlertQueue, Feed, NarrativeEnricher, Session
+    from aione_lab.live import AlertQueue, FastSessions, Feed, NarrativeEnricher, Session
 
 FEEDS = ("exchange", "replay", "simulated")
 SPEED = 60.0
@@ -40,6 +41,10 @@ def live(
     prefilter: Annotated[
         bool, typer.Option("--prefilter", help="Let turnover, moves and depth choose the exchange's symbols.")
     ] = False,
+    criteria: Annotated[
+        Path | None,
+        typer.Option("--criteria", metavar="FILE", help="Settings of --prefilter, TOML or JSON."),
+    ] = None,
     exchange: Annotated[
         str, typer.Option("--exchange", metavar="NAME", help="ccxt name of the exchange.")
     ] = "binanceusdm",
@@ -78,7 +83,8 @@ def live(
     """Show signals live: alerts, paper trades and the state of every symbol, until Ctrl-C.
 
     Without an exchange to reach: --feed simulated needs no network, no keys and
-    no Redis. REDIS_URL publishes the states there, TELEGRAM_TOKEN and ADMIN_ID
+    no Redis. --prefilter looks for fast symbols every ten minutes and follows
+    those. REDIS_URL publishes the states there, TELEGRAM_TOKEN and ADMIN_ID
     send alerts. With --lake closed candles are stored, with --journal every
     decision, and a restart goes on where the last run stopped.
 
@@ -96,6 +102,8 @@ def live(
         raise InputError.of("--feed", feed, f"must be one of {', '.join(FEEDS)}")
     if prefilter and (feed != "exchange" or symbols):
         raise InputError.of("--prefilter", "with symbols" if symbols else feed, "chooses the symbols of an exchange")
+    if criteria is not None and not prefilter:
+        raise InputError.of("--criteria", str(criteria), "belongs to --prefilter")
     if calibrate and not lake:
         raise InputError.of("--calibrate", True, "needs the candles of a --lake")
     interval_ms(interval, "--interval")
@@ -105,8 +113,8 @@ def live(
     logging.getLogger("httpx").setLevel(logging.WARNING)
     announce_if_cold()
     options = _Options(
-        feed, symbols, prefilter, exchange, interval, lake, start, end, factor, reference, journal, experiments,
-        calibrate, enricher, metrics_port, as_json,
+        feed, symbols, prefilter, criteria, exchange, interval, lake, start, end, factor, reference, journal,
+        experiments, calibrate, enricher, metrics_port, as_json,
     )  # fmt: skip
     status = asyncio.run(_run(options, environment))
     if as_json:
@@ -125,6 +133,7 @@ class _Options:
     feed: str
     symbols: str
     prefilter: bool
+    criteria: Path | None
     exchange: str
     interval: str
     lake: str
@@ -154,15 +163,13 @@ def _speed(text: str) -> float:
 async def _run(options: _Options, environment: Any) -> dict[str, Any]:
     from aione_lab.cache import SimpleCacheHandler
     from aione_lab.lake import Lake
-    from aione_lab.live import Session
+    from aione_lab.live import FastSessions, Prefilter, PrefilterSettings, Session
     from aione_lab.thresholds import ThresholdStore
 
     lake = None
     if options.lake:
         lake = open_lake(options.lake) if options.feed == "replay" or is_address(options.lake) else Lake(options.lake)
-    symbols = await _symbols(options)
-    feed = _feed(options, symbols)
-    reference = options.reference or None
+    chosen = PrefilterSettings() if options.criteria is None else PrefilterSettings.load(options.criteria)
     async with contextlib.AsyncExitStack() as stack:
         cache = SimpleCacheHandler.from_environment(environment)
         stack.push_async_callback(cache.aclose)
@@ -178,27 +185,41 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
         if enricher is not None:
             stack.push_async_callback(enricher.aclose)
         metrics = await _metrics(options, stack)
-        session = Session(
-            feed,
-            lake,
-            thresholds=store,
-            reference=reference,
-            cache=cache,
-            journal=options.journal,
-            alerts=alerts,
-            queue=queue,
-            enricher=enricher,
-            metrics=metrics,
-        )
-        screen = Screen(session, on_terminal=_is_screen(options.as_json), silent=options.as_json)
-        with _stopping_on_signals(session):
-            task = session.start()
+        journal = options.journal
+        if journal is None and options.prefilter:  # what goes on with other symbols rests on one
+            journal = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aione-lab-")))
+
+        def make(symbols: Sequence[str]) -> Session:
+            return Session(
+                _feed(options, _with_reference(options, symbols)),
+                lake,
+                thresholds=store,
+                reference=options.reference or None,
+                cache=cache,
+                journal=journal,
+                alerts=alerts,
+                queue=queue,
+                enricher=enricher,
+                metrics=metrics,
+            )
+
+        work: Session | FastSessions
+        if options.prefilter:
+            work = sessions = FastSessions(Prefilter(options.exchange, chosen, cache), make)
+            await sessions.open()
+            current: Callable[[], Session] = lambda: sessions.session  # noqa: E731
+        else:
+            work = session = make(_symbols(options))
+            current = lambda: session  # noqa: E731
+        screen = Screen(current, on_terminal=_is_screen(options.as_json), silent=options.as_json)
+        with _stopping_on_signals(work):
+            task = work.start()
             await asyncio.gather(task, screen.follow(task))
-        return session.status()
+        return current().status()
 
 
 @contextlib.contextmanager
-def _stopping_on_signals(session: Session) -> Iterator[None]:
+def _stopping_on_signals(work: Session | FastSessions) -> Iterator[None]:
     """Ctrl-C and SIGTERM end a session cleanly; a second one ends the program."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -207,7 +228,7 @@ def _stopping_on_signals(session: Session) -> Iterator[None]:
     def stop() -> None:
         for caught in numbers:
             loop.remove_signal_handler(caught)
-        stopping.add(asyncio.ensure_future(session.stop()))
+        stopping.add(asyncio.ensure_future(work.stop()))
 
     for caught in numbers:
         loop.add_signal_handler(caught, stop)
@@ -218,7 +239,7 @@ def _stopping_on_signals(session: Session) -> Iterator[None]:
             loop.remove_signal_handler(caught)
 
 
-async def _symbols(options: _Options) -> list[str]:
+def _symbols(options: _Options) -> list[str]:
     from aione_lab.units import parse_symbol
 
     named = [parse_symbol(name.strip(), "--symbols") for name in options.symbols.split(",") if name.strip()]
@@ -228,10 +249,13 @@ async def _symbols(options: _Options) -> list[str]:
         named = named or [spec.symbol for spec in DEFAULT_SYMBOLS]
     elif options.feed == "replay":
         named = named or _in_lake(options)
-    elif options.prefilter:
-        from aione_lab.live import find_fast_symbols
+    return named
 
-        named = list((await find_fast_symbols(options.exchange)).symbols)
+
+def _with_reference(options: _Options, symbols: Sequence[str]) -> list[str]:
+    from aione_lab.units import parse_symbol
+
+    named = list(symbols)
     wanted = parse_symbol(options.reference, "--reference") if options.reference else None
     if wanted and wanted not in named and (options.feed == "exchange" or options.reference != "BTCUSDT"):
         named = [wanted, *named]

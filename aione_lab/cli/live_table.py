@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from aione_lab.cli.output import add_row, console, say, shown, table
@@ -23,14 +23,18 @@ ALERTS = 5
 
 
 class Screen:
-    """Follows a session until it ends."""
+    """Follows a session until it ends; ``current()`` gives it, and may give another one later."""
 
-    def __init__(self, session: Session, *, on_terminal: bool, silent: bool) -> None:
-        self._session, self._on_terminal, self._silent = session, on_terminal, silent
+    def __init__(self, current: Callable[[], Session], *, on_terminal: bool, silent: bool) -> None:
+        self._current, self._on_terminal, self._silent = current, on_terminal, silent
         self._told = 0
 
+    @property
+    def _session(self) -> Session:
+        return self._current()
+
     async def follow(self, task: asyncio.Task[None]) -> None:
-        """Show the session of ``task`` until it is done."""
+        """Show the session until ``task`` is done."""
         if self._silent:
             await asyncio.wait({task})
         elif self._on_terminal:

@@ -20,6 +20,7 @@ _HOME = {
     "Enriched": "enricher",
     "EnricherSettings": "enricher",
     "ExchangeFeed": "exchange_feed",
+    "FastSessions": "fast_sessions",
     "FastSymbols": "prefilter",
     "Feed": "feed",
     "FeedMetrics": "feed",
@@ -52,6 +53,7 @@ __all__ = [
     "Enriched",
     "EnricherSettings",
     "ExchangeFeed",
+    "FastSessions",
     "FastSymbols",
     "Feed",
     "FeedMetrics",
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from aione_lab.live.drift_check import Drift, drift
     from aione_lab.live.enricher import Enriched, EnricherSettings, NarrativeEnricher
     from aione_lab.live.exchange_feed import ExchangeFeed
+    from aione_lab.live.fast_sessions import FastSessions
     from aione_lab.live.feed import Candle, Feed, FeedMetrics, FeedStatus
     from aione_lab.live.feed_settings import FeedSettings
     from aione_lab.live.journal import Journal

@@ -102,6 +102,10 @@ class NarrativeEnricher:
         """Hand the texts to ``on_text`` as well."""
         self._on_text.append(on_text)
 
+    def forget(self, on_text: Callable[[Enriched], Any]) -> None:
+        """Hand no more texts to ``on_text``."""
+        self._on_text = [known for known in self._on_text if known != on_text]
+
     def submit(self, stage2: Mapping[str, Any]) -> bool:
         """Have a text written about a Stage2 dictionary; False where enriching is switched off."""
         if not self.settings.enabled:

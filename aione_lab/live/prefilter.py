@@ -243,6 +243,7 @@ def _ranked(
 class Prefilter:
     """Looks for fast symbols every ``refresh_s`` seconds in a task of its own, and writes the list to the cache.
 
+    The first look is at once, unless ``refresh`` has looked before.
     ``latest`` is what was found last, None before the first look has ended. While the exchange or the cache fails the
     list before stays, and ``degraded`` says why. ``on_change(found)``, plain or a coroutine function, is told of a list
     with other symbols in it.
@@ -307,7 +308,9 @@ class Prefilter:
         await self.aclose()
 
     async def _run(self) -> None:
+        wait = 0.0 if self.latest is None else self.settings.refresh_s
         while True:
+            await asyncio.sleep(wait)
             wait = self.settings.refresh_s
             try:
                 found = await self.refresh()
@@ -318,7 +321,6 @@ class Prefilter:
                 await self._write()  # the list before, so that it does not expire
                 self.degraded = " ".join(str(error).split()) or type(error).__name__
                 wait = min(wait, RETRY_S)
-            await asyncio.sleep(wait)
 
 
 def _number(value: Any, least: float = 0.0) -> float:

@@ -157,6 +157,8 @@ class Session:
             raise
         finally:
             self._state = "failed" if self._failure else "stopped"
+            if self.enricher is not None:
+                self.enricher.forget(self.take_text)
             await self.feed.aclose()
 
     async def stop(self) -> None:
@@ -297,6 +299,12 @@ class Session:
         name = None if symbol is None else self._known(symbol)
         found = [alert for alert in reversed(self.alerts_seen) if name in (None, alert["symbol"])]
         return found[: max(0, n)]
+
+    def held(self) -> list[str]:
+        """Symbols with an open paper trade or a waiting order."""
+        stages = self.fleet.states["stages"]
+        sides = zip(stages["position"]["side"].tolist(), stages["order"]["side"].tolist(), strict=True)
+        return [name for name, held in zip(self.symbols, sides, strict=True) if any(held)]
 
     def status(self) -> dict[str, Any]:
         """How the session stands, as plain data.

@@ -124,6 +124,8 @@ def test_on_a_terminal_it_is_a_table(tmp_path: Path) -> None:
         (["--feed", "simulated", "--speed", "nan"], "--speed"),
         (["--feed", "simulated", "--interval", "7m"], "--interval"),
         (["--feed", "simulated", "--prefilter"], "--prefilter"),
+        (["--feed", "simulated", "--criteria", "fast.toml"], "--criteria"),
+        (["--prefilter", "--criteria", "missing.toml"], "missing.toml"),
         (["--feed", "simulated", "--calibrate"], "--calibrate"),
         (["--feed", "simulated", "--metrics-port", "99999"], "port"),
         (["--feed", "simulated", "--start", "yesterday"], "--start"),
@@ -155,7 +157,7 @@ def test_what_is_drawn_is_text_and_never_markup() -> None:
     session = Session(feed)
     session.assets.update_asset("BTCUSDT", {"trigger_reasons": ["[bold red]X[/]", "\x1b[2J"], "tp": 1.5})
     console = Console(width=250, force_terminal=False, record=True)
-    console.print(Screen(session, on_terminal=True, silent=False)._drawn())
+    console.print(Screen(lambda: session, on_terminal=True, silent=False)._drawn())
     drawn = console.export_text()
     assert "[bold red]X[/]" in drawn and "\x1b" not in drawn and "1.5" in drawn
     asyncio.run(session.run())
@@ -178,7 +180,7 @@ def test_lines_tell_no_alert_again_after_a_restart(tmp_path: Path, capsys: pytes
         session = Session(
             ReplayFeed(exchange, NAMES, start=first, end=first + bars * MINUTE_MS), journal=tmp_path / "journal"
         )
-        await Screen(session, on_terminal=False, silent=False).follow(session.start())
+        await Screen(lambda: session, on_terminal=False, silent=False).follow(session.start())
         return session
 
     lines = []
@@ -187,6 +189,29 @@ def test_lines_tell_no_alert_again_after_a_restart(tmp_path: Path, capsys: pytes
         lines.append([line for line in capsys.readouterr().out.splitlines() if " confidence " in line])
     assert lines[0] and lines[1] and len(set(lines[0] + lines[1])) == len(lines[0] + lines[1])
     assert session.counts["alerts"] == len(lines[0] + lines[1])
+
+
+def test_a_prefilter_chooses_by_its_criteria_and_the_reference_is_always_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exchange alone is stood in for: by symbols given by hand, and candles of the simulated one."""
+    asked: list[list[str]] = []
+
+    def replayed(options: object, symbols: list[str]) -> ReplayFeed:
+        asked.append(symbols)
+        first = START + DAY_MS
+        return ReplayFeed(SimulatedExchange(seed=3), symbols, start=first, end=first + 30 * MINUTE_MS)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("logging.basicConfig", lambda **options: None)
+    monkeypatch.setattr("aione_lab.cli.live._feed", replayed)
+    Path("fast.toml").write_text('manual = ["LINKUSDT", "SOLUSDT"]\n', encoding="utf-8")
+    with pytest.raises(SystemExit) as left:
+        main(["live", "--prefilter", "--criteria", "fast.toml", "--json"])
+    told = capsys.readouterr()
+    assert left.value.code in (0, None), told.err
+    assert asked == [["BTCUSDT", "LINKUSDT", "SOLUSDT"]]
+    assert json.loads(told.out)["bars"] == 90
 
 
 def test_a_language_model_is_asked_where_a_file_describes_it(tmp_path: Path) -> None:

@@ -1,0 +1,183 @@
+"""`FastSessions`: other symbols mean another session, and nothing of what stays is lost, told twice or left out."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import waiting
+from session_runs import DAY_MS, MINUTE_MS, START, filled, market, plain
+from test_prefilter import GOOD, SETTINGS, Futures
+
+from aione_lab.backtest.replay import replay
+from aione_lab.engine.records import SIGNAL
+from aione_lab.errors import InputError
+from aione_lab.lake.simulated import SimulatedExchange
+from aione_lab.lake.store import Lake
+from aione_lab.live import FastSessions, Prefilter, ReplayFeed, Session, drift
+from aione_lab.live.enricher import EnricherSettings, NarrativeEnricher
+from aione_lab.live.journal import Journal, signal_records
+
+NAMES = ("BTCUSDT", "LINKUSDT", "SOLUSDT")
+FIRST = START + 2 * DAY_MS
+until = functools.partial(waiting.until, seconds=60.0)
+
+
+class Market:
+    """Fast symbols of a Binance double; their candles are replayed from the simulated exchange."""
+
+    def __init__(self, server: Futures, folder: Path | None, bars: int = 1440, speed: float = 1200.0) -> None:
+        self.server, self.folder = server, folder
+        self.rows = {row["symbol"]: row for row in server.tickers}
+        self.prefilter = Prefilter(server.ccxt(), SETTINGS.replace(refresh_s=1.0))
+        self.end, self.speed = FIRST + bars * MINUTE_MS, speed
+        self.made: list[tuple[str, ...]] = []
+        self.decided = 0
+
+    def fast(self, *names: str) -> None:
+        self.server.tickers = [self.rows[name] for name in names]
+
+    def session(self, symbols: Sequence[str], **more: Any) -> Session:
+        self.made.append(tuple(symbols))
+        names = dict.fromkeys(["BTCUSDT", *symbols])
+        first = max(FIRST, self.decided + MINUTE_MS)  # the clock of an exchange goes on, too
+        feed = ReplayFeed(SimulatedExchange(seed=3), list(names), speed=self.speed, start=first, end=self.end)
+        lake = journal = None
+        if self.folder is not None:
+            lake, journal = Lake(self.folder / "lake"), self.folder / "journal"
+        session = Session(feed, lake, journal=journal, **more)
+        follow_up = session.closing._follow_up
+
+        def noted(one: Any, *rest: Any) -> None:
+            self.decided = max(self.decided, one.candle.timestamp)
+            follow_up(one, *rest)
+
+        session.closing._follow_up = noted  # type: ignore[method-assign]
+        return session
+
+
+@pytest.fixture
+def server() -> Any:
+    with Futures(dict.fromkeys(NAMES, GOOD)) as running:
+        yield running
+
+
+def test_what_stays_goes_on_where_it_stood_and_what_is_new_warms_up(tmp_path: Path, server: Futures) -> None:
+    """Each symbol's decided bars are those of a replay, whatever was on the list beside it; drift finds nothing."""
+    exchange = Market(server, tmp_path)
+    exchange.fast("BTCUSDT", "LINKUSDT")
+    filled(tmp_path / "lake", days=2)  # so that every warm-up begins where the replay does
+
+    async def run() -> FastSessions:
+        sessions = FastSessions(exchange.prefilter, exchange.session)
+        await sessions.open()
+        task = sessions.start()
+        await until(lambda: sessions.session.counts["bars"] > 50)
+        for new in ("SOLUSDT", "LINKUSDT"):
+            before, session = sessions.session.counts["bars"], sessions.session
+            exchange.fast("BTCUSDT", new)
+            await until(lambda was=session: sessions.session is not was)
+            await until(lambda least=before: sessions.session.counts["bars"] > least + 100)  # counted on, not anew
+        await sessions.stop()
+        await asyncio.wait_for(task, 5)
+        return sessions
+
+    sessions = asyncio.run(run())
+    assert [set(names) - {"BTCUSDT"} for names in exchange.made] == [{"LINKUSDT"}, {"SOLUSDT"}, {"LINKUSDT"}]
+    assert sessions.session.status()["state"] == "stopped"
+    table = Journal(tmp_path / "journal").table()
+    table = table.filter(np.array(table["kind"]) == "bar")
+    reference, pieces = market()["BTCUSDT"][0], {"BTCUSDT": 1, "LINKUSDT": 2, "SOLUSDT": 1}
+    for name in NAMES:
+        rows = table.filter(np.array(table["symbol"]) == name)
+        gaps = np.diff(rows["timestamp"].to_numpy())
+        assert len(rows) > 20 and (gaps >= MINUTE_MS).all() and (gaps > MINUTE_MS).sum() == pieces[name] - 1, name
+        candles, funding = market()[name]
+        whole = replay(candles, symbol=name, interval="1m", reference=reference, funding=funding).signal_records
+        same = whole[np.isin(whole["timestamp"], rows["timestamp"].to_numpy())]
+        assert [plain(one, SIGNAL) for one in signal_records(rows)] == [plain(one, SIGNAL) for one in same], name
+    found = drift(tmp_path / "journal", Lake(tmp_path / "lake"))
+    assert not found.differences and found.bars == len(table)
+
+
+def test_a_symbol_with_an_open_trade_stays_and_the_same_list_changes_nothing(tmp_path: Path, server: Futures) -> None:
+    exchange = Market(server, tmp_path)
+
+    async def run() -> None:
+        sessions = FastSessions(exchange.prefilter, exchange.session)
+        await sessions.open()
+        first = sessions.session
+        first.held = lambda: ["LINKUSDT"]  # type: ignore[method-assign]
+        task = sessions.start()
+        looked = exchange.prefilter.latest
+        exchange.fast("SOLUSDT", "BTCUSDT", "LINKUSDT")  # in another order
+        await until(lambda: exchange.prefilter.latest is not looked)
+        await asyncio.sleep(1.5)
+        assert sessions.session is first and len(exchange.made) == 1
+        exchange.fast("SOLUSDT")
+        await until(lambda: sessions.session is not first)
+        await sessions.stop()
+        await asyncio.wait_for(task, 5)
+
+    asyncio.run(run())
+    assert set(exchange.made[1]) == {"SOLUSDT", "LINKUSDT"}
+
+
+def test_it_ends_with_its_session_and_raises_what_that_raises(tmp_path: Path, server: Futures) -> None:
+    exchange = Market(server, None, bars=5, speed=np.inf)
+    asyncio.run(FastSessions(exchange.prefilter, exchange.session).run())
+    assert len(exchange.made) == 1
+
+    def broken(symbols: Sequence[str]) -> Session:
+        session = exchange.session(symbols)
+
+        async def history(*_: Any) -> Any:
+            raise InputError("no history today")
+
+        session.feed.history = history  # type: ignore[method-assign]
+        return session
+
+    exchange = Market(server, None)
+    with pytest.raises(InputError, match="no history today"):
+        asyncio.run(FastSessions(exchange.prefilter, broken).run())
+    with pytest.raises(InputError, match="prefilter"):
+        FastSessions("binanceusdm", exchange.session)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="make"):
+        FastSessions(exchange.prefilter, None)  # type: ignore[arg-type]
+
+
+def test_stopped_before_its_first_step_and_cancelled_amid_a_session(tmp_path: Path, server: Futures) -> None:
+    exchange = Market(server, tmp_path)
+
+    async def run() -> None:
+        sessions = FastSessions(exchange.prefilter, exchange.session)
+        await sessions.open()
+        task = sessions.start()
+        await sessions.stop()
+        await asyncio.wait_for(task, 5)
+        assert sessions.session.counts["bars"] == 0
+        sessions = FastSessions(exchange.prefilter, exchange.session)
+        task = sessions.start()
+        await until(lambda: exchange.made[1:] and sessions.session.counts["bars"])
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert sessions.session.status()["state"] == "stopped"
+        assert exchange.prefilter._task is None
+
+    asyncio.run(run())
+    assert len(Journal(tmp_path / "journal").read("bar"))
+
+
+def test_an_enricher_forgets_sessions_that_are_over(server: Futures) -> None:
+    exchange = Market(server, None, bars=5, speed=np.inf)
+    enricher = NarrativeEnricher(EnricherSettings(url="http://127.0.0.1:9/v1", model="none"))
+    for _ in range(3):
+        exchange.decided = 0
+        asyncio.run(exchange.session(["BTCUSDT"], enricher=enricher).run())
+    assert enricher._on_text == []
