@@ -1,4 +1,4 @@
-"""A Redis of a test's own, by the tools of the cache's tests."""
+"""What several files of these tests need: a Redis of a test's own, and retries without their pauses."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stamina
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "cache"))
 
@@ -19,3 +20,11 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     redis_or_skip()
     with running_redis(tmp_path) as server:
         yield server
+
+
+@pytest.fixture
+def no_pauses() -> Iterator[None]:
+    """Retries come at once; what the server asks to wait is waited for."""
+    stamina.set_testing(True, attempts=8, cap=True)
+    yield
+    stamina.set_testing(False)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from fake_binance import MINUTE_MS, FakeBinance, WireFault
+from fake_binance import KINDS, MINUTE_MS, FakeBinance, WireFault, script
 from feed_runs import stamps
 from virtual_clock import SkewedClock, VirtualClock
 
@@ -24,6 +24,7 @@ from aione_lab.live.exchange_feed import ExchangeFeed
 from aione_lab.live.journal import Journal, records_of, signal_records
 from aione_lab.live.session import Session
 
+WARM = 1700  # bars before the run: signals need a day of them
 Market = Mapping[str, tuple[pd.DataFrame, pd.Series]]
 
 
@@ -135,3 +136,14 @@ async def running_session(
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(task, return_exceptions=True)
             await feed.aclose()
+
+
+async def faulty(folder: Path, where: Market, seed: int, bars: int, every: int, apart: bool = True) -> SessionRun:
+    """A session of ``where`` over ``bars`` with the faults of ``seed``, one every few bars; all of them happened."""
+    first = int(stamps(next(iter(where.values()))[0])[0])
+    kinds = KINDS if apart else tuple(kind for kind in KINDS if kind != "revise")
+    faults = script(seed, bars - 6, list(where), kinds, every, apart)
+    async with running_session(folder, where, first + WARM * MINUTE_MS, faults, skew_ms=(-1) ** seed * 4000) as run:
+        await run.finish(bars)
+        assert len(run.server.done) == len(faults)
+    return run

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
 
 import ccxt.pro  # noqa: F401 (loaded before virtual time runs)
 import numpy as np
 import pandas as pd
 import pytest
-import stamina
 from fake_binance import KINDS, MINUTE_MS, OF_A_CONNECTION, OF_REQUESTS, FakeBinance, WireFault, script
 from fake_exchange import Fault
 from feed_runs import BEFORE, NAMES, Run, market, running, stamps
@@ -24,13 +22,7 @@ from aione_lab.live.exchange_feed import ExchangeFeed
 from aione_lab.live.feed_settings import FeedSettings
 from aione_lab.live.streams import PlainStream
 
-
-@pytest.fixture(autouse=True)
-def _no_pauses() -> Iterator[None]:
-    """Retries come at once; what the server asks to wait is waited for."""
-    stamina.set_testing(True, attempts=8, cap=True)
-    yield
-    stamina.set_testing(False)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 # --- the fault-free run, whatever happens --------------------------------------------------------------------------

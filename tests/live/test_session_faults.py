@@ -4,41 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 
 import ccxt.pro  # noqa: F401 (loaded before virtual time runs)
 import numpy as np
 import pandas as pd
 import pytest
-import stamina
-from fake_binance import KINDS, MINUTE_MS, WireFault, script
+from fake_binance import MINUTE_MS, WireFault
 from feed_runs import stamps
-from session_faults import Market, SessionRun, running_session
+from session_faults import WARM, Market, SessionRun, faulty, running_session
 from session_runs import market
 
 from aione_lab.lake.simulated import DEFAULT_SYMBOLS, SimulatedExchange
 from aione_lab.lake.stamps import read_stamps, utc_index
 from aione_lab.live.feed import no_funding
 
-WARM = 1700  # bars before the run: signals need a day of them
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses() -> Iterator[None]:
-    stamina.set_testing(True, attempts=8, cap=True)
-    yield
-    stamina.set_testing(False)
-
-
-async def faulty(folder: Path, where: Market, seed: int, bars: int, every: int, apart: bool = True) -> SessionRun:
-    first = int(stamps(next(iter(where.values()))[0])[0])
-    kinds = KINDS if apart else tuple(kind for kind in KINDS if kind != "revise")
-    faults = script(seed, bars - 6, list(where), kinds, every, apart)
-    async with running_session(folder, where, first + WARM * MINUTE_MS, faults, skew_ms=(-1) ** seed * 4000) as run:
-        await run.finish(bars)
-        assert len(run.server.done) == len(faults)
-    return run
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.long)])

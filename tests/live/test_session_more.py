@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ccxt.pro  # noqa: F401 (loaded before virtual time runs)
 import pytest
-import stamina
 from fake_binance import KINDS, WireFault, script
 from feed_runs import stamps
 from session_faults import SessionRun, running_session
@@ -31,11 +30,7 @@ FROM = START + 2 * DAY_MS
 WARM = 1700
 
 
-@pytest.fixture(autouse=True)
-def _no_pauses() -> Iterator[None]:
-    stamina.set_testing(True, attempts=8, cap=True)
-    yield
-    stamina.set_testing(False)
+pytestmark = pytest.mark.usefixtures("no_pauses")
 
 
 @pytest.fixture(scope="module")
