@@ -69,6 +69,15 @@ class Market:
         features = compute_features(candles, interval=made.interval, reference=other, funding=funding, spec=spec)
         return cls(symbol, made.interval, candles, other, funding, spec, made.settings, made.costs, features)
 
+    def fingerprint(self) -> str:
+        """Sha256 of candles, reference and funding: what an experiment keeps in ``data``."""
+        parts = [fingerprint_candles(self.candles)]
+        if self.reference is not None:
+            parts.append(fingerprint_candles(self.reference))
+        stamps = np.ascontiguousarray(frame_ms(self.funding)).tobytes()
+        parts.append(hashlib.sha256(stamps + np.ascontiguousarray(self.funding.to_numpy()).tobytes()).hexdigest())
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
     def prepare(self) -> Prepared:
         """Made ready for any number of sets."""
         return Prepared(
@@ -175,7 +184,7 @@ class Markets:
         for symbol in experiment.symbols:
             market = self.market(symbol)
             prepared = market.prepare()
-            self.fingerprints[symbol] = _fingerprint(market)
+            self.fingerprints[symbol] = market.fingerprint()
             if len(self._kept) < KEPT:
                 self._kept[symbol] = prepared
             else:
@@ -230,12 +239,3 @@ def pooled(tables: Sequence[DayTables]) -> DayTables:
         returns=np.sum([one.returns for one in tables], axis=0) / n,
         cost=tables[0].cost,
     )
-
-
-def _fingerprint(market: Market) -> str:
-    parts = [fingerprint_candles(market.candles)]
-    if market.reference is not None:
-        parts.append(fingerprint_candles(market.reference))
-    stamps = np.ascontiguousarray(frame_ms(market.funding)).tobytes()
-    parts.append(hashlib.sha256(stamps + np.ascontiguousarray(market.funding.to_numpy()).tobytes()).hexdigest())
-    return hashlib.sha256("".join(parts).encode()).hexdigest()

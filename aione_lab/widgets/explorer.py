@@ -40,6 +40,7 @@ from aione_lab.widgets.replace import replace_in_cell
 CHART_HEIGHT, PANEL_HEIGHT = 340, 236
 
 SET_BY_HAND = "this set was put together by hand; no study has judged it on days that had no part in the choice"
+OTHER_DATA = "These are not the candles that the study was made on: its verdict speaks of others."
 
 
 class CalibrationExplorer:
@@ -306,6 +307,8 @@ class CalibrationExplorer:
         lines = [note(span_text(self._scene))]
         if study is not None:
             lines.append(note(study.sentence_for(self._scene.symbol)))
+            if self._scene.other_data:
+                lines.append(note(OTHER_DATA, "error"))
         return widgets.VBox(
             [
                 widgets.HTML("".join(lines), layout=widgets.Layout(width="100%", margin="0 0 2px 0")),

@@ -65,6 +65,7 @@ class Scene:
     without_folds: str  # why there are none
     space: Space  # every threshold with its range; those of the study where it searched them
     study: Calibration | None
+    other_data: bool = False  # these are not the candles that the study was made on
 
     @property
     def default(self) -> Thresholds:
@@ -167,7 +168,9 @@ def make_scene(
     made, why = _folds(experiment) if study is None else (study.folds, "")
     ranges = {one: (s.low, s.high, s.step) for one, s in search_space(spec).items()}
     space = Space.of({**ranges, **experiment.space}, base=experiment.default_of(name), spec=spec)
-    return Scene(experiment, name, market, market.prepare(), made, why, space, study)
+    known = None if study is None else experiment.data.get(name)
+    other = known is not None and known != market.fingerprint()
+    return Scene(experiment, name, market, market.prepare(), made, why, space, study, other)
 
 
 def _new(

@@ -39,6 +39,19 @@ def test_days_that_the_explorer_showed_are_no_fresh_ones_for_a_study(lake: Lake,
         assert found.fresh is (folder == hidden) and found.spent_by == (("explorer",) if folder == looked else ())
 
 
+def test_candles_that_are_not_those_of_the_study_are_named(lake: Lake, tmp_path: Path) -> None:
+    study = calibrate(
+        lake, "LINKUSDT", n_trials=20, space=("tp_mult", "sl_mult"), folds=FoldPlan(n_folds=2), folder=tmp_path / "e",
+        progress=False,
+    )  # fmt: skip
+    other = Lake(tmp_path / "other")
+    fill(other, days=DAYS, symbols=["BTCUSDT", "LINKUSDT"], seed=4)
+    for source, named in ((lake, False), (other, True)):
+        explorer = CalibrationExplorer(source, "LINKUSDT", study=study)
+        assert ("not the candles" in explorer.widget.children[0].value) is named
+        explorer.close()
+
+
 def test_a_cell_is_of_the_thresholds_that_were_computed(lake: Lake, tmp_path: Path) -> None:
     explorer = CalibrationExplorer(lake, "LINKUSDT", folder=tmp_path / "none")
     heatmap = explorer._panels.heatmap
