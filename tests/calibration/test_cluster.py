@@ -32,9 +32,11 @@ from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
 from tests.calibration import cluster_tools as tools
 from tests.calibration.queue_tools import gone
+from tests.s3_double import CANARY, KEY, Double
 
 pytest.importorskip("distributed")
 DAYS = 19
+OBJECT_STORE = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": CANARY, "AWS_EC2_METADATA_DISABLED": "true"}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tools.Cluster]:
     """A scheduler, one worker that stays and one that dies in the middle of its first batch."""
     with tools.running(tmp_path_factory.mktemp("cluster")) as made:
-        made.worker("steady")
+        made.worker("steady", **OBJECT_STORE)
         made.doomed("doomed", trials=7)
         yield made
     assert gone(*(process.pid for process in made.processes))
@@ -163,6 +165,27 @@ def test_called_again_it_is_read_back_and_a_longer_one_goes_on(
         ledger_rows(folder) == len(longer.sets)
         and states(shared_study(folder / "spread", longer.experiment))[TrialState.RUNNING] == 0
     )
+
+
+def test_workers_read_the_lake_from_an_object_store(
+    spread: Spread, lake: Lake, cluster: tools.Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address goes to the workers, the credentials do not: each has those of its own environment."""
+    for name, value in OBJECT_STORE.items():
+        monkeypatch.setenv(name, value)
+    shutil.copytree(lake.root, tmp_path / "store" / "bucket" / "lake")
+    with Double(tmp_path / "store") as double:
+        remote = Lake(double.address("bucket/lake"))
+        study = calibrate(
+            remote, "LINKUSDT", **tools.SMALL, n_trials=40, folder=tmp_path / "studies", name="remote",
+            cluster=cluster.address, progress=False,
+        )  # fmt: skip
+        told = study.optuna_study.get_trials()
+        assert len(double.connections) > 1
+        assert CANARY.encode() not in b"".join(file.read_bytes() for file in (tmp_path / "studies").rglob("*.*"))
+    assert study.experiment.data == spread.study.experiment.data
+    alone = run_study(study.experiment, lake, proposed=told)
+    assert [trial.values for trial in alone.optuna_study.get_trials()] == [trial.values for trial in told]
 
 
 @pytest.mark.long
