@@ -41,6 +41,7 @@ from aione_lab.thresholds.adaptive import adaptive_vol_z, resolve
 
 SLICE = 4096
 MARGIN = np.float32(1e-5)  # relative; float32 itself rounds to 6e-8
+TINY = np.float32(1e-30)  # float32 takes what is much smaller for 0, and a limit for reached that is not
 
 FREE = BULLISH_DIVERGENCE | BEARISH_DIVERGENCE | BREAKOUT_UP | BREAKOUT_DOWN | NEAR_SUPPORT | NEAR_RESISTANCE
 """Reasons that no threshold has a part in."""
@@ -169,13 +170,14 @@ def _holds(bit, volume_z, rsi, low, high, vwap, atr_pct, atr_7d, adaptive, lines
     """
     low_a, low_b, high_a, high_b, vwap_a, vwap_b, vol_a, vol_b = lines
     up, down = np.float32(1.0) + margin, np.float32(1.0) - margin
+    beyond = TINY if margin < 0 else np.float32(0.0)
     atr = atr_pct * up
     held = bit & COUNT_BITS
     held += np.int32(volume_z + margin >= (vol_a * adaptive + vol_b) * down)
     held += np.int32(rsi <= low * up) + np.int32(rsi >= high * down)
-    held += np.int32(vwap * up >= vwap_a * atr_7d + vwap_b)
-    held += np.int32(bit & BURST_BIT != 0) | np.int32(atr > high_a * atr_7d + high_b)
-    gates = np.int32(bit & GATES_BIT != 0) & np.int32(atr >= low_a * atr_7d + low_b)
+    held += np.int32(vwap * up >= vwap_a * atr_7d + vwap_b + beyond)
+    held += np.int32(bit & BURST_BIT != 0) | np.int32(atr >= high_a * atr_7d + high_b + beyond)
+    gates = np.int32(bit & GATES_BIT != 0) & np.int32(atr >= low_a * atr_7d + low_b + beyond)
     return gates & np.int32(held >= needed)
 
 

@@ -77,6 +77,26 @@ def test_gaps_and_an_open_end(simulated) -> None:
     assert check({"candles": candles}, sets, settings, COSTS) > 20
 
 
+def test_limits_that_float32_cannot_tell_from_zero(simulated) -> None:
+    """On a price that stands still the deviation is 0, which reaches no limit above it, and the ATR nearly so."""
+    candles = simulated["LINKUSDT"][:4000].copy()
+    candles.loc[candles.index[1500:], ["open", "high", "low", "close"]] = 10.0
+    settings = Settings(min_atr_percent=0.0, min_volume_usd=0.0, cooldown_period=0)
+    tiny = {"vwap_threshold": 1e-50, "min_reasons_for_alert": 1, "rsi_oversold": 1.0, "rsi_overbought": 99.0}
+    sets = [Thresholds(**tiny), Thresholds(**{**tiny, "vwap_threshold": "0.0000000000000001x"})]
+    sets += [Thresholds(low_gate=1e-50, min_reasons_for_alert=1), Thresholds(low_gate=1e-300, high_gate=1e-200)]
+    whole = replay(candles, settings=settings)
+    prepared = Prepared(candles, settings=settings, features=whole.features)
+    assert (whole.features["vwap_dev"][-100:] == 0.0).sum() > 20 and (whole.features["atr_pct"][-100:] < 1e-50).all()
+    found = []
+    for thresholds, fast in zip(sets, prepared.evaluate(sets), strict=True):
+        slow = replay(candles, thresholds, settings=settings, features=whole.features)
+        assert fast.n_alerts == slow.metrics["n_alerts"], thresholds
+        assert fast.trade_records.tobytes() == slow.trade_records.tobytes()
+        found.append(fast.n_alerts)
+    assert max(found) > 0
+
+
 @pytest.mark.parametrize("part", range(9))
 def test_real_candles(shared: Path, part: int) -> None:
     path = real_files(shared)[part]
