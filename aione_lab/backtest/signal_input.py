@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aione_lab.backtest.conditions import DEFAULT_SPEC
-from aione_lab.backtest.decode import PRICE, stage2_dict, stats_names
+from aione_lab.backtest.decode import PRICE, number, stage2_dict, stats_names
 from aione_lab.engine.params import limits_record, rules_record
 from aione_lab.engine.records import ASSESSMENT, FEATURES, PARAMS, SIGNAL, SIGNALS
 from aione_lab.engine.spec import FeatureSpec
@@ -167,23 +167,27 @@ def _features(stats: Any, spec: FeatureSpec) -> np.ndarray:
         value = stats.get(name)
         if value is not None:
             values[i] = _number(value, f"stats.{name}")
-    return _completed(values, spec)
+    return _completed(values, spec, stats)
 
 
-def _completed(values: np.ndarray, spec: FeatureSpec) -> np.ndarray:
-    """FEATURES (1,) of ``values``, checked; what follows from other numbers is filled in where it is not known."""
+def _completed(values: np.ndarray, spec: FeatureSpec, given: Mapping[str, Any] | None = None) -> np.ndarray:
+    """FEATURES (1,) of ``values``, checked; what follows from other numbers is filled in where it is not known.
+
+    ``given``: the mapping that the numbers come from, for errors to show.
+    """
     known = dict(zip(stats_names(spec.feature_names), values.tolist(), strict=False))
+    shown = {name: number(value) for name, value in known.items()} if given is None else given
     for name in REQUIRED:
         if math.isnan(known[name]):
-            raise InputError.of(f"stats.{name}", None, "is required and must be a finite number")
+            raise InputError.of(f"stats.{name}", shown.get(name), "is required and must be a finite number")
     for name in (PRICE, "atr", "daily_high", "daily_low"):
         if not known[name] > 0:
-            raise InputError.of(f"stats.{name}", known[name], "must be greater than zero")
+            raise InputError.of(f"stats.{name}", shown[name], "must be greater than zero")
     if not 0 <= known["rsi"] <= 100:
-        raise InputError.of("stats.rsi", known["rsi"], "must lie between 0 and 100")
+        raise InputError.of("stats.rsi", shown["rsi"], "must lie between 0 and 100")
     for name in (name for factor in spec.factors for name in factor.columns):
         if abs(known[name]) > 1:
-            raise InputError.of(f"stats.{name}", known[name], "must lie between -1 and 1")
+            raise InputError.of(f"stats.{name}", shown[name], "must lie between -1 and 1")
     _check_order(known)
     row = values.view(FEATURES)
     close, atr = known[PRICE], known["atr"]

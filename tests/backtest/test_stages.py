@@ -15,9 +15,9 @@ from stage_cases import alert_places, case
 from aione_lab.backtest import replay
 from aione_lab.backtest import stages as stages_module
 from aione_lab.backtest.decode import stage1_dict, stage2_dict
-from aione_lab.backtest.signal_input import REQUIRED, assess_alert, read_alert, read_head
+from aione_lab.backtest.signal_input import REQUIRED, assess_alert, engine_alert, read_alert, read_head
 from aione_lab.backtest.stages import CALIBRATION_PAUSE_MS, AssetMonitorStage1, Stage2Processor
-from aione_lab.engine.records import FACTORS, FEATURE_NAMES
+from aione_lab.engine.records import FACTORS, FEATURE_NAMES, FEATURES
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.lake.resample import resample
@@ -305,6 +305,44 @@ def test_stage2_of_a_stage1_dictionary_is_what_replay_found(simulated, settings,
         }
         assert made["narrative"] == expected["narrative"]
         assert made["confidence_metrics"]["factors"] == expected["confidence_metrics"]["factors"]
+
+
+def test_an_alert_of_the_engine_is_read_as_its_dictionary_is(replayed):
+    """Whatever numbers there are: the same row, or the same words of refusal."""
+    rng = np.random.default_rng(7)
+    row, signal, _, params = case(replayed, alert_places(replayed)[5])
+    plain = np.frombuffer(np.ascontiguousarray(row).tobytes(), np.float64)[: len(FEATURE_NAMES)]
+    limits, flat = Thresholds(), Thresholds().every_field()
+    records = np.array([signal]), np.array([params])
+    refused = 0
+    for turn in range(600):
+        values = plain.copy()
+        at = rng.integers(0, len(values), size=rng.integers(0, 4))
+        values[at] = rng.choice(
+            [np.nan, np.inf, -np.inf, 0.0, -1.0, 1e99, 1e100, -1e200, 5e-324, 2 * plain[0]], len(at)
+        )
+        wild = np.full(FEATURES.itemsize // 8, np.nan)
+        wild[: len(values)] = values
+        given = {**stage1_dict("SOLUSDT", wild.view(FEATURES)[0], signal, limits), "thresholds": limits}
+        told = []
+        for read in (
+            lambda: read_alert(given, read_head(given), Settings(), Costs(), "1m", DEFAULT_CLASSES),  # noqa: B023
+            lambda: engine_alert("SOLUSDT", values, *records, flat, True, FeatureSpec()),  # noqa: B023
+        ):
+            try:
+                told.append(read().row.tobytes())
+            except InputError as error:
+                told.append(str(error))
+        assert told[0] == told[1], turn
+        refused += isinstance(told[0], str)
+    assert 100 < refused < 500
+
+
+def test_a_refusal_shows_what_was_given(alert):
+    for name, value in (("atr", math.nan), ("rsi", 150), ("atr", None)):
+        given = {**alert, "stats": {**alert["stats"], name: value}}
+        with pytest.raises(InputError, match=rf"stats\.{name}={value}:"):
+            read_alert(given, read_head(given), Settings(), Costs(), "1m", DEFAULT_CLASSES)
 
 
 def test_stage1_and_stage2_one_after_the_other(replayed, simulated):
