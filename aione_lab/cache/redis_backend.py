@@ -34,8 +34,8 @@ _ALLOWED = (
 class RedisBackend:
     """Keys and channels of the Redis at ``url``; nothing is connected before the first call.
 
-    A lost connection is made anew by redis-py's own retry, with growing pauses; a command that was under way may
-    then reach Redis twice, which matters to a message only. Raises CacheError where redis-py is not installed.
+    A lost connection is made anew by redis-py's own retry, with growing pauses; what was under way may then reach
+    Redis twice, which matters to messages only. Raises CacheError where redis-py is not installed.
     """
 
     def __init__(self, url: str) -> None:

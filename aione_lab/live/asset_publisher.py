@@ -64,6 +64,7 @@ class Publisher:
         self._signals: deque[Mapping[str, Any]] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
 
     def changed(self, symbol: str) -> None:
         """Have the state of ``symbol`` written soon."""
@@ -94,6 +95,8 @@ class Publisher:
             await task
         try:
             async with asyncio.timeout(GOODBYE_S):
+                if self._writing is not None:  # cut short, it would be on its way and be sent once more
+                    await asyncio.wait({self._writing})
                 await self._write(alive=False)
         except (CacheError, TimeoutError) as error:
             logger.warning("the last asset states could not be written: %s", error or "no answer in time")
@@ -107,8 +110,9 @@ class Publisher:
                 async with asyncio.timeout(0 if failed else self._period_s):
                     await self._wake.wait()
             self._wake.clear()
+            self._writing = asyncio.ensure_future(self._write(alive=True))
             try:
-                await self._write(alive=True)
+                await asyncio.shield(self._writing)
             except Exception as error:  # whatever it is: the task must go on, and say what it was
                 if not failed:
                     own = isinstance(error, CacheError)

@@ -84,7 +84,8 @@ class AssetStateManager:
     def publish_signal(self, signal: Mapping[str, Any]) -> None:
         """Send one Stage1 or Stage2 dictionary on the channel ``signals``, in order.
 
-        While the cache fails up to 1,000 wait; of more the oldest are dropped and counted (``status``).
+        While the cache fails up to 1,000 wait; of more the oldest are dropped and counted (``status``). Those of a
+        call that failed on its way are sent again: a reader may then see some of them twice.
         """
         if not isinstance(signal, Mapping) or "symbol" not in signal:
             raise InputError.of("signal", signal, "must be a mapping with a symbol")

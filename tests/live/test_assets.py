@@ -449,6 +449,57 @@ class Broken:
         self.sent += [(channel, message) for message in messages]
 
 
+class Slow:
+    """A cache whose messages are on their way for a while, whatever becomes of who sent them; the first ones fail."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.sent: list[int] = []
+        self.asked = 0
+
+    async def store_in_cache(self, *_: Any, **__: Any) -> None:
+        pass
+
+    async def publish_all(self, channel: str, messages: list[Any], raw: bool = False) -> None:
+        if channel != "signals":
+            return
+        self.asked += 1
+        if self.asked <= self.failures:
+            raise CacheError("not now")
+        await asyncio.shield(asyncio.ensure_future(self._arrive([message["number"] for message in messages])))
+
+    async def _arrive(self, numbers: list[int]) -> None:
+        await asyncio.sleep(0.2)
+        self.sent += numbers
+
+
+def test_signals_that_are_on_their_way_when_it_closes_come_once() -> None:
+    async def run() -> None:
+        slow = Slow()
+        manager = AssetStateManager(["BTCUSDT"], slow)
+        manager.start()
+        for number in range(150):
+            manager.publish_signal({"symbol": "BTCUSDT", "number": number})
+        await until(lambda: slow.asked)
+        await manager.aclose()
+        await asyncio.sleep(0.5)
+        assert slow.sent == list(range(150))
+
+    asyncio.run(run())
+
+
+def test_signals_of_a_call_that_failed_are_sent_in_their_order() -> None:
+    async def run() -> None:
+        slow = Slow(failures=2)
+        async with AssetStateManager(["BTCUSDT"], slow) as manager:
+            for number in range(150):
+                manager.publish_signal({"symbol": "BTCUSDT", "number": number})
+            await until(lambda: len(slow.sent) == 150)
+        assert slow.sent == list(range(150)) and slow.asked == 4
+
+    asyncio.run(run())
+
+
 def test_a_failure_of_any_kind_is_logged_once_and_survived(caplog: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aione_lab.live.asset_publisher.MOST_SIGNALS", 3)
 
