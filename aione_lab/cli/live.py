@@ -10,7 +10,7 @@ import math
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -170,6 +170,8 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
     if options.lake:
         lake = open_lake(options.lake) if options.feed == "replay" or is_address(options.lake) else Lake(options.lake)
     chosen = PrefilterSettings() if options.criteria is None else PrefilterSettings.load(options.criteria)
+    named = _symbols(options)
+    always = _reference(options, named)
     async with contextlib.AsyncExitStack() as stack:
         cache = SimpleCacheHandler.from_environment(environment)
         stack.push_async_callback(cache.aclose)
@@ -191,7 +193,7 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
 
         def make(symbols: Sequence[str]) -> Session:
             return Session(
-                _feed(options, _with_reference(options, symbols)),
+                _feed(options, list(symbols)),
                 lake,
                 thresholds=store,
                 reference=options.reference or None,
@@ -205,12 +207,14 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
 
         work: Session | FastSessions
         if options.prefilter:
-            work = sessions = FastSessions(Prefilter(options.exchange, chosen, cache), make)
-            await sessions.open()
-            current: Callable[[], Session] = lambda: sessions.session  # noqa: E731
+            work = FastSessions(Prefilter(options.exchange, chosen, cache), make, always=always)
+            await work.open()
         else:
-            work = session = make(_symbols(options))
-            current = lambda: session  # noqa: E731
+            work = make([*always, *named])
+
+        def current() -> Session:
+            return work.session if isinstance(work, FastSessions) else work
+
         screen = Screen(current, on_terminal=_is_screen(options.as_json), silent=options.as_json)
         with _stopping_on_signals(work):
             task = work.start()
@@ -252,14 +256,14 @@ def _symbols(options: _Options) -> list[str]:
     return named
 
 
-def _with_reference(options: _Options, symbols: Sequence[str]) -> list[str]:
+def _reference(options: _Options, named: Sequence[str]) -> list[str]:
+    """The reference where it has to be asked for beside the symbols ``named``."""
     from aione_lab.units import parse_symbol
 
-    named = list(symbols)
     wanted = parse_symbol(options.reference, "--reference") if options.reference else None
     if wanted and wanted not in named and (options.feed == "exchange" or options.reference != "BTCUSDT"):
-        named = [wanted, *named]
-    return named
+        return [wanted]
+    return []
 
 
 def _in_lake(options: _Options) -> list[str]:

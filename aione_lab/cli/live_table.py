@@ -27,7 +27,7 @@ class Screen:
 
     def __init__(self, current: Callable[[], Session], *, on_terminal: bool, silent: bool) -> None:
         self._current, self._on_terminal, self._silent = current, on_terminal, silent
-        self._told = 0
+        self._told: int | None = None  # alerts and second looks that are on lines already
 
     @property
     def _session(self) -> Session:
@@ -68,7 +68,8 @@ class Screen:
             return
         status = self._session.status()
         count = status["alerts"] + status["second_looks"]
-        for alert in reversed(self._session.last_alerts(n=count - max(self._told, before))):
+        # What the journal brought the first session was told by a run of before; another one goes on from here.
+        for alert in reversed(self._session.last_alerts(n=count - (before if self._told is None else self._told))):
             say(alert_line(alert))
         self._told = count
 

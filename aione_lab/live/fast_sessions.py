@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 from aione_lab.engine.params import check_kind
 from aione_lab.errors import InputError
-from aione_lab.live.prefilter import Prefilter
+from aione_lab.live.prefilter import FastSymbols, Prefilter
 from aione_lab.live.session import Session
+from aione_lab.units import parse_symbol
 
 _log = logging.getLogger(__name__)
 
@@ -20,26 +21,29 @@ class FastSessions:
     """Runs a session of the symbols that ``prefilter`` chooses, and a new one where its next look chooses others.
 
     ``make(symbols)`` gives a Session of these symbols, of whichever feed. Give it a journal: then what stays on the
-    list goes on where it stood, and only what is new warms up. A symbol with an open paper trade stays on the list.
-    ``session`` is the one that runs (or ran last).
+    list goes on where it stood, and only what is new warms up. A symbol with an open paper trade stays on the list, and
+    ``always`` names those that are on it anyway, such as the reference. ``session`` is the one that runs (or ran last).
     """
 
     session: Session
 
-    def __init__(self, prefilter: Prefilter, make: Callable[[Sequence[str]], Session]) -> None:
+    def __init__(
+        self, prefilter: Prefilter, make: Callable[[Sequence[str]], Session], *, always: Sequence[str] = ()
+    ) -> None:
         check_kind("prefilter", prefilter, Prefilter)
         if not callable(make):
             raise InputError.of("make", make, "must be a function that gives a Session of some symbols")
         self._prefilter, self._make = prefilter, make
+        self._always = tuple(parse_symbol(name, "always") for name in always)
+        self._seen: FastSymbols | None = None  # the look that the session's symbols come from
         self._symbols: tuple[str, ...] = ()
-        self._opened = self._stopping = False
+        self._stopping = False
 
     async def open(self) -> None:
         """Look for the first time and make the first session; raises what either raises."""
-        found = await self._prefilter.refresh()
-        self._symbols = found.symbols
+        self._seen = await self._prefilter.refresh()
+        self._symbols = self._wanted(self._seen, ())
         self.session = self._make(self._symbols)
-        self._opened = True
 
     def start(self) -> asyncio.Task[None]:
         """``run`` as a task of the running event loop."""
@@ -47,45 +51,51 @@ class FastSessions:
 
     async def run(self) -> None:
         """Go on until a session ends by itself, which raises what it raises, or ``stop`` is called."""
-        if not self._opened:
+        if self._seen is None and not self._stopping:
             await self.open()
         async with self._prefilter:
             while not self._stopping and await self._run_one():
+                held = [name for name in self.session.held() if name in self._symbols]  # opened while it was stopping
+                assert self._prefilter.latest is not None
+                before, self._seen = self._symbols, self._prefilter.latest
+                self._symbols = self._wanted(self._seen, held)
+                told = [f"+{name}" for name in self._symbols if name not in before]
+                told += [f"-{name}" for name in before if name not in self._symbols]
+                _log.info("other symbols are fast now: %s", ", ".join(told))
                 if not self._stopping:
                     self.session = self._make(self._symbols)
 
     async def stop(self) -> None:
         """Stop cleanly: what was decided is on disk when this returns."""
         self._stopping = True
-        if self._opened:
+        if self._seen is not None:
             await self.session.stop()
+            await self.session.feed.aclose()  # of one that never began
 
     async def _run_one(self) -> bool:
         """Run the session until it ends; True where that was because of other symbols."""
-        running, others = self.session.start(), asyncio.ensure_future(self._others())
+        running, changed = self.session.start(), asyncio.ensure_future(self._changed())
         try:
-            await asyncio.wait({running, others}, return_when=asyncio.FIRST_COMPLETED)
-            changed = others.done() and not running.done()
-            if changed:
-                before, self._symbols = set(self._symbols), others.result()
-                told = [f"+{name}" for name in self._symbols if name not in before]
-                told += [f"-{name}" for name in sorted(before - set(self._symbols))]
-                _log.info("other symbols are fast now: %s", ", ".join(told))
+            await asyncio.wait({running, changed}, return_when=asyncio.FIRST_COMPLETED)
+            others = changed.done() and not running.done()
         finally:
-            others.cancel()
+            changed.cancel()
             await self.session.stop()
-        await running
-        return changed
+        await asyncio.wait({running})
+        if not running.cancelled():  # it is where it was stopped before its first step
+            running.result()
+        return others
 
-    async def _others(self) -> tuple[str, ...]:
-        """The symbols to follow, as soon as they are others."""
-        seen = self._prefilter.latest
+    async def _changed(self) -> None:
+        """Return as soon as a look of the prefilter means other symbols than the session's."""
         while True:
             await asyncio.sleep(LOOK_S)
             found = self._prefilter.latest
-            if found is None or found is seen:
-                continue
-            seen = found
-            wanted = dict.fromkeys([*found.symbols, *(name for name in self.session.held() if name in self._symbols)])
-            if wanted.keys() != set(self._symbols):
-                return tuple(wanted)
+            if found is not None and found is not self._seen:
+                held = [name for name in self.session.held() if name in self._symbols]
+                if set(self._wanted(found, held)) != set(self._symbols):
+                    return
+                self._seen = found
+
+    def _wanted(self, found: FastSymbols, held: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([*self._always, *found.symbols, *held]))

@@ -194,6 +194,8 @@ def _take_snapshot(session: Session, head: dict[str, Any], blobs: dict[str, byte
     out.spacings = head["spacings"]
     session.keeper.until = dict(head["until"])
     session.calibrations.asked = dict(head["asked"])
+    looks = head.get("waiting", {}).items()
+    session.calibrations.waiting = {name: stage1 for name, stage1 in looks if name in session.symbols}
     session.decisions.default_counts = dict(head["default_counts"])
     session.alerts_seen.extend(head["alerts"])
     session.counts.update(head["counts"])
@@ -283,6 +285,7 @@ def take_snapshot(session: Session) -> tuple[dict[str, Any], dict[str, bytes]]:
         "until": dict(session.keeper.until),
         "asks": session.calibrations.possible,
         "asked": dict(session.calibrations.asked),
+        "waiting": dict(session.calibrations.waiting),
         "default_counts": dict(session.decisions.default_counts),
         "alerts": list(session.alerts_seen),
         "counts": dict(session.counts),

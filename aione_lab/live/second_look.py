@@ -39,7 +39,7 @@ class Calibrations:
     ) -> None:
         self._queue, self._assets, self._interval = queue, assets, interval
         self._on_accepted, self._on_done = on_accepted, on_done
-        self._alerts: dict[str, Mapping[str, Any]] = {}
+        self.waiting: dict[str, Mapping[str, Any]] = {}  # alerts that asked, until they are looked at again
         self._tasks: set[asyncio.Task[Any]] = set()
         self.asked: dict[str, int] = {}
         self.ended: dict[str, int] = {}
@@ -54,16 +54,23 @@ class Calibrations:
     # --- the queue's state manager -----------------------------------------------------------------------------------
 
     def update_asset(self, symbol: str, updates: Mapping[str, Any], /) -> None:
-        """Pass ``calib_status`` on to the assets; an alert that waited for the end of a calibration is looked at."""
+        """Pass ``calib_status`` on to the assets; an alert that waited for the end of a calibration is looked at.
+
+        What a queue tells of symbols that the session does not have is passed over.
+        """
+        if self._assets.get(symbol) is None:
+            return
         self._assets.update_asset(symbol, updates)
         state = updates.get("calib_status")
         if state in (COMPLETED, ERROR, EXPIRED):
             self.ended[state] = self.ended.get(state, 0) + 1
-        if state == COMPLETED and (alert := self._alerts.pop(symbol, None)) is not None:
+        if state == COMPLETED and (alert := self.waiting.pop(symbol, None)) is not None:
             self._on_done(symbol, alert)
 
     def update_calibration(self, symbol: str, params: Mapping[str, Any], /) -> None:
         """An accepted set."""
+        if self._assets.get(symbol) is None:
+            return
         self._assets.update_calibration(symbol, params)
         self._on_accepted(symbol, Thresholds.from_json(params))
 
@@ -79,7 +86,7 @@ class Calibrations:
         if self._queue is None or self.rests(symbol, time):
             return
         self.asked[symbol] = time
-        self._alerts[symbol] = stage1
+        self.waiting[symbol] = stage1
         task = asyncio.ensure_future(self._ask(symbol))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -101,7 +108,7 @@ class Calibrations:
             raise InputError("queue: this session has no calibration queue; give it one to calibrate from here")
         state = await self._queue.put(name, self._interval, URGENT, is_urgent=True)
         if state in (COMPLETED, PENDING):
-            self._alerts.pop(name, None)  # nothing will be done
+            self.waiting.pop(name, None)  # nothing will be done
         return state
 
     async def listen(self, cache: Any) -> None:

@@ -110,8 +110,6 @@ class Session:
         self._state, self._failure = "new", ""
         self._main: asyncio.Task[None] | None = None
         self.renew()
-        if enricher is not None:
-            enricher.listen(self.take_text)
         if metrics is not None:
             metrics.watch_total("reconnects", lambda: self.feed.metrics.reconnects)
             metrics.watch_total("gaps_filled", lambda: self.feed.metrics.gaps_filled)
@@ -146,6 +144,8 @@ class Session:
         if self._state != "new":
             raise AioneError("this session has run already: make a new one")
         self._state, self._main = "starting", asyncio.current_task()
+        if self.enricher is not None:
+            self.enricher.listen(self.take_text)
         try:
             with self.journal.hold() if self.journal is not None else contextlib.nullcontext():
                 await self._run()

@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import waiting
 from session_runs import DAY_MS, MINUTE_MS, START, filled, market, plain
 from test_prefilter import GOOD, SETTINGS, Futures
 
 from aione_lab.backtest.replay import replay
+from aione_lab.cli.live_table import Screen
 from aione_lab.engine.records import SIGNAL
-from aione_lab.errors import InputError
+from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
-from aione_lab.live import FastSessions, Prefilter, ReplayFeed, Session, drift
+from aione_lab.live import FastSessions, FastSymbols, Prefilter, ReplayFeed, Session, drift
 from aione_lab.live.enricher import EnricherSettings, NarrativeEnricher
 from aione_lab.live.journal import Journal, signal_records
 
@@ -181,3 +183,127 @@ def test_an_enricher_forgets_sessions_that_are_over(server: Futures) -> None:
         exchange.decided = 0
         asyncio.run(exchange.session(["BTCUSDT"], enricher=enricher).run())
     assert enricher._on_text == []
+
+
+def test_a_look_while_a_session_stops_is_not_missed(tmp_path: Path, server: Futures) -> None:
+    exchange = Market(server, tmp_path)
+    exchange.fast("BTCUSDT", "LINKUSDT")
+    looks = [FastSymbols(names, pd.DataFrame()) for names in (("BTCUSDT", "SOLUSDT"), ("BTCUSDT", "LINKUSDT"))]
+
+    async def run() -> None:
+        sessions = FastSessions(exchange.prefilter, exchange.session)
+        await sessions.open()
+        first = sessions.session
+        stop = first.stop
+
+        async def slow_stop() -> None:
+            exchange.prefilter.latest = looks[1]
+            await stop()
+
+        first.stop = slow_stop  # type: ignore[method-assign]
+        exchange.prefilter.settings = SETTINGS.replace(refresh_s=600.0)
+        task = sessions.start()
+        await until(lambda: first.counts["bars"])
+        exchange.prefilter.latest = looks[0]
+        await until(lambda: sessions.session is not first)
+        assert set(sessions.session.symbols) == {"BTCUSDT", "LINKUSDT"}
+        await sessions.stop()
+        await asyncio.wait_for(task, 5)
+
+    asyncio.run(run())
+
+
+def test_a_stop_right_after_the_start_of_a_session_ends_it_without_an_error(tmp_path: Path, server: Futures) -> None:
+    exchange = Market(server, tmp_path)
+
+    async def run(ticks: int) -> None:
+        sessions = FastSessions(exchange.prefilter, exchange.session)
+        await sessions.open()
+        task = sessions.start()
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        await sessions.stop()
+        await asyncio.wait_for(task, 5)
+        with pytest.raises(AioneError, match="closed|run already"):
+            await sessions.session.run()
+
+    for ticks in range(5):
+        asyncio.run(run(ticks))
+
+    async def never() -> None:
+        sessions = FastSessions(exchange.prefilter, exchange.session)
+        made = len(exchange.made)
+        await sessions.stop()
+        await sessions.run()
+        assert len(exchange.made) == made
+
+    asyncio.run(never())
+
+
+def test_what_is_always_there_changes_nothing_by_entering_the_list(tmp_path: Path, server: Futures) -> None:
+    exchange = Market(server, tmp_path)
+    sessions = FastSessions(exchange.prefilter, exchange.session, always=["btc/usdt"])
+    for names in (("LINKUSDT",), ("LINKUSDT", "BTCUSDT")):
+        assert set(sessions._wanted(FastSymbols(names, pd.DataFrame()), ())) == {"BTCUSDT", "LINKUSDT"}
+
+
+def test_held_are_the_symbols_with_an_open_trade_or_an_order(tmp_path: Path, server: Futures) -> None:
+    """Beside the replay, at the close of a bar at which a trade is open and of one at which an order waits."""
+    reference, (candles, funding) = market()["BTCUSDT"][0], market()["LINKUSDT"]
+    whole = replay(candles, symbol="LINKUSDT", interval="1m", reference=reference, funding=funding).signal_records
+    whole = whole[whole["timestamp"] >= FIRST]
+    bars = {
+        "held": int(np.flatnonzero(whole["position"] != 0)[0]),
+        "ordered": int(np.flatnonzero(whole["recommendation"] == 1)[0]),
+        "nothing": 0,
+    }
+    for what, bar in bars.items():
+        exchange = Market(server, None, bars=bar + 1, speed=np.inf)
+        session = exchange.session(["LINKUSDT"])
+        asyncio.run(session.run())
+        assert ("LINKUSDT" in session.held()) is (what != "nothing"), what
+
+
+def test_alerts_that_wait_for_a_calibration_go_over_and_strangers_are_passed_over(
+    tmp_path: Path, server: Futures
+) -> None:
+    exchange = Market(server, tmp_path, bars=5, speed=np.inf)
+    session = exchange.session(["BTCUSDT", "LINKUSDT"])
+    session.calibrations.waiting = {"LINKUSDT": {"timestamp": "a"}, "SOLUSDT": {"timestamp": "b"}}
+    asyncio.run(session.run())
+    exchange.decided, exchange.end = 0, exchange.end + 5 * MINUTE_MS
+    after = exchange.session(["BTCUSDT", "LINKUSDT"])
+    asyncio.run(after.run())
+    assert after.counts["bars"] == 20 and after.calibrations.waiting == {"LINKUSDT": {"timestamp": "a"}}
+    after.calibrations.update_asset("SOLUSDT", {"calib_status": "in_progress"})
+    after.calibrations.update_calibration("SOLUSDT", {"tp_mult": 2.0})
+    assert set(after.assets.snapshot()) == {"BTCUSDT", "LINKUSDT"}
+
+
+def test_lines_tell_the_alerts_of_one_session_after_the_other_once(capsys: pytest.CaptureFixture[str]) -> None:
+    class Stub:
+        told_before: int | None = None
+
+        def __init__(self, *alerts: str) -> None:
+            self.alerts = alerts
+
+        def status(self) -> dict[str, int]:
+            return {"alerts": len(self.alerts), "second_looks": 0}
+
+        def last_alerts(self, n: int) -> list[dict[str, Any]]:
+            newest = list(reversed(self.alerts))[: max(0, n)]
+            return [
+                {"timestamp": one, "symbol": "X", "recommendation": "BUY", "confidence": 1.0, "trigger_reasons": [],
+                 "risk_parameters": {}} for one in newest
+            ]  # fmt: skip
+
+    first, second = Stub("0", "1", "2"), Stub("0", "1", "2", "3", "4")
+    current = first
+    screen = Screen(lambda: current, on_terminal=False, silent=False)  # type: ignore[arg-type, return-value]
+    first.told_before = 1  # the journal's
+    screen._tell_alerts()
+    current = second
+    screen._tell_alerts()  # still restoring
+    second.told_before = 4  # with 3, which came while the first was stopping
+    screen._tell_alerts()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2", "3", "4"]
