@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aione_lab.backtest.decode import several_fields
-from aione_lab.engine.records import BAR, FEATURE_NAMES
+from aione_lab.engine.records import BAR, FEATURE_NAMES, TRADE
 from aione_lab.errors import AioneError, InputError
 from aione_lab.live.alert_text import Alert
 from aione_lab.live.asset_state import FAILURES, stage2_fields
@@ -202,7 +202,7 @@ class BarClose:
         session.keeper.candle(candle)
         session.funding.taken(name, bar)
         session.counts["bars"] += 1
-        session.counts["trades"] += len(closed) > 0
+        session.counts["trades"] += len(closed) // TRADE.itemsize
         self.decided = max(self.decided, bar)
         self.lag_s = (session.feed.now_ms() - bar - session.step_ms) / 1000
         if session.metrics is not None:

@@ -103,8 +103,6 @@ class Session:
         self.journal = None if journal is None else Journal(journal)
         self.alerts, self.enricher, self.metrics, self._cache = alerts, enricher, metrics, cache
         self.calibrations = Calibrations(queue, self.assets, self.interval, self._accepted, self._look_again)
-        self.alerts_seen: deque[Mapping[str, Any]] = deque(maxlen=ALERTS_KEPT)
-        self.counts = dict.fromkeys(("bars", "alerts", "trades", "second_looks"), 0)
         self.coming: dict[str, Thresholds] = {}
         self.told_before: int | None = None  # alerts and second looks of before a restart; None: not known yet
         self._state, self._failure = "new", ""
@@ -117,6 +115,9 @@ class Session:
     def renew(self) -> None:
         """Make the memory anew, with nothing in it."""
         self.fleet = Fleet(self.limits.read_all(), **self._engine)
+        self.alerts_seen: deque[Mapping[str, Any]] = deque(maxlen=ALERTS_KEPT)
+        self.counts = dict.fromkeys(("bars", "alerts", "trades", "second_looks"), 0)
+        self.calibrations.asked, self.calibrations.waiting = {}, {}
         first, feed = self.fleet.engines[0], self.feed
         self.recent = Recent(self.symbols, first.spec.reasons)
         self.decisions = Decisions(self.fleet)

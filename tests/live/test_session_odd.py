@@ -16,14 +16,16 @@ from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, c
 
 from aione_lab.backtest.stages import Stage2Processor
 from aione_lab.cache import SimpleCacheHandler
-from aione_lab.errors import InputError
+from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.store import Lake
 from aione_lab.live import session as sessions
 from aione_lab.live.asset_follower import follow_assets
 from aione_lab.live.assets import AssetStateManager
 from aione_lab.live.feed import Candle
 from aione_lab.live.gate import KEPT_MS, Gate
+from aione_lab.live.journal import Journal
 from aione_lab.live.limits import Limits
+from aione_lab.live.opening import open_session
 from aione_lab.live.replay_feed import ReplayFeed
 from aione_lab.live.session import Session
 from aione_lab.thresholds import Thresholds, ThresholdStore
@@ -75,6 +77,41 @@ def test_closes_are_let_go_of_although_a_symbol_is_silent() -> None:
         assert len(gate.take(0.0)) == 1
         gate.forget([bar, 0])
     assert len(gate.closes) <= 101
+
+
+def test_a_restart_that_cannot_read_the_journal_takes_nothing_over(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the half of it either: counts and alerts of a snapshot whose rows are unreadable would be told as its own."""
+    first = Session(feed(lake), lake, journal=tmp_path / "journal")
+    asyncio.run(first.run())
+    assert first.counts["bars"] and first.counts["alerts"] and first.alerts_seen
+    table = Journal.table
+
+    def unreadable(journal: Journal, after: int = -1, *rest: Any, **more: Any) -> Any:
+        if after >= 0:
+            raise AioneError("rows are damaged")
+        return table(journal, after, *rest, **more)
+
+    monkeypatch.setattr(Journal, "table", unreadable)
+    second = Session(feed(lake), lake, journal=tmp_path / "journal")
+
+    async def run() -> None:
+        await open_session(second)
+
+    with second.journal.hold():  # type: ignore[union-attr]
+        asyncio.run(run())
+    assert set(second.counts.values()) == {0} and not second.alerts_seen and not second.calibrations.asked
+
+
+def test_trades_are_counted_one_by_one_live_and_after_a_restart(lake: Lake, tmp_path: Path) -> None:
+    whole = Session(feed(lake, 1440), lake)
+    asyncio.run(whole.run())
+    expected = 0
+    for name in NAMES:
+        records = replayed(name, market()[name][0], market()[REFERENCE][0]).trade_records
+        expected += int((records["exit_time"] >= FROM).sum())
+    assert whole.counts["trades"] == expected > 0
 
 
 def test_a_promoted_set_that_cannot_be_used_changes_nothing(lake: Lake, tmp_path: Path) -> None:
