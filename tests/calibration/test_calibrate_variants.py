@@ -83,4 +83,4 @@ def test_own_triggers_are_searched_repeated_and_revealed(lake: Lake, small, tmp_
     for call in (lambda: repeat(tmp_path / "x", lake), lambda: found.reveal()):
         with pytest.raises(InputError, match="spec=None: must be given, with the own SQUEEZE_RELEASE"):
             call()
-    assert found.reveal(own).metrics["n_days"] == 4
+    assert found.reveal(spec=own).metrics["n_days"] == 4
