@@ -42,7 +42,7 @@ class FastSessions:
     async def open(self) -> None:
         """Look for the first time and make the first session; raises what either raises."""
         self._seen = await self._prefilter.refresh()
-        self._symbols = self._wanted(self._seen, ())
+        self._symbols = self._wanted(self._seen)
         self.session = self._make(self._symbols)
 
     def start(self) -> asyncio.Task[None]:
@@ -55,10 +55,9 @@ class FastSessions:
             await self.open()
         async with self._prefilter:
             while not self._stopping and await self._run_one():
-                held = [name for name in self.session.held() if name in self._symbols]  # opened while it was stopping
                 assert self._prefilter.latest is not None
                 before, self._seen = self._symbols, self._prefilter.latest
-                self._symbols = self._wanted(self._seen, held)
+                self._symbols = self._wanted(self._seen)  # asked anew: a trade may have opened while it was stopping
                 told = [f"+{name}" for name in self._symbols if name not in before]
                 told += [f"-{name}" for name in before if name not in self._symbols]
                 _log.info("other symbols are fast now: %s", ", ".join(told))
@@ -92,10 +91,10 @@ class FastSessions:
             await asyncio.sleep(LOOK_S)
             found = self._prefilter.latest
             if found is not None and found is not self._seen:
-                held = [name for name in self.session.held() if name in self._symbols]
-                if set(self._wanted(found, held)) != set(self._symbols):
+                if set(self._wanted(found)) != set(self._symbols):
                     return
                 self._seen = found
 
-    def _wanted(self, found: FastSymbols, held: Sequence[str]) -> tuple[str, ...]:
+    def _wanted(self, found: FastSymbols) -> tuple[str, ...]:
+        held = [name for name in self.session.held() if name in self._symbols] if self._symbols else []
         return tuple(dict.fromkeys([*self._always, *found.symbols, *held]))

@@ -244,7 +244,7 @@ def test_what_is_always_there_changes_nothing_by_entering_the_list(tmp_path: Pat
     exchange = Market(server, tmp_path)
     sessions = FastSessions(exchange.prefilter, exchange.session, always=["btc/usdt"])
     for names in (("LINKUSDT",), ("LINKUSDT", "BTCUSDT")):
-        assert set(sessions._wanted(FastSymbols(names, pd.DataFrame()), ())) == {"BTCUSDT", "LINKUSDT"}
+        assert set(sessions._wanted(FastSymbols(names, pd.DataFrame()))) == {"BTCUSDT", "LINKUSDT"}
 
 
 def test_held_are_the_symbols_with_an_open_trade_or_an_order(tmp_path: Path, server: Futures) -> None:

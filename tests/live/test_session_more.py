@@ -11,7 +11,7 @@ import ccxt.pro  # noqa: F401 (loaded before virtual time runs)
 import pytest
 from fake_binance import KINDS, WireFault, script
 from feed_runs import stamps
-from session_faults import SessionRun, running_session
+from session_faults import WARM, SessionRun, running_session
 from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed
 
 from aione_lab.engine.spec import FeatureSpec
@@ -27,7 +27,6 @@ from aione_lab.thresholds.store import ThresholdStore
 from tests.custom_examples import LOUD, SQUEEZE_RELEASE
 
 FROM = START + 2 * DAY_MS
-WARM = 1700
 
 
 pytestmark = pytest.mark.usefixtures("no_pauses")
