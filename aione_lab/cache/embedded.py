@@ -8,6 +8,7 @@ work across processes as well. While the file is open SQLite keeps its log besid
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import time
@@ -23,10 +24,13 @@ POLL = 0.05  # seconds between two looks for new messages
 KEEP = 60.0  # seconds for which a message waits for slow subscribers
 BUSY = 0.7  # seconds to wait for another writer; less than the limit of a call
 LAYOUT = 1
+PAGE = 65_536  # bytes: a state of hundreds of assets is a dozen pages, and not two hundred
+LARGEST_LOG = 4_000_000  # bytes of SQLite's log that wait to be moved into the file
+TIDY_S = 0.2  # seconds after a call in which nobody should have to wait for that
 _BATCH = 500  # messages fetched at once
 
 _TABLES = f"""
-CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, expires REAL);
 CREATE INDEX IF NOT EXISTS entries_expire ON entries (expires) WHERE expires IS NOT NULL;
 CREATE TABLE IF NOT EXISTS messages
     (id INTEGER PRIMARY KEY AUTOINCREMENT, channel TEXT NOT NULL, content BLOB NOT NULL, sent REAL NOT NULL);
@@ -54,6 +58,7 @@ class EmbeddedBackend:
         self._identity: tuple[int, int, int] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
+        self._tidying: asyncio.AbstractEventLoop | None = None
         self.replaced = 0  # times that another file was there than the one that was open
 
     @property
@@ -138,7 +143,23 @@ class EmbeddedBackend:
         if self._thread is None or self._pid != os.getpid():  # a forked child has neither the thread nor the connection
             self._pid, self._connection = os.getpid(), None
             self._thread = ThreadPoolExecutor(1, "aione-cache")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
+        loop = asyncio.get_running_loop()
+        if self._tidying is not loop:
+            self._tidying = loop
+            loop.call_later(TIDY_S, self._tidy)
+        return await loop.run_in_executor(self._thread, self._transaction, work)
+
+    def _tidy(self) -> None:
+        self._tidying = None
+        if self._thread is not None and self._pid == os.getpid():
+            self._thread.submit(self._empty_log)
+
+    def _empty_log(self) -> None:
+        """Move a long log into the file. SQLite does so at 1,000 pages, within the call that fills the last of them."""
+        log = self.path.with_name(f"{self.path.name}-wal")
+        with contextlib.suppress(sqlite3.Error, OSError):  # the next call meets what is wrong, and says so
+            if self._connection is not None and log.stat().st_size > LARGEST_LOG:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -160,6 +181,7 @@ class EmbeddedBackend:
             if version > LAYOUT:
                 raise CacheError(f"the cache {self.path} was made by a newer version (layout {version})")
             if version < LAYOUT:
+                connection.execute(f"PRAGMA page_size = {PAGE}")
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(_TABLES)
             connection.execute("PRAGMA synchronous = NORMAL")

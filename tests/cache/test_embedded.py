@@ -165,6 +165,29 @@ def test_a_subscriber_that_rested_is_told_that_the_file_was_made_anew(cache: Sim
     asyncio.run(run())
 
 
+def test_a_long_log_is_moved_into_the_file_after_a_call_and_not_within_it(
+    cache: SimpleCacheHandler, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TIDY_S", 0.1)
+    log, state = path.with_name("cache.sqlite-wal"), "x" * 1_000_000
+
+    async def run() -> None:
+        async with cache:
+            for number in range(12):
+                await cache.set_json("state", f"{number}{state}")
+            assert log.stat().st_size > module.LARGEST_LOG
+            deadline = time.monotonic() + 5
+            while path.stat().st_size < len(state):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.02)
+            before = log.stat().st_size
+            await cache.set_json("state", state)  # the log begins anew
+            assert log.stat().st_size == before
+            assert await cache.get_json("state") == state
+
+    asyncio.run(run())
+
+
 def test_what_has_expired_leaves_the_file(cache: SimpleCacheHandler, path: Path) -> None:
     async def run() -> None:
         async with cache:
