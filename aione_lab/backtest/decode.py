@@ -70,12 +70,16 @@ def stats_dict(row: Any, spec: FeatureSpec = DEFAULT_SPEC) -> dict[str, float | 
     return stats_dicts(np.frombuffer(single(row).tobytes(), np.float64)[None], spec)[0]
 
 
-def stats_dicts(rows: np.ndarray, spec: FeatureSpec = DEFAULT_SPEC) -> list[dict[str, float | None]]:
-    """``stats_dict`` of many bars at once: float64 (bars, F), features in the order of the records."""
+def stats_dicts(
+    rows: np.ndarray, spec: FeatureSpec = DEFAULT_SPEC, kind: type[dict[str, float | None]] = dict
+) -> list[dict[str, float | None]]:
+    """``stats_dict`` of many bars at once, each a ``kind``: float64 (bars, F), features in the order of the records."""
     names = stats_names(spec.feature_names)
-    values = rows[:, : len(names)].astype(object)
-    values[~np.isfinite(rows[:, : len(names)])] = None
-    return [dict(zip(names, line, strict=True)) for line in values.tolist()]
+    values = rows[:, : len(names)]
+    lines = values.tolist()
+    for bar, place in np.argwhere(~np.isfinite(values)).tolist():
+        lines[bar][place] = None
+    return [kind(zip(names, line, strict=True)) for line in lines]
 
 
 @lru_cache(maxsize=64)
@@ -102,7 +106,11 @@ def thresholds_dict(thresholds: Thresholds, signal: Any) -> dict[str, Any]:
 
 def resolved_fields(flat: Mapping[str, Any], signal: Any) -> dict[str, Any]:
     """``thresholds_dict`` of a set's flat JSON."""
-    return {**flat, **{name: number(signal[name]) for name in ADAPTIVE}}
+    fields = dict(flat)
+    for name in ADAPTIVE:
+        value = signal[name]
+        fields[name] = float(value) if math.isfinite(value) else None
+    return fields
 
 
 def stage1_dict(
@@ -138,7 +146,7 @@ def stage1_of(
         "symbol": symbol,
         "timestamp": iso(values["timestamp"]) if values["timestamp"] else None,
         "signal": name,
-        "trigger_reasons": list(decode_reasons(values["reasons"], spec)),
+        "trigger_reasons": list(decode_mask(values["reasons"], spec.reasons)),
         "suppressed": SUPPRESSED[values["suppressed"]],
         "stats": stats,
         "confidence": 0.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def fill_columns(trades: np.ndarray, positions: np.ndarray) -> dict[str, Any]:
     return {"trade": typed["trade"], "time": times, **typed, "reason": np.array(columns["reason"], dtype=object)}
 
 
-def next_target(position: np.ndarray) -> float:
-    """The target of a POSITION record that is waited for; NaN where none is left."""
+def next_target(position: Mapping[str, Any] | np.void) -> float:
+    """The target of a POSITION (a record, or its fields by name) that is waited for; NaN where none is left."""
     waiting = [i for i in range(int(position["next"]), TARGETS_COUNT) if position["parts"][i] > 0.0]
     return float(position["targets"][waiting[0]]) if waiting else math.nan

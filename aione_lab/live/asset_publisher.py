@@ -152,7 +152,7 @@ class Publisher:
         while self._signals:
             signals = [self._signals.popleft() for _ in range(min(CHUNK, len(self._signals)))]
             try:
-                await self._cache.publish_all(SIGNALS, signals)
+                await self._cache.publish_all(SIGNALS, [orjson.dumps(signal) for signal in signals], raw=True)
             except BaseException:
                 self._signals.extendleft(reversed(signals))
                 raise

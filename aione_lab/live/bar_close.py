@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aione_lab.backtest.decode import several_fields
 from aione_lab.engine.records import BAR, FEATURE_NAMES, TRADE
 from aione_lab.errors import AioneError, InputError
 from aione_lab.live.alert_text import Alert
@@ -18,8 +19,7 @@ from aione_lab.live.asset_state import FAILURES, stage2_fields
 from aione_lab.live.decisions import ALERT
 from aione_lab.live.feed import Candle
 from aione_lab.live.gate import Ready
-from aione_lab.live.journal import signal_fields
-from aione_lab.live.keeper import candle_fields
+from aione_lab.live.journal import BarRows
 from aione_lab.live.recent import SHOWN
 from aione_lab.thresholds.params import Thresholds
 
@@ -101,7 +101,8 @@ class BarClose:
         while not self._broken_off and (ready := session.gate.take(asyncio.get_running_loop().time(), ended)):
             count += len(ready)
             self._broken_off = True  # a bar that is half followed up must not be followed by the next one
-            self._close(ready)
+            with _no_collection():
+                self._close(ready)
             self._broken_off = False
         if count:
             going = [name for name in session.symbols if name not in self.broken]
@@ -112,13 +113,14 @@ class BarClose:
         session = self._session
         fleet = session.fleet
         ready = [one for one in ready if one.candle.symbol not in self.broken]
-        places = np.array([fleet.places[one.candle.symbol] for one in ready], np.int64)
-        bars = np.zeros(len(ready), BAR)
-        for i, (candle, close, rate) in enumerate(ready):
+        rows = []
+        for candle, close, rate in ready:
             o, h, low, c, volume, quote, _, taker = candle.values
-            bars[i] = (candle.timestamp, o, h, low, c, volume, quote, taker, close, rate)
+            rows.append((candle.timestamp, o, h, low, c, volume, quote, taker, close, rate))
             if candle.symbol in session.coming:
                 session.put_in_force(candle.symbol, candle.timestamp)
+        places = np.array([fleet.places[one.candle.symbol] for one in ready], np.int64)
+        bars = np.array(rows, BAR)
         began = time.perf_counter()
         ended = self._push(places, bars, ready)
         taken = time.perf_counter() - began
@@ -158,60 +160,63 @@ class BarClose:
             session.fleet.features(places)[:, SHOWN_PLACES],
             signals,
         )
-        fields = several_fields(signals)
         # Of a bar that others of its symbol follow at once only an alert is told.
-        told = [i for i, one in enumerate(ready) if self._is_told(one, fields[i])]
-        stage1s = dict(zip(told, session.decisions.stage1s(places[told], [fields[i] for i in told]), strict=True))
-        trades = outs["trades"][places].tolist()
-        for i, (one, k, signal) in enumerate(zip(ready, places.tolist(), fields, strict=True)):
+        alerts = (signals["signal"] == ALERT).tolist()
+        told = [i for i, one in enumerate(ready) if alerts[i] or not session.gate.waiting(one.candle.symbol)]
+        stage1s = dict(zip(told, session.decisions.stage1s(places[told], signals[told]), strict=True))
+        stage2s = {
+            i: session.decisions.stage2(ready[i].candle.symbol, stage1) for i, stage1 in stage1s.items() if alerts[i]
+        }
+        self._keep(ready, places, signals, stage2s, ended)
+        quiet = [i for i in told if i not in stage2s]
+        fields = session.decisions.quiet_fields(places[quiet], [stage1s[i] for i in quiet])
+        for i, updates in zip(quiet, fields, strict=True):
+            session.assets.update_asset(ready[i].candle.symbol, updates)
+        for i, stage2 in stage2s.items():
+            name, bar = ready[i].candle.symbol, ready[i].candle.timestamp
+            session.assets.update_asset(name, {**stage1s[i], **stage2_fields(stage2)})
+            session.counts["alerts"] += 1
+            self._tell(stage2, fresh=self._lag_s(bar) <= FRESH_BARS * session.step_ms / 1000)
+            if stage2["quality_metrics"]["used_default_calibration"]:
+                session.calibrations.wanted(name, bar, stage1s[i])
+
+    def _keep(
+        self,
+        ready: list[Ready],
+        places: np.ndarray,
+        signals: np.ndarray,
+        stage2s: Mapping[int, Mapping[str, Any]],
+        ended: Mapping[int, np.ndarray],
+    ) -> None:
+        """Bars for journal and lake, and what is counted of them."""
+        session, outs = self._session, self._session.fleet.outs
+        candles = [one.candle for one in ready]
+        extra: dict[int, dict[str, Any]] = {}
+        for i, stage2 in stage2s.items():
+            extra[i] = {"assessment": outs["assessment"][places[i]].tobytes(), "detail": stage2}
+        trades = outs["trades"][places]
+        for i in np.flatnonzero(trades + np.isin(places, list(ended))).tolist():
+            k = int(places[i])
             closed = ended[k].tobytes() if k in ended else b""
             if trades[i]:
                 closed += outs["trade"][k].tobytes()
-            self._follow_up(one, k, signal, stage1s.get(i), closed)
-
-    def _is_told(self, one: Ready, signal: Mapping[str, Any]) -> bool:
-        return signal["signal"] == ALERT or self._session.gate.waiting(one.candle.symbol) == 0
-
-    def _follow_up(
-        self, one: Ready, k: int, signal: Mapping[str, Any], stage1: Mapping[str, Any] | None, closed: bytes
-    ) -> None:
-        session, candle = self._session, one.candle
-        name, bar = candle.symbol, candle.timestamp
-        is_alert = signal["signal"] == ALERT
-        stage2 = None
-        if stage1 is not None and is_alert:
-            stage2 = session.decisions.stage2(name, stage1)
-            session.assets.update_asset(name, {**stage1, **stage2_fields(stage2)})
-        elif stage1 is not None:
-            session.assets.update_asset(name, session.decisions.quiet_fields(name, stage1))
-        session.keeper.row(
-            "bar",
-            name,
-            bar,
-            stage2,
-            {
-                **candle_fields(candle),
-                **signal_fields(signal),
-                "reference_close": one.reference_close,
-                "funding_rate": one.funding_rate,
-                "thresholds": session.digests[name],
-                "assessment": session.fleet.outs["assessment"][k].tobytes() if is_alert else None,
-                "closed": closed or None,
-            },
-        )
-        session.keeper.candle(candle)
-        session.funding.taken(name, bar)
-        session.counts["bars"] += 1
-        session.counts["trades"] += len(closed) // TRADE.itemsize
-        self.decided = max(self.decided, bar)
-        self.lag_s = (session.feed.now_ms() - bar - session.step_ms) / 1000
+            extra.setdefault(i, {})["closed"] = closed
+            session.counts["trades"] += len(closed) // TRADE.itemsize
+        digests = [session.digests[candle.symbol] for candle in candles]
+        session.keeper.bars(BarRows(time.time_ns() // 1_000_000, ready, signals, digests, extra))
+        for candle in candles:
+            session.funding.taken(candle.symbol, candle.timestamp)
+        session.counts["bars"] += len(ready)
+        times = [candle.timestamp for candle in candles]
+        self.decided = max(self.decided, *times)
+        self.lag_s = self._lag_s(times[-1])
         if session.metrics is not None:
-            session.metrics.lag.observe(max(0.0, self.lag_s))
-        if stage1 is not None and stage2 is not None:
-            session.counts["alerts"] += 1
-            self._tell(stage2, fresh=self.lag_s <= FRESH_BARS * session.step_ms / 1000)
-            if stage2["quality_metrics"]["used_default_calibration"]:
-                session.calibrations.wanted(name, bar, stage1)
+            for bar in times:
+                session.metrics.lag.observe(max(0.0, self._lag_s(bar)))
+
+    def _lag_s(self, bar: int) -> float:
+        """Seconds since the end of a bar, by the feed's clock."""
+        return (self._session.feed.now_ms() - bar - self._session.step_ms) / 1000
 
     def look_again(self, symbol: str, stage1: Mapping[str, Any], thresholds: Thresholds) -> None:
         """Stage2 of an alert of before, with the thresholds of now: a new event; what was decided stays."""
@@ -246,13 +251,13 @@ class BarClose:
         """Bring what is known at the beginning into the states of the assets."""
         session = self._session
         places = np.array([session.fleet.places[name] for name in session.symbols], np.int64)
-        stage1s = session.decisions.stage1s(places, session.decisions.signals(places))
-        for name, stage1 in zip(session.symbols, stage1s, strict=True):
+        stage1s = session.decisions.stage1s(places, session.fleet.outs["signal"][places])
+        quiet = session.decisions.quiet_fields(places, stage1s)
+        for name, stage1, fields in zip(session.symbols, stage1s, quiet, strict=True):
             last = session.fleet.last_time(name)
             if last is None:
                 session.assets.update_asset(name, {"state": "no_data", "hints": ["no candle yet"]})
                 continue
-            fields = session.decisions.quiet_fields(name, stage1)
             last_alert = next((alert for alert in reversed(session.alerts_seen) if alert["symbol"] == name), None)
             if stage1["signal"] == "ALERT":
                 found = last_alert
@@ -260,8 +265,22 @@ class BarClose:
                     counts = dict(session.decisions.default_counts)
                     found = session.decisions.stage2(name, stage1)
                     session.decisions.default_counts = counts
-                fields = {**stage1, **stage2_fields(found)}
+                session.assets.update_asset(name, {**stage1, **stage2_fields(found)})
             elif last_alert is not None:
-                fields["stage2"] = last_alert
-            session.assets.update_asset(name, fields)
+                session.assets.update_asset(name, {**fields, "stage2": last_alert})
+            else:
+                session.assets.update_asset(name, fields)
             self.decided = max(self.decided, last)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Have Python's search for cyclic garbage wait: amid a bar of hundreds of symbols it takes a third of the time."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

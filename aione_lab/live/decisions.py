@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +33,7 @@ from aione_lab.engine.fleet import Fleet
 from aione_lab.engine.params import limits_record
 from aione_lab.engine.records import SIGNAL, SIGNALS
 from aione_lab.errors import InputError
-from aione_lab.live.asset_state import Plain, PlainNumbers, plain
+from aione_lab.live.asset_state import Checked, Plain, PlainNumbers, frozen, plain
 from aione_lab.thresholds.adaptive import resolve
 from aione_lab.thresholds.classes import DEFAULT_CLASSES
 from aione_lab.thresholds.params import Thresholds
@@ -60,31 +60,28 @@ class Decisions:
         self._spec, self._settings, self._costs = first.spec, first.settings, first.costs
         self._needed = bars_needed(first.spec, fleet.interval)
         self._seen = fleet.states["features"]["seen"]
-        self._sides = fleet.states["stages"]["position"]["side"]
+        self._positions = fleet.states["stages"]["position"]
         self._sets: dict[str, _InForce] = {}
         self.default_counts: dict[str, int] = {}
 
-    def signals(self, places: np.ndarray) -> list[dict[str, Any]]:
-        """The fields of the SIGNAL of the last bar of each of ``places``."""
-        return several_fields(self._fleet.outs["signal"][places])
-
-    def stage1s(self, places: np.ndarray, signals: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The Stage1 dictionaries of those bars and their ``signals``; numbers in them are frozen.
+    def stage1s(self, places: np.ndarray, signals: np.ndarray) -> list[dict[str, Any]]:
+        """The Stage1 dictionaries of the last bars of ``places`` and their SIGNAL (n,); what they hold is frozen.
 
         All at once: numpy hands out a whole array in the time of a few of its values.
         """
-        stats = stats_dicts(self._fleet.features(places), self._spec)
-        return [self._stage1(*one) for one in zip(places.tolist(), signals, stats, strict=True)]
+        stats = stats_dicts(self._fleet.features(places), self._spec, PlainNumbers)
+        return [self._stage1(*one) for one in zip(places.tolist(), several_fields(signals), stats, strict=True)]
 
-    def _stage1(self, k: int, signal: Mapping[str, Any], stats: Mapping[str, Any]) -> dict[str, Any]:
+    def _stage1(self, k: int, signal: Mapping[str, Any], stats: Mapping[str, float | None]) -> dict[str, Any]:
         symbol = self._fleet.engines[k].symbol
         limits = Plain(resolved_fields(self._in_force(symbol).flat, signal))
-        stage1 = stage1_of(symbol, signal, PlainNumbers(stats), limits, (), self._spec)
+        stage1 = stage1_of(symbol, signal, stats, limits, (), self._spec)
         none = ""
         if stage1["signal"] == "NONE":
             none = why_none(int(self._seen[k]), self._needed, self._fleet.interval)
         days = stats["atr_7d_days"] or 0.0, stats["level_days"] or 0.0
-        stage1["hints"] = bar_hints(stage1["suppressed"], *days, none, self._spec)
+        stage1["hints"] = tuple(bar_hints(stage1["suppressed"], *days, none, self._spec))
+        stage1["trigger_reasons"] = tuple(stage1["trigger_reasons"])
         return stage1
 
     def _in_force(self, symbol: str) -> _InForce:
@@ -97,17 +94,24 @@ class Decisions:
             self._sets[symbol] = known
         return known
 
-    def quiet_fields(self, symbol: str, stage1: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of an asset on a bar without an ALERT; target and stop are those of an open trade."""
-        k = self._fleet.places[symbol]
-        target = stop = None
-        if self._sides[k]:
-            position = self._fleet.states[k]["stages"]["position"]
-            target, stop = number(next_target(position)), number(position["stop"])
-        return {**stage1, "stage2_status": "skipped", "recommendation": "", "tp": target, "sl": stop}
+    def quiet_fields(self, places: np.ndarray, stage1s: Iterable[Mapping[str, Any]]) -> list[Checked]:
+        """Fields of assets on a bar without an ALERT; target and stop are those of an open trade.
 
-    def stage2(self, symbol: str, stage1: Mapping[str, Any]) -> dict[str, Any]:
-        """The Stage2 dictionary of an ALERT that was the symbol's last bar: the engine's own assessment in words.
+        ``stage1s``: the dictionaries of the last bars of ``places`` (n,).
+        """
+        held = np.flatnonzero(self._positions["side"][places])
+        levels = {}
+        for i, position in zip(held.tolist(), several_fields(self._positions[places[held]]), strict=True):
+            levels[i] = number(next_target(position)), number(position["stop"])
+        rest = {"stage2_status": "skipped", "recommendation": ""}
+        fields = []
+        for i, stage1 in enumerate(stage1s):
+            target, stop = levels.get(i, (None, None))
+            fields.append(Checked({**stage1, **rest, "tp": target, "sl": stop}))
+        return fields
+
+    def stage2(self, symbol: str, stage1: Mapping[str, Any]) -> Plain:
+        """The frozen Stage2 of an ALERT that was the symbol's last bar: the engine's own assessment in words.
 
         What cannot be told gives INVALID_DATA or SYSTEM_FAILURE, as ``Stage2Processor`` does.
         """
@@ -123,21 +127,21 @@ class Decisions:
 
         return self._assessed(symbol, stage1, alert, self._fleet.outs["assessment"][k])
 
-    def look_again(self, symbol: str, stage1: Mapping[str, Any], thresholds: Thresholds) -> dict[str, Any]:
+    def look_again(self, symbol: str, stage1: Mapping[str, Any], thresholds: Thresholds) -> Plain:
         """Stage2 of a bar that is over, under other thresholds: a new dictionary, marked ``second_look``."""
         signal = np.zeros(1, SIGNAL)
         atr_7d = stage1["stats"].get("atr_7d")
         resolve(limits_record(thresholds, self._spec)[0], np.nan if atr_7d is None else atr_7d, signal[0])
         again = {**stage1, "thresholds": thresholds_dict(thresholds, signal)}
-        return {**self._assessed(symbol, again, lambda: self._read(again), None), "second_look": True}
+        return self._assessed(symbol, again, lambda: self._read(again), None, second_look=True)
 
     def _read(self, stage1: Mapping[str, Any]) -> AlertInput:
         head, interval = read_head(stage1), self._fleet.interval
         return read_alert(stage1, head, self._settings, self._costs, interval, DEFAULT_CLASSES, self._spec)
 
     def _assessed(
-        self, symbol: str, stage1: Mapping[str, Any], read: Callable[[], AlertInput], assessment: Any
-    ) -> dict[str, Any]:
+        self, symbol: str, stage1: Mapping[str, Any], read: Callable[[], AlertInput], assessment: Any, **more: Any
+    ) -> Plain:
         """Stage2 of what ``read`` gives; without the engine's ``assessment`` it is assessed here."""
         started = time.perf_counter()
         try:
@@ -152,4 +156,5 @@ class Decisions:
             _log.exception("Stage2 failed on %s", symbol)
             result = failed_stage2(symbol, stage1["timestamp"], "SYSTEM_FAILURE", type(error).__name__)
         result["quality_metrics"]["processing_time_ms"] = 1000 * (time.perf_counter() - started)
-        return result
+        once: Plain = frozen({**result, **more})  # journal, states and signals share it
+        return once

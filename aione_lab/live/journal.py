@@ -21,10 +21,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from aione_lab.backtest.decode import several_fields
 from aione_lab.engine.records import RECOMMENDATIONS, SIGNAL, SIGNALS, SUPPRESSED
 from aione_lab.errors import AioneError, InputError
 from aione_lab.files import LockHeld, hold_lock, make_folder, sync_folder, write_whole
 from aione_lab.lake.schema import CANDLE_COLUMNS
+from aione_lab.live.feed import Candle
+from aione_lab.live.gate import Ready
+from aione_lab.live.plain_text import without_halves
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +84,38 @@ _PLAIN = (
 )  # fmt: skip
 
 Row = Mapping[str, Any]
+
+
+class BarRows(NamedTuple):
+    """Bars that were decided together, one of each symbol: kept as they are, and made rows when they are written."""
+
+    at: int  # when, UTC ms by this machine's clock
+    ready: Sequence[Ready]
+    signals: np.ndarray  # SIGNAL
+    thresholds: Sequence[str]  # digests
+    extra: Mapping[int, Row]  # place → what only few bars have: assessment, closed, detail
+
+    def only(self, places: Sequence[int]) -> BarRows:
+        """Those at ``places``."""
+        ready, thresholds = [self.ready[i] for i in places], [self.thresholds[i] for i in places]
+        extra = {new: self.extra[old] for new, old in enumerate(places) if old in self.extra}
+        return self._replace(ready=ready, signals=self.signals[places], thresholds=thresholds, extra=extra)
+
+    def rows(self) -> Iterator[Row]:
+        """A row of each bar; what ``extra`` has as ``detail`` becomes JSON."""
+        for i, (one, signal) in enumerate(zip(self.ready, several_fields(self.signals), strict=True)):
+            yield {
+                "kind": "bar",
+                "symbol": one.candle.symbol,
+                "timestamp": one.candle.timestamp,
+                "at": self.at,
+                **candle_fields(one.candle),
+                **signal_fields(signal),
+                "reference_close": one.reference_close,
+                "funding_rate": one.funding_rate,
+                "thresholds": self.thresholds[i],
+                **_written(self.extra.get(i, {})),
+            }
 
 
 class Part(NamedTuple):
@@ -215,6 +251,20 @@ class Journal:
             if _PART.fullmatch(path.name) and path not in kept:
                 path.unlink()
         return parts
+
+
+def detail_text(detail: Any) -> str:
+    """The JSON of a row's ``detail``."""
+    return without_halves(json.dumps(detail, ensure_ascii=False, separators=(",", ":")))
+
+
+def _written(extra: Row) -> Row:
+    return {**extra, "detail": detail_text(extra["detail"])} if "detail" in extra else extra
+
+
+def candle_fields(candle: Candle) -> dict[str, Any]:
+    """A candle as fields of a row."""
+    return {**dict(zip(CANDLE_COLUMNS, candle.values, strict=True)), "source": candle.source}
 
 
 def signal_fields(signal: Mapping[str, Any]) -> dict[str, Any]:

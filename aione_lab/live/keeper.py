@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -18,8 +17,7 @@ from aione_lab.lake.schema import CANDLE_COLUMNS, candle_frame
 from aione_lab.lake.stamps import utc_index
 from aione_lab.lake.store import Lake
 from aione_lab.live.feed import Candle, Feed, candles_of
-from aione_lab.live.journal import Journal, Row
-from aione_lab.live.plain_text import without_halves
+from aione_lab.live.journal import BarRows, Journal, Row, candle_fields, detail_text
 from aione_lab.units import interval_ms
 
 _log = logging.getLogger(__name__)
@@ -51,7 +49,7 @@ class Keeper:
     ) -> None:
         self._feed, self._lake, self._journal = feed, lake, journal
         self._take_snapshot, self._new_rates = take_snapshot, new_rates
-        self._rows: list[Row] = []
+        self._rows: list[Row | BarRows] = []
         self._candles: dict[str, list[Candle]] = {}
         self._rates: list[tuple[str, int, float]] = []
         self._doubtful: dict[tuple[str, int], None] = {}
@@ -65,18 +63,26 @@ class Keeper:
     def row(
         self, kind: str, symbol: str, timestamp: int, detail: Any = None, fields: Mapping[str, Any] | None = None
     ) -> None:
-        """A row of the journal; a bar that it has already is left out. ``detail`` is written as JSON."""
+        """A row of the journal; ``detail`` is written as JSON."""
         if self._journal is None:
             return
-        if kind == "bar":
-            if timestamp <= self.until.get(symbol, 0):
-                return
-            self.until[symbol] = timestamp
         row = {**(fields or {}), "kind": kind, "symbol": symbol, "timestamp": timestamp}
         row["at"] = time.time_ns() // 1_000_000
         if detail is not None:
-            row["detail"] = without_halves(json.dumps(detail, ensure_ascii=False, separators=(",", ":")))
+            row["detail"] = detail_text(detail)
         self._rows.append(row)
+
+    def bars(self, bars: BarRows) -> None:
+        """Decided bars, for the journal and their candles for the lake; the journal leaves out what it has already."""
+        if self._journal is not None:
+            known = self.until
+            new = [i for i, (one, *_) in enumerate(bars.ready) if one.timestamp > known.get(one.symbol, 0)]
+            if new:
+                bars_here = bars if len(new) == len(bars.ready) else bars.only(new)
+                self._rows.append(bars_here)
+                known.update((one.symbol, one.timestamp) for one, *_ in bars_here.ready)
+        for candle, *_ in bars.ready:
+            self.candle(candle)
 
     def candle(self, candle: Candle) -> None:
         """A candle that was decided, for the lake."""
@@ -133,7 +139,7 @@ class Keeper:
 
     def _write(
         self,
-        rows: list[Row],
+        rows: list[Row | BarRows],
         candles: Mapping[str, list[Candle]],
         rates: list[tuple[str, int, float]],
         taken: Snapshot | None,
@@ -156,7 +162,8 @@ class Keeper:
             done.add(name)
         return done if taken is not None else done - {"snapshot"}
 
-    def _write_rows(self, rows: list[Row]) -> None:
+    def _write_rows(self, parts: list[Row | BarRows]) -> None:
+        rows = [row for part in parts for row in (part.rows() if isinstance(part, BarRows) else (part,))]
         if rows and self._journal is not None:
             self._journal.commit(rows)
 
@@ -211,8 +218,3 @@ def frame_of(candles: list[Candle]) -> pd.DataFrame:
     values = np.array([by_time[time] for time in times]).reshape(len(times), len(CANDLE_COLUMNS))
     columns = {name: values[:, i].copy() for i, name in enumerate(CANDLE_COLUMNS)}
     return candle_frame(np.array(times, np.int64), columns)
-
-
-def candle_fields(candle: Candle) -> dict[str, Any]:
-    """A candle as fields of a journal's row."""
-    return {**dict(zip(CANDLE_COLUMNS, candle.values, strict=True)), "source": candle.source}

@@ -20,6 +20,7 @@ from aione_lab.errors import AioneError
 from aione_lab.jit import sources_digest
 from aione_lab.lake.schema import CANDLE_COLUMNS
 from aione_lab.lake.store import fingerprint_candles
+from aione_lab.live.asset_state import frozen
 from aione_lab.live.feed import Candle
 from aione_lab.live.journal import signal_records
 from aione_lab.live.recent import SHOWN
@@ -197,7 +198,7 @@ def _take_snapshot(session: Session, head: dict[str, Any], blobs: dict[str, byte
     looks = head.get("waiting", {}).items()
     session.calibrations.waiting = {name: stage1 for name, stage1 in looks if name in session.symbols}
     session.decisions.default_counts = dict(head["default_counts"])
-    session.alerts_seen.extend(head["alerts"])
+    session.alerts_seen.extend(frozen(alert) for alert in head["alerts"])
     session.counts.update(head["counts"])
 
 
@@ -251,7 +252,7 @@ def _take_alerts(session: Session, table: pa.Table, out: Restored, asks: bool) -
         if name not in out or row["kind"] not in ("bar", "second_look"):
             continue
         stage2 = json.loads(row["detail"])
-        session.alerts_seen.append(stage2)
+        session.alerts_seen.append(frozen(stage2))
         quality = stage2["quality_metrics"]
         if row["kind"] == "second_look":
             session.counts["second_looks"] += 1

@@ -14,6 +14,7 @@ from aione_lab.backtest.result import Result
 from aione_lab.engine.records import ASSESSMENT, FEATURES, SIGNAL, TRADE
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
+from aione_lab.live.journal import BarRows
 from aione_lab.live.session import Session
 
 NAMES = ("BTCUSDT", "SOLUSDT", "LINKUSDT")
@@ -48,23 +49,24 @@ class Recorder:
         self.assessments: dict[str, list[bytes]] = {name: [] for name in session.symbols}
         self.trades: dict[str, list[bytes]] = {name: [] for name in session.symbols}
         self.stage2: list[dict[str, Any]] = []
-        follow_up, tell = session.closing._follow_up, session.closing._tell
+        keep, tell = session.keeper.bars, session.closing._tell
 
-        def watched(one: Any, *rest: Any) -> None:
-            name = one.candle.symbol
-            out = session.fleet.outs[session.fleet.places[name]]
-            self.signals[name].append(plain(out["signal"], SIGNAL))
-            self.features[name].append(plain(out["features"], FEATURES))
-            if out["signal"]["signal"] == 2:
-                self.assessments[name].append(plain(out["assessment"], ASSESSMENT))
-            self.trades[name].append(rest[-1])
-            follow_up(one, *rest)
+        def watched(bars: BarRows) -> None:
+            for i, one in enumerate(bars.ready):
+                name = one.candle.symbol
+                out = session.fleet.outs[session.fleet.places[name]]
+                self.signals[name].append(plain(out["signal"], SIGNAL))
+                self.features[name].append(plain(out["features"], FEATURES))
+                if out["signal"]["signal"] == 2:
+                    self.assessments[name].append(plain(out["assessment"], ASSESSMENT))
+                self.trades[name].append(bars.extra.get(i, {}).get("closed", b""))
+            keep(bars)
 
         def told(stage2: Any, *args: Any, **more: Any) -> None:
             self.stage2.append(stage2)
             tell(stage2, *args, **more)
 
-        session.closing._follow_up = watched
+        session.keeper.bars = watched
         session.closing._tell = told
 
 

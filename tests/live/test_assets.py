@@ -466,7 +466,8 @@ class Slow:
         self.asked += 1
         if self.asked <= self.failures:
             raise CacheError("not now")
-        await asyncio.shield(asyncio.ensure_future(self._arrive([message["number"] for message in messages])))
+        numbers = [json.loads(message)["number"] for message in messages]
+        await asyncio.shield(asyncio.ensure_future(self._arrive(numbers)))
 
     async def _arrive(self, numbers: list[int]) -> None:
         await asyncio.sleep(0.2)
@@ -511,7 +512,7 @@ def test_a_failure_of_any_kind_is_logged_once_and_survived(caplog: Any, monkeypa
                 manager.publish_signal({"symbol": "BTCUSDT", "number": number})
             await until(lambda: not manager.degraded)
             assert manager.status["failures"] == 3 and manager.status["signals_dropped"] == 2
-            sent = [message["number"] for channel, message in broken.sent if channel == "signals"]
+            sent = [json.loads(message)["number"] for channel, message in broken.sent if channel == "signals"]
             assert sent == [2, 3, 4]
 
     asyncio.run(run())

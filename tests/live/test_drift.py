@@ -40,14 +40,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for bars in (BARS // 3, BARS):
         feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + bars * MINUTE_MS)
         session = Session(feed, lake, journal=folder / "journal")
-        follow_up = session.closing._follow_up
+        keep = session.keeper.bars
 
-        def watched(one, *rest, session=session, follow_up=follow_up):
-            follow_up(one, *rest)
-            if one.candle.timestamp == CHANGED - MINUTE_MS:
-                session.set_thresholds(one.candle.symbol, OTHER)
+        def watched(bars, session=session, keep=keep):
+            keep(bars)
+            for one in bars.ready:
+                if one.candle.timestamp == CHANGED - MINUTE_MS:
+                    session.set_thresholds(one.candle.symbol, OTHER)
 
-        session.closing._follow_up = watched
+        session.keeper.bars = watched
         asyncio.run(session.run())
     return folder
 

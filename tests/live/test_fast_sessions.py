@@ -23,7 +23,7 @@ from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
 from aione_lab.live import FastSessions, FastSymbols, Prefilter, ReplayFeed, Session, drift
 from aione_lab.live.enricher import EnricherSettings, NarrativeEnricher
-from aione_lab.live.journal import Journal, signal_records
+from aione_lab.live.journal import BarRows, Journal, signal_records
 
 NAMES = ("BTCUSDT", "LINKUSDT", "SOLUSDT")
 FIRST = START + 2 * DAY_MS
@@ -53,13 +53,13 @@ class Market:
         if self.folder is not None:
             lake, journal = Lake(self.folder / "lake"), self.folder / "journal"
         session = Session(feed, lake, journal=journal, **more)
-        follow_up = session.closing._follow_up
+        keep = session.keeper.bars
 
-        def noted(one: Any, *rest: Any) -> None:
-            self.decided = max(self.decided, one.candle.timestamp)
-            follow_up(one, *rest)
+        def noted(bars: BarRows) -> None:
+            self.decided = max(self.decided, *(one.candle.timestamp for one in bars.ready))
+            keep(bars)
 
-        session.closing._follow_up = noted  # type: ignore[method-assign]
+        session.keeper.bars = noted  # type: ignore[method-assign]
         return session
 
 

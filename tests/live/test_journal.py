@@ -286,7 +286,7 @@ def test_a_dead_network_holds_up_neither_a_write_nor_the_end(tmp_path: Path, mon
         keeper.candle(bar_with("SOLUSDT", START, 1.0))
         keeper.revision(bar_with("SOLUSDT", START, 5.0))
         await until(lambda: exchange.asked, 10)
-        keeper.row("bar", "LINKUSDT", START)
+        keeper.row("funding", "LINKUSDT", START)
         await until(lambda: set(journal.read()["symbol"]) == {"SOLUSDT", "LINKUSDT"}, 10)
         keeper.revision(bar_with("SOLUSDT", START, 6.0))  # while the answer is waited for
         assert close() == 1.0

@@ -17,6 +17,7 @@ from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, c
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.lake.store import Lake
 from aione_lab.live import gate, limits
+from aione_lab.live.journal import BarRows
 from aione_lab.live.metrics import SessionMetrics
 from aione_lab.live.replay_feed import ReplayFeed
 from aione_lab.live.session import Session
@@ -172,14 +173,14 @@ def test_a_failure_is_no_silence_and_a_restart_decides_again(lake: Lake, tmp_pat
 
     first = session(FROM + 100 * MINUTE_MS)
     recorder = Recorder(first)
-    follow_up = first.closing._follow_up
+    keep = first.keeper.bars
 
-    def broken(one: Any, *rest: Any) -> None:
-        if one.candle.timestamp == FROM + 60 * MINUTE_MS and one.candle.symbol == "SOLUSDT":
+    def broken(bars: BarRows) -> None:
+        if ("SOLUSDT", FROM + 60 * MINUTE_MS) in [(one.candle.symbol, one.candle.timestamp) for one in bars.ready]:
             raise ZeroDivisionError("a mistake")
-        follow_up(one, *rest)
+        keep(bars)
 
-    first.closing._follow_up = broken
+    first.keeper.bars = broken
     with pytest.raises(ZeroDivisionError):
         asyncio.run(first.run())
     assert first.status()["state"] == "failed" and first.status()["failure"] == "a mistake"

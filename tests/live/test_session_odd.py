@@ -20,6 +20,7 @@ from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.store import Lake
 from aione_lab.live import session as sessions
 from aione_lab.live.asset_follower import follow_assets
+from aione_lab.live.asset_state import Checked, changed_asset, plain
 from aione_lab.live.assets import AssetStateManager
 from aione_lab.live.feed import Candle
 from aione_lab.live.gate import KEPT_MS, Gate
@@ -28,6 +29,7 @@ from aione_lab.live.limits import Limits
 from aione_lab.live.opening import open_session
 from aione_lab.live.replay_feed import ReplayFeed
 from aione_lab.live.session import Session
+from aione_lab.settings import ReadOnly
 from aione_lab.thresholds import Thresholds, ThresholdStore
 
 BARS = 200
@@ -198,8 +200,42 @@ def test_stage2_is_the_processors_whatever_the_set(lake: Lake, limits: Threshold
     processor = Stage2Processor()
     assert len(given) == len(recorder.stage2) > 0
     for stage1, found in zip(given, recorder.stage2, strict=True):
-        again = asyncio.run(processor.process(json.loads(json.dumps(stage1))))
+        again, found = asyncio.run(processor.process(json.loads(json.dumps(stage1)))), json.loads(json.dumps(found))
         for answer in (again, found):
             answer["quality_metrics"].pop("processing_time_ms")
             answer["quality_metrics"].pop("default_calibration_count")
         assert again == found
+
+
+def test_what_a_bar_gives_an_asset_is_what_its_checks_would_make_of_it(lake: Lake) -> None:
+    """Quiet bars go past the checks of ``update_asset``, Stage2 past those of ``plain``: nothing differs, no type."""
+    session = Session(feed(lake), lake)
+    taken: list[tuple[Any, Any]] = []
+    update, tell = session.assets.update_asset, session.closing._tell
+    stage2s: list[Any] = []
+
+    def watched(name: str, updates: Any) -> None:
+        if type(updates) is Checked:
+            taken.append((session.assets.get(name), updates))
+        update(name, updates)
+
+    def told(stage2: Any, *args: Any, **more: Any) -> None:
+        stage2s.append(stage2)
+        tell(stage2, *args, **more)
+
+    session.assets.update_asset, session.closing._tell = watched, told
+    asyncio.run(session.run())
+    assert len(taken) > BARS and stage2s
+    for asset, updates in taken:
+        assert shape(changed_asset(asset, updates)) == shape(changed_asset(asset, dict(updates)))
+    for stage2 in stage2s:
+        assert shape(stage2) == shape(plain("stage2", json.loads(json.dumps(stage2))))
+
+
+def shape(value: Any) -> Any:
+    """A value with the type of everything in it; a subclass of ReadOnly counts as ReadOnly."""
+    if isinstance(value, dict):
+        return ReadOnly if isinstance(value, ReadOnly) else dict, {key: shape(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value), [shape(part) for part in value]
+    return type(value), value
