@@ -187,6 +187,8 @@ class Journal:
         for part in run:
             part.path.unlink()
         sync_folder(self.folder)
+        del table
+        pa.default_memory_pool().release_unused()  # a session holds on to little between two bars
 
     def save_snapshot(self, head: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
         """Write what a session goes on from: a JSON head and bytes by name, with a checksum."""

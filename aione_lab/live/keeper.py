@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,8 @@ class Keeper:
         self._doubtful: dict[tuple[str, int], None] = {}
         self._last_snapshot = 0.0
         self._committing = asyncio.Lock()
+        # One thread for all writes: of several each would keep memory of its own, as much as the largest write took.
+        self._writer = ThreadPoolExecutor(1, "aione-keeper")
         self.until: dict[str, int] = {}
         self.problems: dict[str, str] = {}
 
@@ -118,7 +121,8 @@ class Keeper:
             rates, self._rates = [*self._rates, *self._new_rates()], []
             due = time.monotonic() - self._last_snapshot >= SNAPSHOT_S if snapshot is None else snapshot
             taken = self._take_snapshot() if due and self._journal is not None else None
-            work = asyncio.ensure_future(asyncio.to_thread(self._write, rows, candles, rates, taken))
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(self._writer, self._write, rows, candles, rates, taken)
             cancelled = None
             while not work.done():
                 try:
