@@ -118,6 +118,10 @@ def test_a_study_that_grows_says_so(call: Run) -> None:
     assert call("SOLUSDT", *FEW, "--name", "one").err == ""
     ran = call("SOLUSDT", *FEW, "--name", "one", "--trials", 40)
     assert ran.code == 0 and "goes on from 20 to 40 trials" in ran.err
+    ran = call("SOLUSDT", *FEW, "--name", "one")
+    assert ran.code == 2 and "--trials" in ran.err and "at least 40" in ran.err and "another name" in ran.err
+    told = json.loads(call("SOLUSDT", *FEW[2:], "--name", "one", "--json").out)  # left out: those it has
+    assert json.loads((Path(told["folder"]) / "experiment.json").read_text())["n_trials"] == 40
 
 
 def test_search_takes_names_and_ranges(call: Run, tmp_path: Path) -> None:

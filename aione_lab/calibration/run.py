@@ -406,7 +406,8 @@ def _settle(place: Path, experiment: Experiment) -> Experiment | None:
             f"the hidden span of {place} was revealed after {before.n_trials} trials; take another name",
         )
     if experiment.n_trials < before.n_trials:
-        raise InputError.of("n_trials", experiment.n_trials, f"the study in {place} has {before.n_trials} already")
+        allowed = f"must be at least {before.n_trials}, which the study in {place} has already; or take another name"
+        raise InputError.of("n_trials", experiment.n_trials, allowed)
     return before
 
 

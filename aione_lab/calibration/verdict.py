@@ -110,7 +110,7 @@ def judge(
         Check(
             "losses seen",
             n_losses >= MIN_LOSSES,
-            f"{n_losses:.0f} losing trades",
+            f"{n_losses:.0f} on all visible days",
             f"at least {MIN_LOSSES}",
             f"only {n_losses:.0f} of its trades lost, too few to know what a loss costs",
         ),

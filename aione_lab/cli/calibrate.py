@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 
 EXPERIMENTS = Path("experiments")
 PROMOTED = "promoted"
+TRIALS = 200
 
 
 @by_option(
     {
         "Experiment.n_trials": "--trials",
+        "n_trials": "--trials",
         "Experiment.min_trades": "--min-trades",
         "Experiment.sampler": "--sampler",
         "Experiment.seed": "--seed",
@@ -69,8 +71,14 @@ def calibrate(
         str, typer.Option("--reference", metavar="SYMBOL", help="Stands for the market; 'none': none.")
     ] = "BTCUSDT",
     trials: Annotated[
-        int, typer.Option("--trials", metavar="N", parser=whole_number, help="Trials a study, at least 20.")
-    ] = 200,
+        int | None,
+        typer.Option(
+            "--trials",
+            metavar="N",
+            parser=whole_number,
+            help=f"Trials a study, at least 20; left out: those it has, {TRIALS} where it is new.",
+        ),
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -156,7 +164,7 @@ def calibrate(
         "start": start,
         "end": end,
         "reference": None if reference.lower() == "none" else reference,
-        "n_trials": trials,
+        "n_trials": TRIALS if trials is None else trials,
         "metric": metric or ["profit_factor"],
         "space": _space(search),
         "folds": _folds(folds, n_folds, hidden),
@@ -170,7 +178,7 @@ def calibrate(
         from aione_lab.calibration.run import place_of, plan, run_experiment
 
         made = plan(lake, names if pool else names[0], interval=interval, **options)
-        _tell_of_earlier(made, place_of(made, experiments, name))
+        made = _beside_earlier(made, place_of(made, experiments, name), trials is None)
         study = run_experiment(made, lake, folder=experiments, name=name)
         accepted = any(study.verdict_for(one) == "accept" for one in study.experiment.symbols)
         look = hidden and (reveal or (promote and accepted))  # days are not spent on what is not promoted anyway
@@ -216,16 +224,19 @@ def calibrate(
         raise typer.Exit(1)
 
 
-def _tell_of_earlier(made: Experiment, place: Path) -> None:
-    """Say that a study is there already, and goes on: its verdict will be another one."""
+def _beside_earlier(made: Experiment, place: Path, as_many: bool) -> Experiment:
+    """The experiment, with the trials that the study in ``place`` has (``as_many``), or told that it goes on."""
     from aione_lab.calibration.experiment import FILE, Experiment
 
     path = place / FILE
     if not path.exists() or (before := Experiment.load(path)).design != made.design:
-        return
+        return made
+    if as_many:
+        return made.model_copy(update={"n_trials": before.n_trials})
     if before.n_trials < made.n_trials:
         grown = f"goes on from {before.n_trials:,} to {made.n_trials:,} trials, and is judged anew"
         say(f"the study in {place} {grown}", err=True)
+    return made
 
 
 def _only(context: typer.Context, *allowed: str) -> None:
