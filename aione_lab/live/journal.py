@@ -182,13 +182,13 @@ class Journal:
         run.reverse()
         if len(run) < PUT_TOGETHER:
             return
-        table = pa.concat_tables([pq.read_table(part.path, schema=SCHEMA) for part in run])
+        table = pa.concat_tables([_alone(part.path) for part in run], promote_options="default")
         write_whole(self.folder / _name(run[0].first, run[-1].last), _parquet(table))
         for part in run:
             part.path.unlink()
         sync_folder(self.folder)
         del table
-        pa.default_memory_pool().release_unused()  # a session holds on to little between two bars
+        pa.default_memory_pool().release_unused()
 
     def save_snapshot(self, head: Mapping[str, Any], blobs: Mapping[str, bytes]) -> None:
         """Write what a session goes on from: a JSON head and bytes by name, with a checksum."""
@@ -309,6 +309,12 @@ def _read(path: Path, names: list[str]) -> pa.Table:
         raise
     except (pa.ArrowException, OSError) as error:
         raise AioneError(f"{path}: cannot be read ({error})") from None
+
+
+def _alone(path: Path) -> pa.Table:
+    """A part, read by this thread: Arrow's own threads would keep memory for good, a little more every hour."""
+    with pq.ParquetFile(path) as file:
+        return file.read(use_threads=False)
 
 
 def _rows(path: Path) -> int:
