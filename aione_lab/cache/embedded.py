@@ -24,9 +24,9 @@ POLL = 0.05  # seconds between two looks for new messages
 KEEP = 60.0  # seconds for which a message waits for slow subscribers
 BUSY = 0.7  # seconds to wait for another writer; less than the limit of a call
 LAYOUT = 1
-PAGE = 65_536  # bytes: a state of hundreds of assets is a dozen pages, and not two hundred
+PAGE = 16_384  # bytes: a state of hundreds of assets is fifty pages, and not two hundred
 LARGEST_LOG = 4_000_000  # bytes of SQLite's log that wait to be moved into the file
-TIDY_S = 0.2  # seconds after a call in which nobody should have to wait for that
+TIDY_S = 0.2  # seconds after the last of several writes in which nobody should have to wait for that
 _BATCH = 500  # messages fetched at once
 
 _TABLES = f"""
@@ -58,7 +58,7 @@ class EmbeddedBackend:
         self._identity: tuple[int, int, int] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
-        self._tidying: asyncio.AbstractEventLoop | None = None
+        self._tidying: asyncio.TimerHandle | None = None
         self.replaced = 0  # times that another file was there than the one that was open
 
     @property
@@ -78,7 +78,7 @@ class EmbeddedBackend:
                 (key, value, None if ttl is None else now + ttl),
             )
 
-        await self.run(work)
+        await self._write(work)
 
     async def get(self, key: str) -> bytes | None:
         """The value while its time lasts."""
@@ -98,7 +98,7 @@ class EmbeddedBackend:
             connection.execute("DELETE FROM entries WHERE expires <= ?", (time.time(),))
             return connection.execute("DELETE FROM entries WHERE key = ?", (key,)).rowcount > 0
 
-        return await self.run(work)
+        return await self._write(work)
 
     async def keys(self, suffix: str) -> list[str]:
         """Keys that end in ``suffix`` and have not expired."""
@@ -121,7 +121,7 @@ class EmbeddedBackend:
             rows = [(channel, content, now) for content in contents]
             connection.executemany("INSERT INTO messages (channel, content, sent) VALUES (?, ?, ?)", rows)
 
-        await self.run(work)
+        await self._write(work)
 
     async def ping(self) -> None:
         """Return when the file can be read."""
@@ -143,14 +143,16 @@ class EmbeddedBackend:
         if self._thread is None or self._pid != os.getpid():  # a forked child has neither the thread nor the connection
             self._pid, self._connection = os.getpid(), None
             self._thread = ThreadPoolExecutor(1, "aione-cache")
-        loop = asyncio.get_running_loop()
-        if self._tidying is not loop:
-            self._tidying = loop
-            loop.call_later(TIDY_S, self._tidy)
-        return await loop.run_in_executor(self._thread, self._transaction, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """``run``, after which the log is looked at when no other write follows."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        self._tidying = asyncio.get_running_loop().call_later(TIDY_S, self._tidy)
+        return await self.run(work)
 
     def _tidy(self) -> None:
-        self._tidying = None
         if self._thread is not None and self._pid == os.getpid():
             self._thread.submit(self._empty_log)
 
@@ -159,7 +161,11 @@ class EmbeddedBackend:
         log = self.path.with_name(f"{self.path.name}-wal")
         with contextlib.suppress(sqlite3.Error, OSError):  # the next call meets what is wrong, and says so
             if self._connection is not None and log.stat().st_size > LARGEST_LOG:
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                self._connection.execute("PRAGMA busy_timeout = 0")  # where others read, it is for another time
+                try:
+                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                finally:
+                    self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * BUSY)}")
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:

@@ -68,7 +68,7 @@ def calibrate(
     start: Any = None,
     end: Any = None,
     reference: str | None = REFERENCE,
-    n_trials: int = 200,
+    n_trials: int | None = None,
     metric: str | Sequence[str] = "profit_factor",
     space: Fields | None = None,
     base: Thresholds | None = None,
@@ -100,7 +100,8 @@ def calibrate(
     reference
         Symbol that stands for the market, used where the lake holds it; None: none.
     n_trials, sampler, seed
-        Optuna's trials (at least 20), sampler ("tpe", "random", "nsga2") and seed.
+        Optuna's trials (at least 20; None: those that the study has, 200 where it is new), sampler ("tpe", "random",
+        "nsga2") and seed.
     metric
         ``profit_factor, win_rate, max_drawdown, sharpe`` or ``expectancy``, or several of them (Pareto): the first
         one is what the plateau is chosen by.
@@ -146,6 +147,8 @@ def calibrate(
         costs=costs,
         cluster=cluster is not None,
     )
+    if n_trials is None and isinstance(folder, str | os.PathLike):
+        experiment = with_trials_of(place_of(experiment, folder, name), experiment)
     return run_experiment(
         experiment, lake, folder=folder, name=name, spec=spec, progress=progress, cluster=cluster, storage=storage
     )
@@ -159,6 +162,7 @@ def plan(
     start: Any = None,
     end: Any = None,
     reference: str | None = REFERENCE,
+    n_trials: int | None = None,
     metric: str | Sequence[str] = "profit_factor",
     space: Fields | None = None,
     base: Thresholds | None = None,
@@ -168,7 +172,9 @@ def plan(
     costs: Costs | None = None,
     **rest: Any,
 ) -> Experiment:
-    """The experiment that ``calibrate`` runs, every open end resolved; see there."""
+    """The experiment that ``calibrate`` runs, every open end resolved; see there. Without ``n_trials`` a new one's."""
+    if n_trials is not None:
+        rest["n_trials"] = n_trials
     symbols = _symbols(symbol)
     spec = FeatureSpec() if spec is None else spec
     check_kind("spec", spec, FeatureSpec)
@@ -318,6 +324,18 @@ def place_of(experiment: Experiment, folder: str | os.PathLike[str], name: str |
     return Path(folder) / (default_name(experiment) if name is None else check_name(name))
 
 
+def with_trials_of(place: Path, experiment: Experiment) -> Experiment:
+    """The experiment with as many trials as the same one in ``place`` has; as it is where there is none."""
+    if not (place / FILE).exists() or (before := Experiment.load(place / FILE)).design != experiment.design:
+        return experiment
+    return experiment.model_copy(update={"n_trials": before.n_trials})
+
+
+def design_differences(before: Experiment, experiment: Experiment) -> list[str]:
+    """What distinguishes the design of one study from that of another, in words."""
+    return [one for one in before.differences(experiment) if re.split("[.:]", one)[0] in before.design]
+
+
 def default_name(experiment: Experiment) -> str:
     """A folder's name that says what was studied; another design has another name."""
     text = json.dumps(experiment.design, sort_keys=True)
@@ -397,8 +415,8 @@ def _settle(place: Path, experiment: Experiment) -> Experiment | None:
         return None
     before = Experiment.load(place / FILE)
     if before.design != experiment.design:
-        names = [one for one in before.differences(experiment) if re.split("[.:]", one)[0] in before.design]
-        raise InputError.of("name", place.name, f"holds another study ({'; '.join(names)}); take another name")
+        names = "; ".join(design_differences(before, experiment))
+        raise InputError.of("name", place.name, f"holds another study ({names}); take another name")
     if experiment.n_trials != before.n_trials and (place / HIDDEN_FILE).exists():
         raise InputError.of(
             "n_trials",
@@ -406,7 +424,7 @@ def _settle(place: Path, experiment: Experiment) -> Experiment | None:
             f"the hidden span of {place} was revealed after {before.n_trials} trials; take another name",
         )
     if experiment.n_trials < before.n_trials:
-        allowed = f"must be at least {before.n_trials}, which the study in {place} has already; or take another name"
+        allowed = f"must be at least {before.n_trials}, as many as the study in {place} has; or take another name"
         raise InputError.of("n_trials", experiment.n_trials, allowed)
     return before
 

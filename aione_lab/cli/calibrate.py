@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 EXPERIMENTS = Path("experiments")
 PROMOTED = "promoted"
-TRIALS = 200
 
 
 @by_option(
@@ -76,7 +75,7 @@ def calibrate(
             "--trials",
             metavar="N",
             parser=whole_number,
-            help=f"Trials a study, at least 20; left out: those it has, {TRIALS} where it is new.",
+            help="Trials a study, at least 20; left out: those it has, 200 where it is new.",
         ),
     ] = None,
     metric: Annotated[
@@ -164,7 +163,7 @@ def calibrate(
         "start": start,
         "end": end,
         "reference": None if reference.lower() == "none" else reference,
-        "n_trials": TRIALS if trials is None else trials,
+        "n_trials": trials,
         "metric": metric or ["profit_factor"],
         "space": _space(search),
         "folds": _folds(folds, n_folds, hidden),
@@ -175,10 +174,13 @@ def calibrate(
         "costs": costs_of(fee, slippage_bps),
     }
     if pool or len(names) == 1:
-        from aione_lab.calibration.run import place_of, plan, run_experiment
+        from aione_lab.calibration.run import place_of, plan, run_experiment, with_trials_of
 
         made = plan(lake, names if pool else names[0], interval=interval, **options)
-        made = _beside_earlier(made, place_of(made, experiments, name), trials is None)
+        place = place_of(made, experiments, name)
+        if trials is None:
+            made = with_trials_of(place, made)
+        _tell_of_earlier(made, place)
         study = run_experiment(made, lake, folder=experiments, name=name)
         accepted = any(study.verdict_for(one) == "accept" for one in study.experiment.symbols)
         look = hidden and (reveal or (promote and accepted))  # days are not spent on what is not promoted anyway
@@ -224,19 +226,24 @@ def calibrate(
         raise typer.Exit(1)
 
 
-def _beside_earlier(made: Experiment, place: Path, as_many: bool) -> Experiment:
-    """The experiment, with the trials that the study in ``place`` has (``as_many``), or told that it goes on."""
-    from aione_lab.calibration.experiment import FILE, Experiment
+def _tell_of_earlier(made: Experiment, place: Path) -> None:
+    """Say that a study is there already and goes on, or that it is a new one although others of the symbol are there.
 
-    path = place / FILE
-    if not path.exists() or (before := Experiment.load(path)).design != made.design:
-        return made
-    if as_many:
-        return made.model_copy(update={"n_trials": before.n_trials})
-    if before.n_trials < made.n_trials:
-        grown = f"goes on from {before.n_trials:,} to {made.n_trials:,} trials, and is judged anew"
-        say(f"the study in {place} {grown}", err=True)
-    return made
+    Either way its verdict will be another one.
+    """
+    from aione_lab.calibration.experiment import FILE, Experiment
+    from aione_lab.calibration.run import design_differences
+
+    if (place / FILE).exists():
+        before = Experiment.load(place / FILE)
+        if before.design == made.design and before.n_trials < made.n_trials:
+            grown = f"goes on from {before.n_trials:,} to {made.n_trials:,} trials, and is judged anew"
+            say(f"the study in {place} {grown}", err=True)
+        return
+    others = sorted(place.parent.glob(f"{made.title}-{made.interval}-*/{FILE}"), key=lambda path: path.stat().st_mtime)
+    if others:
+        names = "; ".join(design_differences(Experiment.load(others[-1]), made))
+        say(f"this is a new study; the last one of {made.title}, {others[-1].parent}, is another: {names}", err=True)
 
 
 def _only(context: typer.Context, *allowed: str) -> None:

@@ -24,7 +24,6 @@ _DEFAULT = FeatureSpec()
 
 
 @lru_cache(maxsize=65_536)
-@lru_cache(maxsize=4096)
 def decode_mask(mask: int, names: tuple[str, ...] = REASONS) -> tuple[str, ...]:
     """Names of the reasons in a Stage1 bit mask, in their fixed order; ``names``: ``spec.reasons``."""
     return tuple(name for i, name in enumerate(names) if mask >> i & 1)

@@ -149,7 +149,10 @@ class BarClose:
         return ended
 
     def _follow_up_all(self, ready: list[Ready], ended: Mapping[int, np.ndarray]) -> None:
-        """What decided bars mean: journal, lake, states, alerts."""
+        """What decided bars mean: journal, lake, states, alerts, one after the other for all of them.
+
+        An alert that cannot be told does not keep the next ones from being told.
+        """
         session, outs = self._session, self._session.fleet.outs
         places = np.array([session.fleet.places[one.candle.symbol] for one in ready], np.int64)
         signals = outs["signal"][places]
@@ -172,13 +175,22 @@ class BarClose:
         fields = session.decisions.quiet_fields(places[quiet], [stage1s[i] for i in quiet])
         for i, updates in zip(quiet, fields, strict=True):
             session.assets.update_asset(ready[i].candle.symbol, updates)
+        failures = []
         for i, stage2 in stage2s.items():
-            name, bar = ready[i].candle.symbol, ready[i].candle.timestamp
-            session.assets.update_asset(name, {**stage1s[i], **stage2_fields(stage2)})
-            session.counts["alerts"] += 1
-            self._tell(stage2, fresh=self._lag_s(bar) <= FRESH_BARS * session.step_ms / 1000)
-            if stage2["quality_metrics"]["used_default_calibration"]:
-                session.calibrations.wanted(name, bar, stage1s[i])
+            try:
+                self._follow_up_alert(ready[i].candle, stage1s[i], stage2)
+            except Exception as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _follow_up_alert(self, candle: Candle, stage1: Mapping[str, Any], stage2: Mapping[str, Any]) -> None:
+        session, name, bar = self._session, candle.symbol, candle.timestamp
+        session.assets.update_asset(name, {**stage1, **stage2_fields(stage2)})
+        session.counts["alerts"] += 1
+        self._tell(stage2, fresh=self._lag_s(bar) <= FRESH_BARS * session.step_ms / 1000)
+        if stage2["quality_metrics"]["used_default_calibration"]:
+            session.calibrations.wanted(name, bar, stage1)
 
     def _keep(
         self,

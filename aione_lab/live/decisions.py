@@ -132,7 +132,7 @@ class Decisions:
         signal = np.zeros(1, SIGNAL)
         atr_7d = stage1["stats"].get("atr_7d")
         resolve(limits_record(thresholds, self._spec)[0], np.nan if atr_7d is None else atr_7d, signal[0])
-        again = {**stage1, "thresholds": thresholds_dict(thresholds, signal)}
+        again = {**stage1, "thresholds": plain("thresholds", thresholds_dict(thresholds, signal))}
         return self._assessed(symbol, again, lambda: self._read(again), None, second_look=True)
 
     def _read(self, stage1: Mapping[str, Any]) -> AlertInput:

@@ -105,12 +105,12 @@ class BarRows(NamedTuple):
         """A row of each bar; what ``extra`` has as ``detail`` becomes JSON."""
         for i, (one, signal) in enumerate(zip(self.ready, several_fields(self.signals), strict=True)):
             yield {
+                **candle_fields(one.candle),
+                **signal_fields(signal),
                 "kind": "bar",
                 "symbol": one.candle.symbol,
                 "timestamp": one.candle.timestamp,
                 "at": self.at,
-                **candle_fields(one.candle),
-                **signal_fields(signal),
                 "reference_close": one.reference_close,
                 "funding_rate": one.funding_rate,
                 "thresholds": self.thresholds[i],

@@ -129,7 +129,7 @@ class Keeper:
                     await asyncio.wait({work})
                 except asyncio.CancelledError as error:
                     cancelled = error
-            done = work.result()
+            done = set() if work.exception() else work.result()
             if "journal" not in done:
                 self._rows = [*rows, *self._rows]
             if "lake" not in done:
@@ -138,8 +138,13 @@ class Keeper:
                 self._candles, self._rates = candles, [*rates, *self._rates]
             if "snapshot" in done:
                 self._last_snapshot = time.monotonic()
+            work.result()  # a mistake of ours ends the session, and what was not written stays together
             if cancelled is not None:
                 raise cancelled
+
+    def close(self) -> None:
+        """End the thread of the writes."""
+        self._writer.shutdown(wait=False)
 
     def _write(
         self,

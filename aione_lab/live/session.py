@@ -237,6 +237,7 @@ class Session:
         self.closing.aclose()
         await self.keeper.ask_at_last()
         await self.keeper.commit(snapshot=sound)
+        self.keeper.close()
         await self.assets.aclose()
         if self.keeper.problems:
             raise AioneError(f"not everything could be written at the end: {'; '.join(self.keeper.problems.values())}")
@@ -296,7 +297,7 @@ class Session:
         return self.recent.signals(self._known(symbol))
 
     def last_alerts(self, symbol: str | None = None, n: int = 20) -> list[Mapping[str, Any]]:
-        """The newest Stage2 dictionaries, newest first; second looks (``second_look``) are among them."""
+        """The newest Stage2 dictionaries, newest first and read-only; second looks (``second_look``) are among them."""
         name = None if symbol is None else self._known(symbol)
         found = [alert for alert in reversed(self.alerts_seen) if name in (None, alert["symbol"])]
         return found[: max(0, n)]

@@ -168,22 +168,26 @@ def test_a_subscriber_that_rested_is_told_that_the_file_was_made_anew(cache: Sim
 def test_a_long_log_is_moved_into_the_file_after_a_call_and_not_within_it(
     cache: SimpleCacheHandler, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TIDY_S", 0.1)
-    log, state = path.with_name("cache.sqlite-wal"), "x" * 1_000_000
+    monkeypatch.setattr(module, "TIDY_S", 1.0)
+    log = path.with_name("cache.sqlite-wal")
 
     async def run() -> None:
         async with cache:
-            for number in range(12):
-                await cache.set_json("state", f"{number}{state}")
+            for number in range(10):  # pages that stay as they are would not be written
+                await cache.set_json("state", f"{number}" * 1_000_000)
             assert log.stat().st_size > module.LARGEST_LOG
-            deadline = time.monotonic() + 5
-            while path.stat().st_size < len(state):
+            for _ in range(20):  # a write holds it off, however many there are
+                await cache.set_json("other", 1)
+                await asyncio.sleep(0.01)
+            assert log.stat().st_size > module.LARGEST_LOG
+            deadline = time.monotonic() + 20
+            while log.stat().st_size:
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.02)
-            before = log.stat().st_size
-            await cache.set_json("state", state)  # the log begins anew
-            assert log.stat().st_size == before
-            assert await cache.get_json("state") == state
+            assert path.stat().st_size > 1_000_000 and await cache.get_json("state") == "9" * 1_000_000
+            await cache.set_json("other", 2)
+            await asyncio.sleep(1.5)
+            assert 0 < log.stat().st_size < module.LARGEST_LOG  # a short one stays
 
     asyncio.run(run())
 

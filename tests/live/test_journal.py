@@ -143,7 +143,7 @@ def test_what_came_after_the_snapshot_is_known_as_if_nothing_had_happened(lake: 
 
             def wants(symbol: str, time: int, stage1: Any) -> None:
                 wanted(symbol, time, stage1)
-                session._look_again(symbol, stage1)
+                asyncio.get_running_loop().call_soon(session._look_again, symbol, stage1)  # as a queue's answer comes
 
             session.calibrations.wanted = wants
             await without_a_last_snapshot(session)

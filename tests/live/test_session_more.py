@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, c
 
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.lake.store import Lake
-from aione_lab.live import gate, limits
+from aione_lab.live import bar_close, gate, limits
 from aione_lab.live.journal import BarRows
 from aione_lab.live.metrics import SessionMetrics
 from aione_lab.live.replay_feed import ReplayFeed
@@ -191,6 +192,49 @@ def test_a_failure_is_no_silence_and_a_restart_decides_again(lake: Lake, tmp_pat
         times = frame.loc[frame["symbol"] == name, "timestamp"].tolist()
         assert times == list(range(FROM, FROM + 200 * MINUTE_MS, MINUTE_MS))
     assert recorder.signals["SOLUSDT"]
+
+
+def test_an_alert_that_cannot_be_told_keeps_no_other_from_being_told(lake: Lake, tmp_path: Path) -> None:
+    """The bar's alerts are in the journal: whoever restarts would take them for told."""
+    easy = Thresholds(min_reasons_for_alert=1)
+    session = Session(
+        ReplayFeed(lake, NAMES, start=FROM, end=FROM + 300 * MINUTE_MS), lake, journal=tmp_path, thresholds=easy
+    )
+    keep = session.keeper.bars
+    in_close, told, failed = [], [], []
+
+    def watched(rows: BarRows) -> None:
+        in_close.append(sum("detail" in row for row in rows.extra.values()))
+        keep(rows)
+
+    def fails_once(stage2: Any, *_: Any, **__: Any) -> None:
+        if in_close[-1] > 1 and not failed:
+            failed.append(len(told))
+            raise ZeroDivisionError("a mistake")
+        told.append(stage2)
+
+    session.keeper.bars, session.closing._tell = watched, fails_once
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(session.run())
+    assert len(told) - failed[0] == in_close[-1] - 1 > 0
+
+
+def test_the_garbage_collector_is_left_as_it_was(lake: Lake) -> None:
+    """It waits while a bar is decided, whatever becomes of that, and stays off where it was off."""
+    for enabled in (True, False):
+        session = Session(ReplayFeed(lake, NAMES, start=FROM, end=FROM + 5 * MINUTE_MS), lake)
+        within: list[bool] = []
+        session.keeper.bars = lambda rows, within=within: within.append(gc.isenabled())
+        was = gc.isenabled()
+        (gc.enable if enabled else gc.disable)()
+        try:
+            asyncio.run(session.run())
+            assert gc.isenabled() == enabled and within and not any(within)
+            with pytest.raises(ZeroDivisionError), bar_close._no_collection():
+                raise ZeroDivisionError
+            assert gc.isenabled() == enabled
+        finally:
+            (gc.enable if was else gc.disable)()
 
 
 def test_a_decision_that_fails_beside_the_candles_ends_the_session(lake: Lake) -> None:

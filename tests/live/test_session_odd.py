@@ -29,7 +29,7 @@ from aione_lab.live.limits import Limits
 from aione_lab.live.opening import open_session
 from aione_lab.live.replay_feed import ReplayFeed
 from aione_lab.live.session import Session
-from aione_lab.settings import ReadOnly
+from aione_lab.settings import ReadOnly, Settings
 from aione_lab.thresholds import Thresholds, ThresholdStore
 
 BARS = 200
@@ -141,6 +141,32 @@ def test_a_meta_beyond_json_is_refused_at_once(lake: Lake, meta: dict[str, Any])
         Session(feed(lake), lake).set_thresholds("SOLUSDT", Thresholds(meta=meta))
 
 
+def test_a_second_look_under_a_set_with_half_a_letter_is_published(tmp_path: Path, lake: Lake) -> None:
+    """What a set's meta holds is told as it can be, by the first look and by the second."""
+    strange = Thresholds(min_reasons_for_alert=1, meta={"note": "a\ud800b"})
+
+    async def life() -> Session:
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            session = Session(feed(lake), lake, cache=cache, thresholds=strange)
+            tell = session.closing._tell
+
+            def twice(stage2: Any, *args: Any, second_look: bool = False, **more: Any) -> None:
+                tell(stage2, *args, second_look=second_look, **more)
+                if not second_look:
+                    stage1 = session.assets.get(stage2["symbol"])
+                    session.closing.look_again(stage2["symbol"], {**stage1, "signal": "ALERT"}, strange)
+
+            session.closing._tell = twice
+            await session.run()
+            assert (await cache.get_json("asset_state"))["alive"] is False
+        return session
+
+    session = asyncio.run(life())
+    assert session.counts["second_looks"] > 0 and session.assets.status["failures"] == 0
+    looked = session.last_alerts(n=1)[0]
+    assert looked["second_look"] and looked["calibration_params"]["meta"] == {"note": "a?b"}
+
+
 def test_a_copy_with_other_numbers_is_another_set() -> None:
     first = Thresholds(tp_mult=3.0)
     digest = first.digest()
@@ -230,6 +256,33 @@ def test_what_a_bar_gives_an_asset_is_what_its_checks_would_make_of_it(lake: Lak
         assert shape(changed_asset(asset, updates)) == shape(changed_asset(asset, dict(updates)))
     for stage2 in stage2s:
         assert shape(stage2) == shape(plain("stage2", json.loads(json.dumps(stage2))))
+
+
+def test_target_and_stop_of_an_asset_are_those_of_its_open_trade(lake: Lake) -> None:
+    easy = Thresholds(min_confidence=0.3, min_reasons_for_alert=1)
+    session = Session(
+        feed(lake, 900), lake, thresholds=easy, settings=Settings(target_shares=(0.5, 0.3), min_risk_reward=0.1)
+    )
+    positions = session.fleet.states["stages"]["position"]
+    update, seen = session.assets.update_asset, []
+
+    def watched(name: str, updates: Any) -> None:
+        update(name, updates)
+        if type(updates) is not Checked:
+            return
+        asset, position = session.assets.get(name), positions[session.fleet.places[name]]
+        if not position["side"]:
+            assert asset["tp"] is asset["sl"] is None
+            return
+        ahead = range(int(position["next"]), len(position["targets"]))
+        waiting = [float(position["targets"][i]) for i in ahead if position["parts"][i] > 0]
+        assert asset["tp"] == (waiting[0] if waiting else None) and asset["sl"] == position["stop"]
+        assert asset["sl"] < asset["stats"]["current_price"] < (asset["tp"] or math.inf)  # long, and still open
+        seen.append(asset["tp"])
+
+    session.assets.update_asset = watched
+    asyncio.run(session.run())
+    assert len(set(seen)) > 3
 
 
 def shape(value: Any) -> Any:
