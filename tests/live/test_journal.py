@@ -139,13 +139,19 @@ def test_what_came_after_the_snapshot_is_known_as_if_nothing_had_happened(lake: 
         async with CalibrationQueue(never) as queue:
             feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + bars * MINUTE_MS)
             session = Session(feed, lake, journal=folder, queue=queue)
-            wanted = session.calibrations.wanted
+            wanted, close = session.calibrations.wanted, session.closing._close
+            looks: list[tuple[str, Any]] = []
 
             def wants(symbol: str, time: int, stage1: Any) -> None:
                 wanted(symbol, time, stage1)
-                asyncio.get_running_loop().call_soon(session._look_again, symbol, stage1)  # as a queue's answer comes
+                looks.append((symbol, stage1))
 
-            session.calibrations.wanted = wants
+            def closed(ready: Any) -> None:
+                close(ready)
+                while looks:  # a queue's answer comes between two bars
+                    session._look_again(*looks.pop(0))
+
+            session.calibrations.wanted, session.closing._close = wants, closed
             await without_a_last_snapshot(session)
             return session
 
