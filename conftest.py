@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -18,6 +19,10 @@ FIRST = (
     "test_session_more.py", "test_live_command.py", "20_triggers.ipynb", "10_features.ipynb", "test_custom.py",
 )  # fmt: skip
 """The files that take longest, longest first: where files share a few processes, none of them is left for the end."""
+
+# Read by OpenBLAS when numpy is imported, here and in every process a test starts. With a thread a core in each of
+# several processes, the threads wait for each other by spinning, and a small product takes ten times as long.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -48,8 +48,8 @@ def elsewhere(root: Path, **environment: object) -> dict[str, str]:
 @compiled
 def test_two_processes_of_one_thread_and_of_two(here: dict[str, str], root: Path) -> None:
     for threads in (1, 2):
-        settings = {"NUMBA_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
-        assert elsewhere(root, **settings) == here, threads
+        counts = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), threads)
+        assert elsewhere(root, **counts, PYTHONHASHSEED=threads) == here, threads
 
 
 def test_again_in_this_process(here: dict[str, str]) -> None:
