@@ -101,8 +101,12 @@ def run(
 
     ``finer``: open time of a bar → the bars (m,) of BAR inside it.
     """
-    parts = [(finer or {}).get(int(time), np.zeros(0, BAR)) for time in bars["timestamp"]]
-    inner, offsets = np.concatenate(parts), np.cumsum([0, *map(len, parts)])
+    finer, none = finer or {}, np.zeros(0, BAR)
+    parts = [finer.get(time, none) for time in bars["timestamp"].tolist()]
+    offsets = np.cumsum([0, *map(len, parts)])
+    inner = np.zeros(offsets[-1], BAR)  # filled part by part: concatenating would compare the types of all of them
+    for place, part in zip(offsets[:-1], parts, strict=True):
+        inner[place : place + len(part)] = part
     params = params_record(
         thresholds or Thresholds(), interval, spec or FeatureSpec(), settings or Settings(), costs or Costs()
     )

@@ -153,15 +153,16 @@ def check_trades(result: Run, settings: Settings, costs: Costs, interval: str, f
                 )
             )
     expected, equity = ref_trades(result.bars, orders, interval, settings, costs, finer)
-    assert len(result.trades) == len(expected)
-    for trade, ref in zip(result.trades, expected, strict=True):
-        assert EXITS[trade["exit_reason"]] == ref.pop("exit_reason")
-        for name, value in ref.items():
-            close(trade[name], value, name, rtol=1e-9, atol=1e-9)
-        fills = slice(0, trade["exits"])
-        close(trade["exit_quantities"][fills].sum(), trade["quantity"], "fills")
-        close(trade["exit_fees"][fills].sum() + trade["entry_fee"], trade["fees"], "fees of fills")
-        checked = set(ref) | {"exit_reason", "exits", "targets"}
+    trades = result.trades
+    assert len(trades) == len(expected)
+    assert [EXITS[code] for code in trades["exit_reason"]] == [ref["exit_reason"] for ref in expected]
+    for name in expected[0].keys() - {"exit_reason"} if expected else ():
+        close(trades[name], [ref[name] for ref in expected], name, rtol=1e-9, atol=1e-9)
+    filled = np.arange(trades["exit_quantities"].shape[1]) < trades["exits"][:, None]
+    close(trades["exit_quantities"].sum(axis=1, where=filled), trades["quantity"], "fills")
+    close(trades["exit_fees"].sum(axis=1, where=filled) + trades["entry_fee"], trades["fees"], "fees of fills")
+    for ref in expected:
+        checked = set(ref) | {"exits", "targets"}
         assert checked | {name for name in TRADE.names if name.startswith("exit_")} == set(TRADE.names)
     close(result.signals["equity"], equity, "equity", rtol=1e-11)
 
@@ -214,16 +215,14 @@ def random_sets(rng: np.random.Generator) -> Thresholds:
 
 def halves(bars: np.ndarray, rng: np.random.Generator) -> dict[int, np.ndarray]:
     """Three finer bars inside most bars of 15 minutes, whose prices make up the whole one's."""
-    inside = {}
-    for bar in bars[rng.random(len(bars)) < 0.8]:
-        parts = np.zeros(3, BAR)
-        levels = [bar["open"], *rng.permutation([bar["high"], bar["low"]]), bar["close"]]
-        for i, part in enumerate(parts):
-            part["timestamp"] = bar["timestamp"] + i * 300_000
-            part["open"], part["close"] = levels[i], levels[i + 1]
-            part["high"], part["low"] = max(levels[i : i + 2]), min(levels[i : i + 2])
-        inside[int(bar["timestamp"])] = parts
-    return inside
+    chosen = bars[rng.random(len(bars)) < 0.8]
+    parts = np.zeros((len(chosen), 3), BAR)
+    extremes = [rng.permutation([bar["high"], bar["low"]]) for bar in chosen]
+    levels = np.column_stack([chosen["open"], np.reshape(extremes, (-1, 2)), chosen["close"]])
+    parts["timestamp"] = chosen["timestamp"][:, None] + np.arange(3) * 300_000
+    parts["open"], parts["close"] = levels[:, :-1], levels[:, 1:]
+    parts["high"], parts["low"] = np.maximum(parts["open"], parts["close"]), np.minimum(parts["open"], parts["close"])
+    return dict(zip(chosen["timestamp"].tolist(), parts, strict=True))
 
 
 def check_random_sets(seeds: range, n: int = 1400) -> np.ndarray:
