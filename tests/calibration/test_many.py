@@ -48,35 +48,35 @@ def studies(folder: Path) -> list[str]:
     return sorted(path.name.partition("-")[0] for path in folder.iterdir() if path.is_dir())
 
 
-def test_a_failing_symbol_and_a_missing_one_do_not_stop_the_others(lake: Lake, tmp_path: Path) -> None:
-    told: list[tuple[str, int, int]] = []
-    names = ["ETHUSDT", "NOSUCHUSDT", "LINK/USDT:USDT", "LINKUSDT"]
-    found = list(
-        calibrate_many(lake, names, workers=1, folder=tmp_path, progress=lambda *one: told.append(one), **SMALL)
-    )
-    assert [one.symbol for one in found] == ["ETHUSDT", "NOSUCHUSDT", "LINKUSDT"]  # nobody twice
-    short, missing, good = found
-    assert "days" in short.error and "no 1m candles of NOSUCHUSDT" in missing.error and not good.error
-    assert short.folder is None is missing.folder and short.results == {} == missing.results
-    assert good.folder is not None and good.results["verdict"] and (good.folder / "results.json").exists()
-    assert studies(tmp_path) == ["LINKUSDT"] and not children()
-    assert told == [("", 0, 3), ("ETHUSDT", 1, 3), ("NOSUCHUSDT", 2, 3), ("LINKUSDT", 3, 3)]
-
-
-def test_a_killed_process_is_told_by_name_and_a_second_call_completes(lake: Lake, tmp_path: Path) -> None:
+def test_killed_failing_and_missing_symbols_are_told_by_name_and_do_not_stop_the_others(
+    lake: Lake, tmp_path: Path
+) -> None:
     found = calibrate_many(lake, ["LINKUSDT", "SOLUSDT"], workers=2, folder=tmp_path, progress=kill_one, **SMALL)
     done = {one.symbol: one for one in found}
-    lost = [one for one in done.values() if one.error]
-    assert len(done) == 2 and len(lost) == 1 and not children()
-    assert lost[0].error == "its process was killed by SIGKILL before it was done"
-    again = {one.symbol: one for one in calibrate_many(lake, list(done), folder=tmp_path, progress=False, **SMALL)}
-    assert not any(one.error for one in again.values()) and studies(tmp_path) == ["LINKUSDT", "SOLUSDT"]
-    (kept,) = (symbol for symbol in done if not done[symbol].error)
-    assert again[kept].results == done[kept].results  # it was only read back in
-    for symbol, one in again.items():
-        alone = calibrate(lake, symbol, folder=None, progress=False, **SMALL)
+    (lost,) = (one for one in done.values() if one.error)
+    (kept,) = (one for one in done.values() if not one.error)
+    assert len(done) == 2 and not children()
+    assert lost.error == "its process was killed by SIGKILL before it was done"
+    assert kept.folder is not None and kept.results["verdict"] and (kept.folder / "results.json").exists()
+
+    # A second call completes, and two that cannot be studied come before.
+    told: list[tuple[str, int, int]] = []
+    names = ["ETHUSDT", "NOSUCHUSDT", "LINK/USDT:USDT", "LINKUSDT", "SOLUSDT"]
+    again = list(
+        calibrate_many(lake, names, workers=1, folder=tmp_path, progress=lambda *one: told.append(one), **SMALL)
+    )
+    symbols = ["ETHUSDT", "NOSUCHUSDT", "LINKUSDT", "SOLUSDT"]  # nobody twice
+    assert [one.symbol for one in again] == symbols
+    assert told == [("", 0, 4), *((symbol, number, 4) for number, symbol in enumerate(symbols, 1))]
+    short, missing, *good = again
+    assert "days" in short.error and "no 1m candles of NOSUCHUSDT" in missing.error
+    assert short.folder is None is missing.folder and short.results == {} == missing.results
+    assert not any(one.error for one in good) and studies(tmp_path) == ["LINKUSDT", "SOLUSDT"] and not children()
+    assert next(one for one in good if one.symbol == kept.symbol).results == kept.results  # it was only read back in
+    for one in good:
+        alone = calibrate(lake, one.symbol, folder=None, progress=False, **SMALL)
         assert one.results["thresholds"] == alone.thresholds.every_field()
-        assert Ledger(tmp_path).entries(symbol, "1m").n_trials == len(alone.sets)
+        assert Ledger(tmp_path).entries(one.symbol, "1m").n_trials == len(alone.sets)
 
 
 def kill_one(what: str, done: int, total: int) -> None:
