@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from aione_lab.calibration import Calibration, FoldPlan, calibrate
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
+from tests.calibration.worker import Forked
 
 DAYS = 19
 SYMBOLS = ("BTCUSDT", "LINKUSDT", "SOLUSDT", "ETHUSDT", "DOTUSDT")
@@ -57,17 +59,31 @@ def study(small: Callable[..., Calibration]) -> Calibration:
 
 
 @pytest.fixture(scope="session")
-def worker(lake: Lake) -> Callable[..., subprocess.Popen[str]]:
-    """Start ``worker.py`` with a job; what it finds is its last line of output."""
+def interpreter(lake: Lake) -> Callable[..., subprocess.Popen[str]]:
+    """Start ``worker.py`` with a job as a program; what it finds is its last line of output."""
 
-    def start(folder: Path | None, env: dict[str, str] | None = None, **job: Any) -> subprocess.Popen[str]:
-        job = {"lake": lake.root, "folder": None if folder is None else str(folder), **job}
+    def start(folder: Path | None, env: dict[str, str], **job: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, str(WORKER), json.dumps(job)],
+            [sys.executable, str(WORKER), in_json(lake, folder, job)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(WORKER.parents[2]), **(env or {})},
+            env={**os.environ, "PYTHONPATH": str(WORKER.parents[2]), **env},
         )
 
     return start
+
+
+@pytest.fixture(scope="session")
+def worker(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Forked]:
+    """The same as a fork of a process that has imported everything, for tests that start one after the other."""
+    said, numbers = tmp_path_factory.mktemp("workers"), itertools.count()
+
+    def start(folder: Path, **job: Any) -> Forked:
+        return Forked(in_json(lake, folder, job), said / str(next(numbers)))
+
+    return start
+
+
+def in_json(lake: Lake, folder: Path | None, job: dict[str, Any]) -> str:
+    return json.dumps({"lake": lake.root, "folder": None if folder is None else str(folder), **job})

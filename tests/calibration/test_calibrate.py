@@ -138,11 +138,11 @@ def test_two_sides_of_one_folder(small: Study, worker, tmp_path) -> None:
 
 
 def test_one_digest_in_two_processes_on_one_and_two_threads_with_and_without_a_folder(
-    study: Calibration, small: Study, worker, tmp_path
+    study: Calibration, small: Study, interpreter, tmp_path
 ) -> None:
     counts = [{"NUMBA_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": n, "PYTHONHASHSEED": n} for n in ("1", "2")]
-    one = worker(None, threads=1, env=counts[0])
-    two = worker(tmp_path, threads=2, env={**counts[1], "TZ": "Asia/Tokyo"})
+    one = interpreter(None, threads=1, env=counts[0])
+    two = interpreter(tmp_path, threads=2, env={**counts[1], "TZ": "Asia/Tokyo"})
     for process in (one, two):
         out, err = process.communicate(timeout=300)
         assert out.split() == [study.digest], err

@@ -6,7 +6,6 @@ import json
 import random
 import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from optuna.trial import TrialState
 from aione_lab.calibration import Calibration
 from aione_lab.calibration.ledger import FILE as LEDGER
 from aione_lab.calibration.ledger import Ledger
+from tests.calibration.worker import Forked
 
 Study = Callable[..., Calibration]
 DATABASE = "study.sqlite3"
@@ -42,7 +42,7 @@ def kept(place: Path) -> list[tuple[int, str]]:
     return [(trial.number, json.dumps([trial.params, trial.values, trial.user_attrs])) for trial in trials]
 
 
-def kill(process: subprocess.Popen[str], place: Path) -> bool:
+def kill(process: Forked, place: Path) -> bool:
     """Kill it; whether it was still running. What was written before is there after, and nothing is half there."""
     before = written(place)
     process.kill()
@@ -53,7 +53,7 @@ def kill(process: subprocess.Popen[str], place: Path) -> bool:
     return process.returncode == -signal.SIGKILL
 
 
-def finished(process: subprocess.Popen[str]) -> str:
+def finished(process: Forked) -> str:
     out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out.strip()

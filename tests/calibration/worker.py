@@ -1,4 +1,4 @@
-"""A process that calibrates, and dies where it is told to: run by the tests, never imported by them.
+"""A process that calibrates, and dies where it is told to: an interpreter of its own, or a fork of one that waits.
 
 Its one argument is a job in JSON: ``lake, folder``, ``die`` (None, or where), and arguments of ``calibrate``.
 """
@@ -6,9 +6,11 @@ Its one argument is a job in JSON: ``lake, folder``, ``die`` (None, or where), a
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy
@@ -41,8 +43,40 @@ def die_at(where: str, count: int) -> None:
         sqlalchemy.event.listen(Engine, "before_cursor_execute", lambda c, cursor, text, *rest: counted(text.strip()))
 
 
-def main() -> None:
-    job = json.loads(sys.argv[1])
+class Forked:
+    """A fork of a process that has imported this module and does nothing; asked like a ``Popen``."""
+
+    def __init__(self, job: str, said: Path) -> None:
+        self._said = [said.with_suffix(end) for end in (".out", ".err")]
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        self._process = context.Process(target=speak_into, args=(self._said, job))
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def communicate(self, timeout: float | None = None) -> list[str]:
+        self._process.join(timeout)
+        assert self.returncode is not None, f"still running after {timeout} seconds"
+        return [path.read_text() for path in self._said]
+
+
+def speak_into(said: list[Path], job: str) -> None:
+    for number, path in enumerate(said, 1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    study(job)
+
+
+def study(argument: str) -> None:
+    job = json.loads(argument)
     if "threads" in job:
         import numba
 
@@ -61,11 +95,11 @@ def main() -> None:
         "progress": False,
         **job,
     }
-    study = calibrate(lake, arguments.pop("symbol", "LINKUSDT"), **arguments)
+    found = calibrate(lake, arguments.pop("symbol", "LINKUSDT"), **arguments)
     if reveal:
-        study.reveal()
-    print(study.digest)
+        found.reveal()
+    print(found.digest, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    study(sys.argv[1])
