@@ -16,10 +16,12 @@ from typing import Any
 import optuna
 import pytest
 
+from aione_lab.calibration import many
 from aione_lab.calibration.ledger import Ledger
 from aione_lab.lake.simulated import Effect, SimulatedExchange, SymbolSpec
 from aione_lab.lake.store import Lake
 from aione_lab.thresholds.store import ThresholdStore
+from tests.forkserver import PROCESSES
 from tests.test_cli import Ran, Run, refused
 from tests.test_cli import run as run  # a fixture
 
@@ -142,7 +144,13 @@ def test_search_takes_names_and_ranges(call: Run, tmp_path: Path) -> None:
 # --- several symbols ---------------------------------------------------------------------------------------------
 
 
-def test_several_symbols_and_all_of_them(call: Run, tmp_path: Path) -> None:
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of several symbols without their imports; tests/calibration/test_many.py has them as they are."""
+    monkeypatch.setattr(many.multiprocessing, "get_context", lambda method: PROCESSES)
+
+
+def test_several_symbols_and_all_of_them(call: Run, forked: None, tmp_path: Path) -> None:
     ran = call("SOLUSDT", "LINKUSDT", "SOLUSDT", *FEW, "--workers", 2)
     assert ran.code == 0 and ran.err == ""
     rows = [line.split()[0] for line in ran.out.splitlines() if line.strip().startswith(("SOLUSDT ", "LINKUSDT "))]
@@ -155,7 +163,9 @@ def test_several_symbols_and_all_of_them(call: Run, tmp_path: Path) -> None:
     assert len([path for path in (tmp_path / "studies").iterdir() if path.is_dir()]) == 2  # the same studies
 
 
-def test_a_symbol_that_fails_is_told_and_the_others_are_studied(run: Run, filled: Path, tmp_path: Path) -> None:
+def test_a_symbol_that_fails_is_told_and_the_others_are_studied(
+    run: Run, filled: Path, forked: None, tmp_path: Path
+) -> None:
     lake = Lake(shutil.copytree(filled, tmp_path / "lake"))
     lake.append("XRPUSDT", "1m", lake.candles("SOLUSDT", "1m").iloc[:2_000])
     place = ("--lake", lake.root, "--experiments", tmp_path / "studies")

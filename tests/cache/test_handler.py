@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import multiprocessing
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 
 from aione_lab.cache import Message, SimpleCacheHandler
 from aione_lab.errors import CacheError, InputError
+from tests.forkserver import PROCESSES
 
 VALUES = [None, True, 0, -1.5, "", "текст ☃", [], {}, [1, [2, {"a": None}]], {"b": {"c": [1.25]}}]
 
@@ -287,8 +287,7 @@ def write_many(url: str, worker: int, count: int) -> None:
 
 
 def test_four_processes_write_at_once(cache: SimpleCacheHandler, url: str) -> None:
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=write_many, args=(url, worker, 50)) for worker in range(4)]
+    workers = [PROCESSES.Process(target=write_many, args=(url, worker, 50)) for worker in range(4)]
 
     async def run() -> None:
         async with cache, cache.subscribe("written") as messages:

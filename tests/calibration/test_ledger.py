@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 
 from aione_lab.calibration.ledger import FILE, Entries, Ledger
 from aione_lab.errors import InputError
+from tests.forkserver import PROCESSES
 
 
 def add(folder: Path, writer: int, rounds: int) -> None:
@@ -45,8 +45,7 @@ def test_the_same_again_is_no_new_trial(tmp_path: Path) -> None:
 
 
 def test_four_writers_at_once_lose_nothing(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=add, args=(tmp_path, writer, 12)) for writer in range(4)]
+    processes = [PROCESSES.Process(target=add, args=(tmp_path, writer, 12)) for writer in range(4)]
     for process in processes:
         process.start()
     for process in processes:

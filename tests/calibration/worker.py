@@ -6,7 +6,6 @@ Its one argument is a job in JSON: ``lake, folder``, ``die`` (None, or where), a
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from sqlalchemy.engine import Engine
 
 from aione_lab.calibration import FoldPlan, calibrate, hidden
 from aione_lab.lake.store import Lake
+from tests.forkserver import PROCESSES
 
 
 def die(*_: Any, **__: Any) -> None:
@@ -44,13 +44,11 @@ def die_at(where: str, count: int) -> None:
 
 
 class Forked:
-    """A fork of a process that has imported this module and does nothing; asked like a ``Popen``."""
+    """A process whose imports are done already; asked like a ``Popen``."""
 
     def __init__(self, job: str, said: Path) -> None:
         self._said = [said.with_suffix(end) for end in (".out", ".err")]
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
-        self._process = context.Process(target=speak_into, args=(self._said, job))
+        self._process = PROCESSES.Process(target=speak_into, args=(self._said, job))
         self._process.start()
 
     @property

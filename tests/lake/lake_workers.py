@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 from collections.abc import Callable
@@ -18,12 +17,6 @@ from aione_lab.lake.schema import candle_frame
 
 START = 1_735_689_600_000  # 2025-01-01
 HOUR = 3_600_000
-
-PROCESSES = multiprocessing.get_context("forkserver")
-# What costs time to import; the server cannot see this module itself (its sys.path is the bare one).
-PROCESSES.set_forkserver_preload(
-    ["pytest", "pandas", "pyarrow.parquet", "pyarrow.csv", "pydantic", "filelock", "secrets"]
-)
 
 
 def candles(ms: Any, version: int = 0, optional: bool = False) -> pd.DataFrame:

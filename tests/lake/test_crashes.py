@@ -16,6 +16,7 @@ import pytest
 from aione_lab.errors import LakeCorruption, LakeError
 from aione_lab.lake import Lake
 from aione_lab.lake.schema import CANDLE_COLUMNS
+from tests.forkserver import PROCESSES
 
 
 def expected(chunks: int) -> pd.DataFrame:
@@ -47,8 +48,8 @@ def kill_often(root: Path, kills: int, seed: int, imported: bool = False) -> Non
         if held > 90:  # start over before the history gets long
             root = root.with_name(f"lake{turn}")
             held = 0
-        receive, send = work.PROCESSES.Pipe(duplex=False)
-        writer = work.PROCESSES.Process(target=work.append_until_killed, args=(str(root), held, send, imported))
+        receive, send = PROCESSES.Pipe(duplex=False)
+        writer = PROCESSES.Process(target=work.append_until_killed, args=(str(root), held, send, imported))
         writer.start()
         send.close()
         assert receive.recv() == ("open", held)
@@ -92,7 +93,7 @@ def test_a_kill_before_every_single_call_that_touches_the_disk(tmp_path: Path, w
     else:
         number = 0
     for step in range(1, 200):
-        process = work.PROCESSES.Process(target=work.die_at_step, args=(str(root), number, step, what))
+        process = PROCESSES.Process(target=work.die_at_step, args=(str(root), number, step, what))
         process.start()
         process.join()
         if what == "compact":
@@ -114,7 +115,7 @@ def test_a_kill_during_an_append_that_replaces_files(tmp_path: Path) -> None:
         Lake(tmp_path).append("BTCUSDT", "1h", work.candles(work.chunk(n), version=n))
     held = 14
     for step in range(1, 60):
-        process = work.PROCESSES.Process(target=work.die_at_step, args=(str(tmp_path), held, step, "append"))
+        process = PROCESSES.Process(target=work.die_at_step, args=(str(tmp_path), held, step, "append"))
         process.start()
         process.join()
         held = check_after_kill(tmp_path, held)
@@ -127,8 +128,8 @@ def overlap(root: Path, appends: int) -> None:
     hours, writers = 3000, 4
     ends = []
     for seed in range(writers):
-        receive, send = work.PROCESSES.Pipe(duplex=False)
-        process = work.PROCESSES.Process(target=work.compete, args=(str(root), seed, appends, hours, send))
+        receive, send = PROCESSES.Pipe(duplex=False)
+        process = PROCESSES.Process(target=work.compete, args=(str(root), seed, appends, hours, send))
         process.start()
         ends.append((process, receive))
     whole = work.candles(work.START + work.HOUR * np.arange(hours))

@@ -29,6 +29,7 @@ from aione_lab.lake.exchange import fetch, repair
 from aione_lab.lake.manifest import MANIFEST
 from aione_lab.lake.simulated import SimulatedExchange, fill
 from aione_lab.lake.storage import Stored
+from tests.forkserver import PROCESSES
 from tests.s3_double import CANARY, KEY, Double
 
 MINUTE = 60_000
@@ -365,7 +366,7 @@ def test_the_root_opens_the_lake_again_with_the_environments_credentials(
 
 
 def test_a_lake_goes_to_another_process(local: Lake, remote: Lake) -> None:
-    with work.PROCESSES.Pool(1) as pool:
+    with PROCESSES.Pool(1) as pool:
         assert pool.apply(work.fingerprint, (remote, "SOLUSDT")) == local.fingerprint("SOLUSDT", "1m")
 
 
