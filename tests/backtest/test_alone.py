@@ -70,7 +70,7 @@ def test_a_plain_simulator_finds_the_same_trades(two_sided) -> None:
         targets = tuple(target for target in found["targets"] if not math.isnan(target))
         near, deep = found["entry_high"], found["entry_low"]
         order = Order(
-            at,
+            0,
             int(found["side"]),
             found["price"],
             found["atr"],
@@ -80,7 +80,7 @@ def test_a_plain_simulator_finds_the_same_trades(two_sided) -> None:
             deep,
             found["confidence"],
         )
-        bars = two_sided.bars[: at + 80]  # no trade lives longer
+        bars = two_sided.bars[at : at + 80]  # nothing is held before, and no trade lives longer
         trades, _ = ref_trades(bars, [order], "1m", two_sided.settings, COSTS)
         reasons.add(row["exit_reason"])
         assert int(time.timestamp() * 1000) == found["timestamp"]
