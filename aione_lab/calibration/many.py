@@ -15,7 +15,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-import numba
+from threadpoolctl import threadpool_limits
 
 from aione_lab.calibration.process import how_ended
 from aione_lab.calibration.run import EXPERIMENTS, calibrate, plan
@@ -143,7 +143,8 @@ def _study(pipe: Connection, n: int, root: str, symbol: str, folder: str, option
     """In a process of its own, one of ``n`` that share the cores."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends us
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    numba.set_num_threads(max(1, numba.get_num_threads() // n))
+    # Linear algebra takes a thread a core in each process, and those wait for each other by spinning.
+    threadpool_limits(max(1, (os.cpu_count() or 1) // n))
     try:
         study = calibrate(Lake(root), symbol, folder=folder, progress=False, **options)
         pipe.send((str(study.folder), {"digest": study.digest, **study.results}, ""))
