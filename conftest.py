@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent
 FIRST = (
-    "test_cli.py", "test_cli_calibrate.py", "test_bias.py", "test_dashboard_browser.py", "test_calibrate.py",
+    "test_cli_calibrate.py", "test_bias.py", "test_cli_demo.py", "test_dashboard_browser.py", "test_calibrate.py",
+    "test_cli_replay.py", "test_cli.py",
     "test_exchange.py", "test_kills.py", "45_vectorbt.ipynb", "test_explorer_browser.py", "test_job.py", "test_many.py",
     "test_exchange_feed.py", "test_s3.py", "test_simulated.py", "test_trial_store.py", "test_vectorbt_indicator.py",
     "test_crashes.py", "test_cluster.py", "50_calibrate.ipynb", "test_equality.py", "test_stages_naive.py",

@@ -21,9 +21,9 @@ from aione_lab.calibration.ledger import Ledger
 from aione_lab.lake.simulated import Effect, SimulatedExchange, SymbolSpec
 from aione_lab.lake.store import Lake
 from aione_lab.thresholds.store import ThresholdStore
+from tests.cli_runs import Ran, Run, refused
+from tests.cli_runs import run as run  # a fixture
 from tests.forkserver import PROCESSES
-from tests.test_cli import Ran, Run, refused
-from tests.test_cli import run as run  # a fixture
 
 FEW = ("--trials", "20", "--n-folds", "3", "--min-trades", "10", "--search", "vol_z_threshold")
 FEW = (*FEW, "--search", "min_confidence", "--reference", "none")
