@@ -44,7 +44,7 @@ class BarClose:
         self._newest = 0  # bar of the newest candle that was taken
         self._timer: asyncio.TimerHandle | None = None
         self._failed = asyncio.Event()
-        self._broken_off = False
+        self.broken_off = False  # a bar is half followed up: what is known is not what a restart may go on from
         self._failure: Exception | None = None
         self.decided = 0
         self.lag_s: float | None = None
@@ -98,12 +98,12 @@ class BarClose:
             self._timer.cancel()
             self._timer = None
         count = 0
-        while not self._broken_off and (ready := session.gate.take(asyncio.get_running_loop().time(), ended)):
+        while not self.broken_off and (ready := session.gate.take(asyncio.get_running_loop().time(), ended)):
             count += len(ready)
-            self._broken_off = True  # a bar that is half followed up must not be followed by the next one
+            self.broken_off = True  # and the next one must not follow it
             with _no_collection():
                 self._close(ready)
-            self._broken_off = False
+            self.broken_off = False
         if count:
             going = [name for name in session.symbols if name not in self.broken]
             session.gate.forget(session.fleet.last_time(name) or 0 for name in going)

@@ -231,12 +231,12 @@ class Session:
                 self.metrics.queue_size.labels("candles").set(len(self.gate))
 
     async def _finish(self, sound: bool) -> None:
-        """Write everything; after a failure no snapshot, so that a restart decides again what it broke off."""
+        """Write everything; where a bar was broken off no snapshot, so that a restart decides it again."""
         await self.calibrations.aclose()
         await self.funding.aclose()
         self.closing.aclose()
         await self.keeper.ask_at_last()
-        await self.keeper.commit(snapshot=sound)
+        await self.keeper.commit(snapshot=sound and not self.closing.broken_off)
         self.keeper.close()
         await self.assets.aclose()
         if self.keeper.problems:

@@ -219,6 +219,32 @@ def test_an_alert_that_cannot_be_told_keeps_no_other_from_being_told(lake: Lake,
     assert len(told) - failed[0] == in_close[-1] - 1 > 0
 
 
+def test_a_second_ctrl_c_amid_a_bar_costs_nothing(lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It may strike between two lines of ours: what is then in memory is no place to go on from."""
+
+    def session(end: int) -> Session:
+        return Session(ReplayFeed(lake, NAMES, start=FROM, end=FROM + end * MINUTE_MS), lake, journal=tmp_path)
+
+    first = session(100)
+    taken = first.fleet._taken
+
+    def interrupted(k: int, time: int) -> None:
+        if (first.fleet.engines[k].symbol, time) == ("SOLUSDT", FROM + 60 * MINUTE_MS):
+            raise KeyboardInterrupt
+        taken(k, time)
+
+    first.fleet._taken = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(first.run())
+    second = session(120)
+    asyncio.run(second.run())
+    assert not caplog.records and second.journal.read("start").shape[0] == 1
+    frame = second.journal.read("bar")
+    for name in NAMES:
+        times = frame.loc[frame["symbol"] == name, "timestamp"].tolist()
+        assert times == list(range(FROM, FROM + 120 * MINUTE_MS, MINUTE_MS))
+
+
 def test_the_garbage_collector_is_left_as_it_was(lake: Lake) -> None:
     """It waits while a bar is decided, whatever becomes of that, and stays off where it was off."""
     for enabled in (True, False):
