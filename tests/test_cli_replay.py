@@ -96,6 +96,25 @@ def test_replay_takes_thresholds_and_settings_from_files(run: Run, filled: Path,
     assert changed["provenance"]["fingerprint"] == plainly["provenance"]["fingerprint"]
 
 
+def test_a_promoted_set_tried_on_the_days_of_its_choice_is_said_to_prove_nothing(
+    run: Run, filled: Path, tmp_path: Path
+) -> None:
+    first, last = (pd.Timestamp(ms, unit="ms", tz="UTC") for ms in Lake(filled).span("SOLUSDT", "1m") or ())
+    middle = (first + (last - first) / 2).floor("D")
+    meta = {"study": "x", "symbol": "SOLUSDT", "start": first.isoformat(), "end": middle.isoformat()}
+    limits, free = tmp_path / "limits.json", tmp_path / "free.json"
+    limits.write_text(json.dumps({"min_reasons_for_alert": 1, "meta": meta}))
+    free.write_text(json.dumps({"min_reasons_for_alert": 1, "meta": {"note": "mine"}}))
+    call = "replay", "SOLUSDT", "--lake", filled, "--thresholds"
+    run(*call, free)  # the engine may have to be compiled, and says so
+    told = run(*call, limits)
+    assert told.code == 0 and told.err.count("\n") == 1
+    assert "no evidence" in told.err and f"--start {middle.date()}" in told.err
+    assert run(*call, limits, "--start", str(middle.date())).err == run(*call, free).err == ""
+    other = run("replay", "LINKUSDT", *call[2:], limits, "--start", str(middle.date()))
+    assert other.err == "--thresholds: the set was chosen for SOLUSDT, not for LINKUSDT\n"
+
+
 def test_replay_refuses_bad_input(run: Run, filled: Path, tmp_path: Path) -> None:
     def bad(*arguments: object) -> Ran:
         return run("replay", "SOLUSDT", "--lake", filled, *arguments)

@@ -84,7 +84,10 @@ class SimpleCacheHandler:
         """The cache that ``REDIS_URL``, or ``REDIS_HOST`` and ``REDIS_PORT`` name; embedded where they are absent."""
         from aione_lab.environment import Environment
 
-        return cls.from_url((Environment() if environment is None else environment).redis_url())
+        try:
+            return cls.from_url((Environment() if environment is None else environment).redis_url())
+        except InputError as error:
+            raise InputError(f"REDIS_{str(error).replace('url', 'URL', 1)}") from None
 
     @property
     def healthy(self) -> bool:

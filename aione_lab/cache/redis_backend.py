@@ -26,7 +26,7 @@ IDLE = 3.0
 
 _SCHEMES = ("redis", "rediss", "unix")
 _ALLOWED = (
-    "must look like redis://host:6379/0, rediss://… or unix:///path/redis.sock "
+    "must look like redis://host:6379/0, rediss://…, unix:///path/redis.sock or sqlite:///file "
     "(special characters of a password %-encoded)"
 )
 

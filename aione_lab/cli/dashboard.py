@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -54,6 +55,7 @@ def dashboard(
       aione-lab dashboard --redis redis://127.0.0.1:6379/0 --lake data_lake
     """
     command, variables = page_command(port, redis, lake, interval, simulated, browser)
+    _check_free(port)
     say(f"The dashboard: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
     sys.stdout.flush()
     os.execve(command[0], command, {**os.environ, **variables})  # voila gets the terminal and its Ctrl-C
@@ -86,6 +88,16 @@ def page_command(
     return command if browser else [*command, "--no-browser"], variables
 
 
+def _check_free(port: int) -> None:
+    """InputError where another program listens already: voila would say so after its address was told."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise InputError.of("--port", port, "another program listens there; choose another one") from None
+
+
 def _lake(given: str | None) -> str | None:
     """The lake's place for a program that runs elsewhere."""
     if given is None:
@@ -102,7 +114,10 @@ def _cache_url(given: str | None) -> str:
     if given is None:
         named = Environment().redis_url()
         given = f"{EMBEDDED}{quote(EMBEDDED_FILE)}" if named is None else named.get_secret_value()
-    SimpleCacheHandler.from_url(given)
+    try:
+        SimpleCacheHandler.from_url(given)
+    except InputError as error:
+        raise InputError(str(error).replace("url", "--redis", 1)) from None
     if not given.startswith(EMBEDDED):
         return given
     file = Path(unquote(given.removeprefix(EMBEDDED))).absolute()  # the page's kernel runs in another folder

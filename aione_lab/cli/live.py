@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aione_lab.cli.live_table import Screen
-from aione_lab.cli.options import DEFAULT_LAKE, End, Json, LakeFolder, Start, is_address, number, open_lake
+from aione_lab.cli.options import DEFAULT_LAKE, End, Json, LakeFolder, Start, is_address, loaded_config, open_lake
 from aione_lab.cli.output import emit_json, say
 from aione_lab.errors import InputError
 
@@ -121,9 +121,13 @@ def live(
         emit_json(status)
     else:
         say(
-            f"stopped after {status['bars']:,} bars: {status['alerts']} alerts, "
-            f"{status['trades']} paper trades closed, {status['open_trades']} open"
+            f"stopped after {_counted(status['bars'], 'bar')}: {_counted(status['alerts'], 'alert')}, "
+            f"{_counted(status['trades'], 'paper trade')} closed, {status['open_trades']} open"
         )
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 @dataclass(frozen=True)
@@ -154,8 +158,11 @@ def _is_screen(as_json: bool) -> bool:
 
 
 def _speed(text: str) -> float:
-    value = number(text)
-    if not value > 0 or math.isnan(value):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not value > 0:
         raise InputError.of("--speed", text, "must be a number above 0: 1 is real time, inf as fast as possible")
     return value
 
@@ -169,7 +176,9 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
     lake = None
     if options.lake:
         lake = open_lake(options.lake) if options.feed == "replay" or is_address(options.lake) else Lake(options.lake)
-    chosen = PrefilterSettings() if options.criteria is None else PrefilterSettings.load(options.criteria)
+    chosen = PrefilterSettings()
+    if options.criteria is not None:
+        chosen = loaded_config(PrefilterSettings, options.criteria, "--criteria")
     named = _symbols(options)
     always = _reference(options, named)
     async with contextlib.AsyncExitStack() as stack:
@@ -290,7 +299,11 @@ def _feed(options: _Options, symbols: list[str]) -> Feed:
 
 
 def _alerts(environment: Any, cache: Any) -> AlertQueue | None:
-    if environment.TELEGRAM_TOKEN is None or environment.ADMIN_ID is None:
+    given = {name: getattr(environment, name) for name in ("TELEGRAM_TOKEN", "ADMIN_ID")}
+    missing = [name for name, value in given.items() if value is None]
+    if len(missing) == 1:
+        say(f"{missing[0]} is not set: no alerts go to Telegram", err=True)
+    if missing:
         return None
     from aione_lab.live import AlertQueue, TelegramSink
 
@@ -313,7 +326,8 @@ def _enricher(options: _Options, environment: Any) -> NarrativeEnricher | None:
         return None
     from aione_lab.live import EnricherSettings, NarrativeEnricher
 
-    return NarrativeEnricher(EnricherSettings.load(options.enricher).replace(enabled=True), environment.ENRICHER_KEY)
+    settings = loaded_config(EnricherSettings, options.enricher, "--enricher").replace(enabled=True)
+    return NarrativeEnricher(settings, environment.ENRICHER_KEY)
 
 
 async def _metrics(options: _Options, stack: contextlib.AsyncExitStack) -> Any:
@@ -323,7 +337,10 @@ async def _metrics(options: _Options, stack: contextlib.AsyncExitStack) -> Any:
 
     metrics = SessionMetrics()
     stack.push_async_callback(metrics.aclose)
-    port = await metrics.serve(options.metrics_port)
+    try:
+        port = await metrics.serve(options.metrics_port)
+    except InputError as error:
+        raise InputError(str(error).replace("port=", "--metrics-port=", 1)) from None
     if not options.as_json:
         say(f"metrics at http://127.0.0.1:{port}/metrics")
     return metrics

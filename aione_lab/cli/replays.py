@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -141,6 +142,8 @@ def replay(
     limits = None if thresholds is None else loaded_config(Thresholds, thresholds, "--thresholds")
     rules = Settings() if settings is None else loaded_config(Settings, settings, "--settings")
     costs = costs_of(fee, slippage_bps)
+    if limits is not None:
+        _tell_of_study(limits, lake, names, interval, start, end)
     given = (lake, names, interval, start, end, reference, limits, rules, costs)
     pooled = pool_symbols(*given) if portfolio else None
     done = replay_symbols(*given) if pooled is None or report is not None else []
@@ -201,6 +204,32 @@ def _pooled_trades(pooled: Pooled) -> pd.DataFrame:
     """The trades of a portfolio, triggers in one cell."""
     trades = pooled.result.trades
     return trades.assign(trigger_reasons=trades["trigger_reasons"].map(" + ".join))
+
+
+def _tell_of_study(
+    limits: Thresholds, lake: Lake, names: list[str], interval: str, start: str | None, end: str | None
+) -> None:
+    """Say where a promoted set is tried on symbols or days that tell nothing of it."""
+    from aione_lab.units import to_ms
+
+    meta = limits.meta or {}
+    try:
+        symbol, chosen_from, chosen_to = str(meta["symbol"]), to_ms(meta["start"]), to_ms(meta["end"])
+    except (KeyError, InputError):  # a set that somebody wrote: nothing is known of its choice
+        return
+    others = [name for name in names if name != symbol]
+    if others:
+        say(f"--thresholds: the set was chosen for {symbol}, not for {', '.join(others)}", err=True)
+    spans = [span for name in names if (span := lake.span(name, interval)) is not None]
+    first = max(min(span[0] for span in spans), 0 if start is None else to_ms(start))
+    last = min(max(span[1] for span in spans) + 1, math.inf if end is None else to_ms(end))
+    if first < chosen_to and chosen_from < last:
+        days, after = f"{meta['start'][:10]} to {meta['end'][:10]}", meta["end"][:10]
+        say(
+            f"--thresholds: the set was chosen and judged on {days}, days that this replay includes: what it makes of "
+            f"them is no evidence; --start {after} leaves them out",
+            err=True,
+        )
 
 
 def _check_span(start: str | None, end: str | None) -> None:

@@ -84,7 +84,7 @@ class ThresholdStore:
             self.folder = Path(folder).absolute() / "thresholds"
         except (TypeError, ValueError, OSError):
             raise InputError.of("folder", folder, "must be the folder of the experiments") from None
-        if "\0" in str(folder) or (self.folder.exists() and not self.folder.is_dir()):
+        if "\0" in str(folder) or any(one.exists() and not one.is_dir() for one in (self.folder.parent, self.folder)):
             raise InputError.of("folder", str(folder), "must be the folder of the experiments")
         if not isinstance(classes, AssetClasses):
             raise InputError.of("classes", classes, "must be an AssetClasses object")

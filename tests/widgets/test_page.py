@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,27 @@ def test_it_needs_a_loop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setenv(page.ASKED, json.dumps({"lake": None, "interval": "1m", "simulated": False}))
     with pytest.raises(AioneError, match="event loop"):
         page.show()
+
+
+def test_a_port_in_use_is_refused_before_an_address_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as left:
+            main(["dashboard", "--simulated", "--port", str(port)])
+    told = capsys.readouterr()
+    assert left.value.code == 2 and told.out == ""
+    assert told.err == f"error: --port={port}: another program listens there; choose another one\n"
+
+
+def test_a_url_that_is_none_is_refused_by_where_it_was_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "foo://secret")
+    for arguments, name in ((["dashboard", "--redis", "foo://secret"], "--redis"), (["live"], "REDIS_URL")):
+        with pytest.raises(SystemExit) as left:
+            main([*arguments])
+        told = capsys.readouterr()
+        assert left.value.code == 2 and told.err.startswith(f"error: {name}: must look like redis://")
+        assert "sqlite:///" in told.err and "secret" not in told.err
