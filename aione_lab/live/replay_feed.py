@@ -15,7 +15,7 @@ from aione_lab.lake.simulated import ORIGIN, SimulatedExchange
 from aione_lab.lake.store import Lake
 from aione_lab.live.clock import Clock, SystemClock
 from aione_lab.live.feed import Candle, FeedMetrics, FeedStatus, candles_of, status_of
-from aione_lab.units import DAY_MS, interval_ms, parse_symbol, to_ms
+from aione_lab.units import DAY_MS, interval_ms, iso, parse_symbol, to_ms
 
 _BATCH_BARS = 1440  # read ahead for each symbol
 _SIMULATED_DAYS = 30
@@ -57,8 +57,10 @@ class ReplayFeed:
         first = min(a for a, _ in spans) if start is None else to_ms(start, "start")
         self._start = -(-first // self._step) * self._step
         self._end = self._source.end(self._start, spans) if end is None else to_ms(end, "end")
+        if self._end <= self._start and end is None:
+            raise InputError.of("start", start, f"must be earlier than the end of the candles, {iso(self._end)}")
         if self._end <= self._start:
-            raise InputError.of("end", end, f"must be later than start={start!r}")
+            raise InputError.of("end", end, f"must be later than the start, {iso(self._start)}")
         self._now = self._start
         self._clock: Clock = SystemClock() if clock is None else clock
         self._last: dict[str, int] = {}

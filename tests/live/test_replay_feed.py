@@ -166,7 +166,8 @@ def test_bad_input_gets_one_line(lake: Lake) -> None:
         ({"speed": 0}, "speed=0"),
         ({"speed": math.nan}, "speed=nan"),
         ({"speed": True}, "speed=True"),
-        ({"start": "2025-01-02", "end": "2025-01-01"}, "end='2025-01-01'"),
+        ({"start": "2025-01-02", "end": "2025-01-01"}, "end=.2025-01-01.: must be later than the start, 2025-01-02"),
+        ({"start": "2035-01-02"}, "start=.2035-01-02.: must be earlier than the end of the candles"),
     ]:
         with pytest.raises(InputError, match=message):
             ReplayFeed(**{"source": lake, "symbols": NAMES, **arguments})
