@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import subprocess
@@ -293,13 +294,16 @@ def test_misbehaviour(lake: Lake, name: str) -> None:
     with FakeExchange({"BTCUSDT": frame}) as server:
         at_once, later = (Fault(**{**vars(fault), "path": "klines", "skip": skip}) for skip in (0, 3))
         server.faults += [at_once, later]
-        report = lake.fetch(server.ccxt(timeout=300), "BTCUSDT", "1m", since=START)
+        timeout = 300 if fault.kind == "delay" else 10_000  # ms
+        report = lake.fetch(server.ccxt(timeout=timeout), "BTCUSDT", "1m", since=START)
         assert (at_once.times, later.times) == (0, 0), "the faults did happen"
     assert_stored(lake, frame)
     assert report.total["bars_absent"] == 0
     # aiohttp itself asks a second time when a kept-alive connection turns out to be closed.
     fewest = 2 if fault.kind == "drop" else 2 * fault.times
-    assert report.retries == 0 if "page" in name else fewest <= report.retries <= 2 * fault.times
+    # So short a time-out may strike other requests, too, where the machine is busy.
+    most = math.inf if fault.kind == "delay" else 2 * fault.times
+    assert report.retries == 0 if "page" in name else fewest <= report.retries <= most
 
 
 @pytest.mark.parametrize("path", ["exchangeInfo", "time", "fundingRate"])

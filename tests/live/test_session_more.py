@@ -22,6 +22,7 @@ from aione_lab.live.journal import BarRows
 from aione_lab.live.metrics import SessionMetrics
 from aione_lab.live.replay_feed import ReplayFeed
 from aione_lab.live.session import Session
+from aione_lab.settings import Settings
 from aione_lab.thresholds.classes import thresholds_for
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.thresholds.provenance import Provenance
@@ -196,9 +197,12 @@ def test_a_failure_is_no_silence_and_a_restart_decides_again(lake: Lake, tmp_pat
 
 def test_an_alert_that_cannot_be_told_keeps_no_other_from_being_told(lake: Lake, tmp_path: Path) -> None:
     """The bar's alerts are in the journal: whoever restarts would take them for told."""
-    easy = Thresholds(min_reasons_for_alert=1)
     session = Session(
-        ReplayFeed(lake, NAMES, start=FROM, end=FROM + 300 * MINUTE_MS), lake, journal=tmp_path, thresholds=easy
+        ReplayFeed(lake, NAMES, start=FROM, end=FROM + 300 * MINUTE_MS),
+        lake,
+        journal=tmp_path,
+        thresholds=Thresholds(min_reasons_for_alert=1),
+        settings=Settings(cooldown_period=0),  # so that many bars have several alerts
     )
     keep = session.keeper.bars
     in_close, told, failed = [], [], []
