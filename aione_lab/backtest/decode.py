@@ -106,11 +106,7 @@ def thresholds_dict(thresholds: Thresholds, signal: Any) -> dict[str, Any]:
 
 def resolved_fields(flat: Mapping[str, Any], signal: Any) -> dict[str, Any]:
     """``thresholds_dict`` of a set's flat JSON."""
-    fields = dict(flat)
-    for name in ADAPTIVE:
-        value = signal[name]
-        fields[name] = float(value) if math.isfinite(value) else None
-    return fields
+    return {**flat, **{name: number(signal[name]) for name in ADAPTIVE}}
 
 
 def stage1_dict(
@@ -146,7 +142,7 @@ def stage1_of(
         "symbol": symbol,
         "timestamp": iso(values["timestamp"]) if values["timestamp"] else None,
         "signal": name,
-        "trigger_reasons": list(decode_mask(values["reasons"], spec.reasons)),
+        "trigger_reasons": list(decode_reasons(values["reasons"], spec)),
         "suppressed": SUPPRESSED[values["suppressed"]],
         "stats": stats,
         "confidence": 0.0,

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 
 import typer
 
-from aione_lab.cli.options import DEFAULT_LAKE, is_address, open_lake, whole_number
+from aione_lab.cli.options import DEFAULT_LAKE, by_option, is_address, open_lake, whole_number
 from aione_lab.cli.output import say
 from aione_lab.errors import InputError
 from aione_lab.units import interval_ms
@@ -22,6 +22,7 @@ PORT = 8866
 EMBEDDED = "sqlite:///"
 
 
+@by_option({"url": "--redis"})
 def dashboard(
     port: Annotated[
         int, typer.Option("--port", metavar="PORT", parser=whole_number, help="Port of the page on this machine.")
@@ -114,10 +115,7 @@ def _cache_url(given: str | None) -> str:
     if given is None:
         named = Environment().redis_url()
         given = f"{EMBEDDED}{quote(EMBEDDED_FILE)}" if named is None else named.get_secret_value()
-    try:
-        SimpleCacheHandler.from_url(given)
-    except InputError as error:
-        raise InputError(str(error).replace("url", "--redis", 1)) from None
+    SimpleCacheHandler.from_url(given)
     if not given.startswith(EMBEDDED):
         return given
     file = Path(unquote(given.removeprefix(EMBEDDED))).absolute()  # the page's kernel runs in another folder

@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from aione_lab.cli.live_table import Screen
-from aione_lab.cli.options import DEFAULT_LAKE, End, Json, LakeFolder, Start, is_address, loaded_config, open_lake
+from aione_lab.cli.options import (
+    DEFAULT_LAKE,
+    End,
+    Json,
+    LakeFolder,
+    Start,
+    by_option,
+    is_address,
+    loaded_config,
+    open_lake,
+)
 from aione_lab.cli.output import emit_json, say
 from aione_lab.errors import InputError
 
@@ -31,6 +41,7 @@ SIMULATED_BEFORE, SIMULATED_DAYS = 3, 7  # days of history, days to come
 MOST_REPLAYED = 20  # symbols of a lake that are taken where none is named
 
 
+@by_option({"port": "--metrics-port"})
 def live(
     feed: Annotated[
         str, typer.Option("--feed", metavar="KIND", help="exchange, replay (of the lake) or simulated.")
@@ -337,10 +348,7 @@ async def _metrics(options: _Options, stack: contextlib.AsyncExitStack) -> Any:
 
     metrics = SessionMetrics()
     stack.push_async_callback(metrics.aclose)
-    try:
-        port = await metrics.serve(options.metrics_port)
-    except InputError as error:
-        raise InputError(str(error).replace("port=", "--metrics-port=", 1)) from None
+    port = await metrics.serve(options.metrics_port)
     if not options.as_json:
         say(f"metrics at http://127.0.0.1:{port}/metrics")
     return metrics

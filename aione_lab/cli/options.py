@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
@@ -59,11 +60,11 @@ def by_option(options: Mapping[str, str]) -> Callable[[Command], Command]:
             try:
                 return command(*args, **kwargs)
             except InputError as error:
-                name, _, rest = str(error).partition("=")
-                base, bracket, field = name.partition("[")  # space['tp_mult']
-                if base not in options:
+                # n_trials=5: …, url: …, space['tp_mult']=…
+                told = re.fullmatch(r"([\w.]+)([=:\[].*)", str(error), re.DOTALL)
+                if told is None or told[1] not in options:
                     raise
-                raise InputError(f"{options[base]}{bracket}{field}={rest}") from None
+                raise InputError(f"{options[told[1]]}{told[2]}") from None
 
         return cast("Command", run)
 
