@@ -7,7 +7,7 @@ bounded (inf) is None. Floats are not rounded, so what is read back is the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -75,11 +75,21 @@ def stats_dicts(
 ) -> list[dict[str, float | None]]:
     """``stats_dict`` of many bars at once, each a ``kind``: float64 (bars, F), features in the order of the records."""
     names = stats_names(spec.feature_names)
-    values = rows[:, : len(names)]
-    lines = values.tolist()
-    for bar, place in np.argwhere(~np.isfinite(values)).tolist():
-        lines[bar][place] = None
-    return [kind(zip(names, line, strict=True)) for line in lines]
+    blank = dict.fromkeys(names)
+    dicts = []
+    for line in number_lines(rows[:, : len(names)]):
+        numbers = kind(blank)  # of its final size: one that grows takes half as long again
+        dict.update(numbers, zip(names, line, strict=True))
+        dicts.append(numbers)
+    return dicts
+
+
+def number_lines(rows: np.ndarray) -> list[list[float | None]]:
+    """float64 (n, m) as lists of plain floats, None for NaN and infinities."""
+    lines: list[list[float | None]] = rows.tolist()
+    for row, place in np.argwhere(~np.isfinite(rows)).tolist():
+        lines[row][place] = None
+    return lines
 
 
 @lru_cache(maxsize=64)
@@ -101,12 +111,8 @@ def several_fields(records: np.ndarray) -> list[dict[str, Any]]:
 
 def thresholds_dict(thresholds: Thresholds, signal: Any) -> dict[str, Any]:
     """Flat JSON of ``thresholds`` with the adaptive fields as this bar resolved them (None while warming up)."""
-    return resolved_fields(thresholds.every_field(), signal if isinstance(signal, Mapping) else single(signal))
-
-
-def resolved_fields(flat: Mapping[str, Any], signal: Any) -> dict[str, Any]:
-    """``thresholds_dict`` of a set's flat JSON."""
-    return {**flat, **{name: number(signal[name]) for name in ADAPTIVE}}
+    signal = signal if isinstance(signal, Mapping) else single(signal)
+    return {**thresholds.every_field(), **{name: number(signal[name]) for name in ADAPTIVE}}
 
 
 def stage1_dict(
@@ -124,29 +130,39 @@ def stage1_dict(
     text of the bar's open (None: there is no bar); ``suppressed`` says what held an alert back, "" where nothing did.
     """
     values = fields_of(signal)
-    limits = thresholds_dict(thresholds, values)
-    return stage1_of(parse_symbol(symbol), values, stats_dict(row, spec), limits, hints, spec)
+    return stage1_of(
+        parse_symbol(symbol),
+        iso(values["timestamp"]) if values["timestamp"] else None,
+        values["signal"],
+        list(decode_reasons(values["reasons"], spec)),
+        values["suppressed"],
+        stats_dict(row, spec),
+        thresholds_dict(thresholds, values),
+        list(hints),
+    )
 
 
 def stage1_of(
     symbol: str,
-    values: Mapping[str, Any],
+    time: str | None,
+    signal: int,
+    reasons: Sequence[str],
+    suppressed: int,
     stats: Mapping[str, Any],
     limits: Mapping[str, Any],
-    hints: tuple[str, ...] | list[str],
-    spec: FeatureSpec,
+    hints: Sequence[str],
 ) -> dict[str, Any]:
-    """``stage1_dict`` of what has been decoded: fields of the SIGNAL, ``stats_dict``, ``thresholds_dict``."""
-    name = SIGNALS[values["signal"]]
+    """``stage1_dict`` of what has been decoded; ``signal`` and ``suppressed`` are the numbers of the SIGNAL."""
+    name = SIGNALS[signal]
     return {
         "symbol": symbol,
-        "timestamp": iso(values["timestamp"]) if values["timestamp"] else None,
+        "timestamp": time,
         "signal": name,
-        "trigger_reasons": list(decode_reasons(values["reasons"], spec)),
-        "suppressed": SUPPRESSED[values["suppressed"]],
+        "trigger_reasons": reasons,
+        "suppressed": SUPPRESSED[suppressed],
         "stats": stats,
         "confidence": 0.0,
-        "hints": list(hints),
+        "hints": hints,
         "state": STATES[name],
         "visible": name != "NONE",
         "stage2_status": "pending",

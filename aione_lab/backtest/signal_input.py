@@ -176,18 +176,22 @@ def _completed(values: np.ndarray, spec: FeatureSpec, given: Mapping[str, Any] |
     ``given``: the mapping that the numbers come from, for errors to show.
     """
     known = dict(zip(stats_names(spec.feature_names), values.tolist(), strict=False))
-    shown = {name: number(value) for name, value in known.items()} if given is None else given
+
+    def refused(name: str, must: str) -> InputError:
+        shown = number(known[name]) if given is None else given.get(name)
+        return InputError.of(f"stats.{name}", shown, must)
+
     for name in REQUIRED:
         if math.isnan(known[name]):
-            raise InputError.of(f"stats.{name}", shown.get(name), "is required and must be a finite number")
+            raise refused(name, "is required and must be a finite number")
     for name in (PRICE, "atr", "daily_high", "daily_low"):
         if not known[name] > 0:
-            raise InputError.of(f"stats.{name}", shown[name], "must be greater than zero")
+            raise refused(name, "must be greater than zero")
     if not 0 <= known["rsi"] <= 100:
-        raise InputError.of("stats.rsi", shown["rsi"], "must lie between 0 and 100")
+        raise refused("rsi", "must lie between 0 and 100")
     for name in (name for factor in spec.factors for name in factor.columns):
         if abs(known[name]) > 1:
-            raise InputError.of(f"stats.{name}", shown[name], "must lie between -1 and 1")
+            raise refused(name, "must lie between -1 and 1")
     _check_order(known)
     row = values.view(FEATURES)
     close, atr = known[PRICE], known["atr"]

@@ -186,7 +186,7 @@ FIELDS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
 """Field → its value in a new asset, and the check that gives the value that is kept."""
 
 
-class Checked(ReadOnly):
+class Checked(dict[str, Any]):
     """Updates of an asset that need no check: every value is of the kind that its check gives."""
 
 
@@ -202,7 +202,9 @@ def changed_asset(asset: ReadOnly, updates: Mapping[str, Any]) -> ReadOnly:
     a Stage1 dictionary, if it is the asset's.
     """
     if type(updates) is Checked:  # of hundreds of symbols a bar
-        return ReadOnly({**asset, **updates})
+        changed = ReadOnly(asset)
+        dict.update(changed, updates)
+        return changed
     if not isinstance(updates, Mapping):
         raise InputError.of("updates", updates, "must be a mapping from fields to values")
     values = {}

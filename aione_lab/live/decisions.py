@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from aione_lab.backtest.decode import (
+    ADAPTIVE,
+    decode_reasons,
     failed_stage2,
     number,
-    resolved_fields,
+    number_lines,
     several_fields,
     stage1_of,
     stats_dicts,
@@ -31,12 +34,13 @@ from aione_lab.backtest.stateless import bar_hints, bars_needed, why_none
 from aione_lab.backtest.trades import next_target
 from aione_lab.engine.fleet import Fleet
 from aione_lab.engine.params import limits_record
-from aione_lab.engine.records import SIGNAL, SIGNALS
+from aione_lab.engine.records import SIGNAL, SIGNALS, SUPPRESSED
 from aione_lab.errors import InputError
 from aione_lab.live.asset_state import Checked, Plain, PlainNumbers, frozen, plain
 from aione_lab.thresholds.adaptive import resolve
 from aione_lab.thresholds.classes import DEFAULT_CLASSES
 from aione_lab.thresholds.params import Thresholds
+from aione_lab.units import iso
 
 _log = logging.getLogger(__name__)
 
@@ -67,22 +71,32 @@ class Decisions:
     def stage1s(self, places: np.ndarray, signals: np.ndarray) -> list[dict[str, Any]]:
         """The Stage1 dictionaries of the last bars of ``places`` and their SIGNAL (n,); what they hold is frozen.
 
-        All at once: numpy hands out a whole array in the time of a few of its values.
+        All at once: numpy hands out a whole array in the time of a few of its values, and what is the same on many
+        symbols is put into words once.
         """
         stats = stats_dicts(self._fleet.features(places), self._spec, PlainNumbers)
-        return [self._stage1(*one) for one in zip(places.tolist(), several_fields(signals), stats, strict=True)]
+        adaptive = number_lines(np.stack([signals[name] for name in ADAPTIVE], axis=1))
+        heads = zip(*(signals[name].tolist() for name in ("timestamp", "signal", "reasons", "suppressed")), strict=True)
+        time_of, reasons_of, hints_of = cache(_time), cache(self._reasons), cache(self._hints)
+        stage1s = []
+        for k, head, numbers, four in zip(places.tolist(), heads, stats, adaptive, strict=True):
+            opened, signal, mask, suppressed = head
+            symbol = self._fleet.engines[k].symbol
+            limits = Plain(self._in_force(symbol).flat)
+            dict.update(limits, zip(ADAPTIVE, four, strict=True))
+            seen = -1 if SIGNALS[signal] != "NONE" else int(self._seen[k])
+            hints = hints_of(suppressed, numbers["atr_7d_days"] or 0.0, numbers["level_days"] or 0.0, seen)
+            words = symbol, time_of(opened), signal, reasons_of(mask), suppressed
+            stage1s.append(stage1_of(*words, numbers, limits, hints))
+        return stage1s
 
-    def _stage1(self, k: int, signal: Mapping[str, Any], stats: Mapping[str, float | None]) -> dict[str, Any]:
-        symbol = self._fleet.engines[k].symbol
-        limits = Plain(resolved_fields(self._in_force(symbol).flat, signal))
-        stage1 = stage1_of(symbol, signal, stats, limits, (), self._spec)
-        none = ""
-        if stage1["signal"] == "NONE":
-            none = why_none(int(self._seen[k]), self._needed, self._fleet.interval)
-        days = stats["atr_7d_days"] or 0.0, stats["level_days"] or 0.0
-        stage1["hints"] = tuple(bar_hints(stage1["suppressed"], *days, none, self._spec))
-        stage1["trigger_reasons"] = tuple(stage1["trigger_reasons"])
-        return stage1
+    def _reasons(self, mask: int) -> tuple[str, ...]:
+        return decode_reasons(mask, self._spec)
+
+    def _hints(self, suppressed: int, atr_7d_days: float, level_days: float, seen: int) -> tuple[str, ...]:
+        """``bar_hints``; ``seen``: bars of a symbol without a signal, -1 where there is one."""
+        none = "" if seen < 0 else why_none(seen, self._needed, self._fleet.interval)
+        return tuple(bar_hints(SUPPRESSED[suppressed], atr_7d_days, level_days, none, self._spec))
 
     def _in_force(self, symbol: str) -> _InForce:
         """The thresholds in force, read anew when they change."""
@@ -103,11 +117,10 @@ class Decisions:
         levels = {}
         for i, position in zip(held.tolist(), several_fields(self._positions[places[held]]), strict=True):
             levels[i] = number(next_target(position)), number(position["stop"])
-        rest = {"stage2_status": "skipped", "recommendation": ""}
         fields = []
         for i, stage1 in enumerate(stage1s):
             target, stop = levels.get(i, (None, None))
-            fields.append(Checked({**stage1, **rest, "tp": target, "sl": stop}))
+            fields.append(Checked(stage1, stage2_status="skipped", recommendation="", tp=target, sl=stop))
         return fields
 
     def stage2(self, symbol: str, stage1: Mapping[str, Any]) -> Plain:
@@ -158,3 +171,7 @@ class Decisions:
         result["quality_metrics"]["processing_time_ms"] = 1000 * (time.perf_counter() - started)
         once: Plain = frozen({**result, **more})  # journal, states and signals share it
         return once
+
+
+def _time(ms: int) -> str | None:
+    return iso(ms) if ms else None

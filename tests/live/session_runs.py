@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ def filled(folder: Path, days: int = DAYS, names: tuple[str, ...] = NAMES) -> La
         lake.append(name, "1m", candles)
         lake.append_funding(name, funding.to_frame())
     return lake
+
+
+def unpaid(session: Session) -> Session:
+    """The session without funding rates: one that is waited for takes a bar's symbols apart, and what then follows at
+    once is not told bar by bar.
+    """
+    session.funding.rate = lambda *_: math.nan
+    return session
 
 
 class Recorder:

@@ -13,7 +13,7 @@ import pytest
 from fake_binance import KINDS, WireFault, script
 from feed_runs import stamps
 from session_faults import WARM, SessionRun, running_session
-from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed
+from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed, unpaid
 
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.lake.store import Lake
@@ -197,14 +197,9 @@ def test_a_failure_is_no_silence_and_a_restart_decides_again(lake: Lake, tmp_pat
 
 def test_an_alert_that_cannot_be_told_keeps_no_other_from_being_told(lake: Lake, tmp_path: Path) -> None:
     """The bar's alerts are in the journal: whoever restarts would take them for told."""
-    session = Session(
-        ReplayFeed(lake, NAMES, start=FROM, end=FROM + 300 * MINUTE_MS),
-        lake,
-        journal=tmp_path,
-        thresholds=Thresholds(min_reasons_for_alert=1),
-        settings=Settings(cooldown_period=0),  # so that many bars have several alerts
-    )
-    session.funding.rate = lambda *_: 0.0  # a rate that is waited for may take a bar's symbols apart
+    feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + 300 * MINUTE_MS)
+    limits, often = Thresholds(min_reasons_for_alert=1), Settings(cooldown_period=0)  # several alerts on many bars
+    session = unpaid(Session(feed, lake, journal=tmp_path, thresholds=limits, settings=often))
     keep = session.keeper.bars
     in_close, told, failed = [], [], []
 

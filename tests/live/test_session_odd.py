@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed
+from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed, unpaid
 
 from aione_lab.backtest.stages import Stage2Processor
 from aione_lab.cache import SimpleCacheHandler
@@ -235,7 +235,7 @@ def test_stage2_is_the_processors_whatever_the_set(lake: Lake, limits: Threshold
 
 def test_what_a_bar_gives_an_asset_is_what_its_checks_would_make_of_it(lake: Lake) -> None:
     """Quiet bars go past the checks of ``update_asset``, Stage2 past those of ``plain``: nothing differs, no type."""
-    session = Session(feed(lake), lake)
+    session = unpaid(Session(feed(lake), lake))
     taken: list[tuple[Any, Any]] = []
     update, tell = session.assets.update_asset, session.closing._tell
     stage2s: list[Any] = []
@@ -260,9 +260,8 @@ def test_what_a_bar_gives_an_asset_is_what_its_checks_would_make_of_it(lake: Lak
 
 def test_target_and_stop_of_an_asset_are_those_of_its_open_trade(lake: Lake) -> None:
     easy = Thresholds(min_confidence=0.3, min_reasons_for_alert=1)
-    session = Session(
-        feed(lake, 900), lake, thresholds=easy, settings=Settings(target_shares=(0.5, 0.3), min_risk_reward=0.1)
-    )
+    settings = Settings(target_shares=(0.5, 0.3), min_risk_reward=0.1)
+    session = unpaid(Session(feed(lake, 900), lake, thresholds=easy, settings=settings))
     positions = session.fleet.states["stages"]["position"]
     update, seen = session.assets.update_asset, []
 
