@@ -261,12 +261,13 @@ def _thresholds(
 
 def is_plain_default(thresholds: Thresholds, symbol: str, classes: AssetClasses) -> bool | None:
     """Whether this is what the symbol has without a calibration; None: that only shows when a bar has resolved it."""
-    if _is_calibrated(thresholds):
+    if is_calibrated(thresholds):
         return False
     return True if thresholds in _uncalibrated(symbol, classes) else None
 
 
-def _is_calibrated(thresholds: Thresholds) -> bool:
+def is_calibrated(thresholds: Thresholds) -> bool:
+    """Whether the set's ``meta`` says that it comes from a calibration."""
     return (thresholds.meta or {}).get("source") == "calibrated"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aione_lab.cli.output import add_row, console, say, shown, table
@@ -20,6 +20,7 @@ COLUMNS = (
     "calibration", "reasons",
 )  # fmt: skip
 ALERTS = 5
+MOST_NAMED = 5
 
 
 class Screen:
@@ -56,6 +57,9 @@ class Screen:
         while not task.done():
             now = self._session.status()["state"]
             if now != state or loop.time() >= due:
+                if now == "running" != state:
+                    for line in beginnings(self._session.status()):
+                        say(line)
                 state, due = now, loop.time() + STATUS_S
                 say(headline(self._session.status()))
             self._tell_alerts()
@@ -80,8 +84,10 @@ class Screen:
         drawn = table(*COLUMNS)
         for symbol, asset in self._session.assets.snapshot().items():
             add_row(drawn, *cells(symbol, asset))
-        alerts = [Text(shown(alert_line(alert))) for alert in self._session.last_alerts(n=ALERTS)]
-        return Group(Text(shown(headline(self._session.status()))), drawn, *alerts)
+        status = self._session.status()
+        above = [headline(status), *(beginnings(status) if status["state"] == "running" else ())]
+        below = [alert_line(alert) for alert in self._session.last_alerts(n=ALERTS)]
+        return Group(*(Text(shown(line)) for line in above), drawn, *(Text(shown(line)) for line in below))
 
 
 def headline(status: Mapping[str, Any]) -> str:
@@ -96,9 +102,28 @@ def headline(status: Mapping[str, Any]) -> str:
     if status["lag_s"] is not None:
         parts.append(f"lag {status['lag_s']:.1f} s")
     if status["stale"]:
-        parts.append(f"stale: {', '.join(status['stale'][:5])}")
+        parts.append(f"stale: {_named(status['stale'])}")
     parts += [f"{part} does not work: {problem}" for part, problem in status["degraded"].items()]
     return " | ".join(parts)
+
+
+def beginnings(status: Mapping[str, Any]) -> list[str]:
+    """What a session rests on: its thresholds, and the journal that it goes on with."""
+    calibrated, others = status["calibrated"], status["symbols"] - len(status["calibrated"])
+    parts = [f"calibrated for {_named(calibrated)}"] if calibrated else []
+    parts += [f"by asset class for {others} symbol{'s' * (others > 1)}"] if others else []
+    lines = [f"thresholds: {', '.join(parts)}"]
+    if status["resumed"]:
+        journal = f"goes on with the journal: {len(status['resumed'])} of {status['symbols']} symbols"
+        left_out = status["left_out"]
+        lines.append(f"{journal}; no longer followed: {_named(left_out)}" if left_out else journal)
+    return lines
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first of some symbols, and how many there are beside."""
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def alert_line(alert: Mapping[str, Any]) -> str:

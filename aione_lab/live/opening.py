@@ -62,6 +62,8 @@ async def open_session(session: Session) -> dict[str, int]:
     """Fill the session's memory; the last bar that each symbol has taken (ms)."""
     restored = await asyncio.to_thread(_restore, session)
     session.told_before = session.counts["alerts"] + session.counts["second_looks"]
+    session.resumed = tuple(name for name in session.symbols if name in restored)
+    session.left_out = tuple(sorted(restored.others))
     fresh = [name for name in session.symbols if name not in restored]
     session.keeper.row("resume" if restored else "start", "", session.feed.now_ms(), configuration(session))
     pasts: dict[str, Past] = {}
@@ -151,12 +153,16 @@ class Restored(set[str]):
 
     closes: dict[int, float]
     spacings: dict[str, int]
+    others: set[str]  # symbols of the snapshot that the session does not have
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closes, self.spacings, self.others = {}, {}, set()
 
 
 def _restore(session: Session) -> Restored:
     """Take over the snapshot and the rows after it; nothing where there is none, or none that fits."""
     out = Restored()
-    out.closes, out.spacings = {}, {}
     journal = session.journal
     if journal is None:
         return out
@@ -172,7 +178,6 @@ def _restore(session: Session) -> Restored:
         _log.warning("the journal's snapshot is not used, the session warms up anew: %s", error)
         session.renew()
         out = Restored()
-        out.closes, out.spacings = {}, {}
     if not out:
         bars = journal.table(columns=("kind", "symbol", "timestamp"))
         bars = bars.filter(pc.equal(bars["kind"].cast(pa.string()), "bar"))
@@ -191,6 +196,7 @@ def _take_snapshot(session: Session, head: dict[str, Any], blobs: dict[str, byte
             session.fleet.outs[k : k + 1].view(np.uint8)[:] = np.frombuffer(blobs[f"out/{name}"], np.uint8)
             session.recent.load(name, blobs[f"recent/{name}"])
             out.add(name)
+    out.others = {name.removeprefix("engine/") for name in blobs if name.startswith("engine/")} - {*session.symbols}
     out.closes = {int(time): close for time, close in head["closes"]}
     out.spacings = head["spacings"]
     session.keeper.until = dict(head["until"])

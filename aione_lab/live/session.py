@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aione_lab.backtest.signal_input import is_calibrated
 from aione_lab.calibration.queue import CalibrationQueue
 from aione_lab.engine.fleet import Fleet
 from aione_lab.engine.params import check_kind
@@ -105,6 +106,8 @@ class Session:
         self.calibrations = Calibrations(queue, self.assets, self.interval, self._accepted, self._look_again)
         self.coming: dict[str, Thresholds] = {}
         self.told_before: int | None = None  # alerts and second looks of before a restart; None: not known yet
+        self.resumed: tuple[str, ...] = ()  # symbols that went on from the journal's snapshot
+        self.left_out: tuple[str, ...] = ()  # symbols of that snapshot which this session does not follow
         self._state, self._failure = "new", ""
         self._main: asyncio.Task[None] | None = None
         self.renew()
@@ -312,7 +315,9 @@ class Session:
         """How the session stands, as plain data.
 
         ``state``: new, starting, running, stopping, stopped or failed; ``lag_s``: from a bar's end to its decision by
-        the feed's clock; ``degraded``: part → why it does not work at the moment; ``stale``: symbols without a candle.
+        the feed's clock; ``degraded``: part → why it does not work at the moment; ``stale``: symbols without a candle;
+        ``calibrated``: symbols with a calibrated set in force; ``resumed`` and ``left_out``: symbols of the journal
+        that this session went on with, and that it does not follow.
         """
         feed = self.feed.status()
         counted = self.feed.metrics
@@ -323,6 +328,9 @@ class Session:
             "symbols": len(self.symbols),
             "interval": self.interval,
             "reference": self.reference,
+            "calibrated": [name for name in self.symbols if is_calibrated(self.fleet.thresholds(name))],
+            "resumed": list(self.resumed),
+            "left_out": list(self.left_out),
             **self.counts,
             "open_trades": int(np.count_nonzero(self.fleet.states["stages"]["position"]["side"])),
             "last_bar": iso(newest) if newest else None,

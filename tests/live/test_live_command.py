@@ -19,12 +19,14 @@ from http_double import Asked, HttpDouble
 from session_runs import MINUTE_MS, START
 
 from aione_lab.cli import main
-from aione_lab.cli.live_table import Screen, alert_line, headline
+from aione_lab.cli.live_table import Screen, alert_line, beginnings, headline
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
 from aione_lab.live.journal import Journal
 from aione_lab.live.replay_feed import ReplayFeed
 from aione_lab.live.session import Session
+from aione_lab.thresholds.classes import thresholds_for
+from aione_lab.thresholds.params import Thresholds
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-c", "from aione_lab.cli import main; main()", "live"]
@@ -193,6 +195,25 @@ def test_lines_tell_no_alert_again_after_a_restart(tmp_path: Path, capsys: pytes
         lines.append([line for line in capsys.readouterr().out.splitlines() if " confidence " in line])
     assert lines[0] and lines[1] and len(set(lines[0] + lines[1])) == len(lines[0] + lines[1])
     assert session.counts["alerts"] == len(lines[0] + lines[1])
+
+
+def test_it_tells_what_it_rests_on(tmp_path: Path) -> None:
+    """The sets in force, the journal that it goes on with, and whom of that it does not follow."""
+
+    def told(names: tuple[str, ...], bars: int) -> list[str]:
+        feed = ReplayFeed(SimulatedExchange(seed=3), names, start=START + DAY_MS, end=START + DAY_MS + bars * MINUTE_MS)
+        sets = {"LINKUSDT": thresholds_for("LINKUSDT", Thresholds(min_confidence=0.6))}
+        session = Session(feed, journal=tmp_path / "journal", thresholds=sets)
+        asyncio.run(session.run())
+        return beginnings(session.status())
+
+    assert told(("BTCUSDT", "LINKUSDT", "SOLUSDT"), 5) == [
+        "thresholds: calibrated for LINKUSDT, by asset class for 2 symbols"
+    ]
+    assert told(("BTCUSDT", "ETHUSDT"), 10) == [
+        "thresholds: by asset class for 2 symbols",
+        "goes on with the journal: 1 of 2 symbols; no longer followed: LINKUSDT, SOLUSDT",
+    ]
 
 
 def test_a_prefilter_chooses_by_its_criteria_and_the_reference_is_always_there(

@@ -72,6 +72,7 @@ def test_a_promotion_is_in_force_from_the_next_bar_on(
     candles = market()["SOLUSDT"][0][: 2 * 1440 + 400]
     check([recorder], "SOLUSDT", replayed("SOLUSDT", candles, market()[REFERENCE][0], thresholds=schedule), FROM)
     assert session.assets.get("SOLUSDT")["thresholds"]["vol_z_threshold"] == 1.2
+    assert session.status()["calibrated"] == ["SOLUSDT"]
 
 
 def test_a_damaged_store_costs_no_bar(lake: Lake, tmp_path: Path) -> None:
