@@ -103,7 +103,8 @@ def test_reveal_scores_the_hidden_days_once(call: Run, tmp_path: Path) -> None:
 def test_what_is_accepted_is_promoted_and_what_is_not_says_why(call: Run, tmp_path: Path) -> None:
     ran = call("LINKUSDT", *FEW, "--trials", 40, "--promote")
     assert ran.code == 0, ran
-    assert "LINKUSDT 1m: Accept: " in ran.out and "Accept holds: " in ran.out and "\nLINKUSDT: promoted\n" in ran.out
+    assert "LINKUSDT 1m: Accept: " in ran.out and "Accept holds: " in ran.out
+    assert f"\nLINKUSDT: promoted to {tmp_path / 'studies' / 'thresholds'}, in force until 20" in ran.out
     store = ThresholdStore(tmp_path / "studies")
     assert names(tmp_path / "studies" / "thresholds") == ["LINKUSDT.json"] or store.symbols() == ["LINKUSDT"]
     assert store.current("LINKUSDT").source == "calibrated"

@@ -60,7 +60,7 @@ def judge(
     loses on the other. NaN fails a check.
     """
     n, mean = metrics["n_trades"], metrics["expectancy"]
-    counted = f"{n_trials:,} trials"
+    counted = f"{n_trials:,} sets tried"
     if n_effective is not None:
         counted += f" (worth {n_effective:,.0f} independent ones)"
     kept = f"the {against}s" if against == "default" else f"the {against}"
@@ -132,6 +132,6 @@ def judge(
         "accept",
         checks,
         f"Accept: {mean:+.3%} a trade net of costs over {n:.0f} trades out of sample ({LEVEL_TEXT} {low:+.3%} to "
-        f"{high:+.3%}), better than the {against} and random entries, and more than the luck of {n_trials:,} trials. "
-        "It says what was, and promises nothing.",
+        f"{high:+.3%}), better than the {against} and random entries, and more than the luck of {n_trials:,} sets "
+        "tried. It says what was, and promises nothing.",
     )

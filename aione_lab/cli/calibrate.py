@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 EXPERIMENTS = Path("experiments")
 PROMOTED = "promoted"
+TERMS = (
+    "Money: shares of the position's value, net of costs, with 90 % bands. Deflated Sharpe: the probability that the "
+    "Sharpe ratio is above what the best of all sets tried on these days would show by luck. PBO: how often the set "
+    "that is best on one half of the days is below the middle on the other; shown, not asked for."
+)
 
 
 @by_option(
@@ -194,7 +199,7 @@ def calibrate(
             for one in revealed.values():
                 say(f"hidden days, {one.symbol}: {one.sentence}")
             for symbol, what in promoted.items():
-                say(f"{symbol}: {what}")
+                say(f"{symbol}: {what}{_where(symbol, interval, experiments) if what == PROMOTED else ''}")
             say(f"study: {study.folder}")
         if promote and not any(what == PROMOTED for what in promoted.values()):
             raise typer.Exit(1)
@@ -271,6 +276,15 @@ def _promote(study: Calibration, experiments: Path) -> dict[str, str]:
     return done
 
 
+def _where(symbol: str, interval: str, experiments: Path) -> str:
+    """Where a promoted set lies, and how long it holds."""
+    from aione_lab.thresholds import ThresholdStore
+
+    store = ThresholdStore(experiments)
+    entry = store.entry(symbol, interval=interval)
+    return "" if entry is None else f" to {store.folder}, in force until {entry.stamp.expires_at[:10]}"
+
+
 def _names(lake: Lake, symbols: list[str], every: bool, interval: str) -> list[str]:
     if every and symbols:
         raise InputError.of("--all", True, f"is for every symbol of the lake; leave out {' '.join(symbols)}")
@@ -339,13 +353,14 @@ def show(study: Calibration) -> None:
     searched = len(study.optuna_study.get_trials(deepcopy=False))
     out.print(
         f"{made.start[:10]} to {made.hidden_from[:10]}, {searched:,} trials, {len(study.sets):,} distinct sets, "
-        f"{study.ledger.n_trials:,} in the ledger; by {', '.join(made.metric)} over {len(study.folds.test)} "
+        f"{study.ledger.n_trials:,} tried so far (ledger); by {', '.join(made.metric)} over {len(study.folds.test)} "
         f"{study.folds.scheme} folds; hidden: {made.hidden_from[:10]} to {made.end[:10]}"
     )
     checks = table("check", "", "found", "wanted", numbers_from=4)
     for one in study.judged.checks:
         add_row(checks, one.name, "yes" if one.passed else "NO", one.found, one.wanted)
     out.print(checks)
+    out.print(TERMS, style="dim")
     sets = table("threshold", "chosen", "best trial", "default")
     chosen, peak, default = (one.every_field() for one in (study.thresholds, study.peak, study.default))
     for field in made.space:

@@ -239,7 +239,7 @@ def started_as() -> str:
 
 
 def _what_next(folder: Path, report: Path) -> str:
-    program, lake = started_as(), shlex.quote(str(folder / "lake"))
+    program, lake, studies = started_as(), shlex.quote(str(folder / "lake")), shlex.quote(str(folder / "experiments"))
     lines = [
         "",
         f"7. The report with charts, for a browser: {report}",
@@ -247,8 +247,8 @@ def _what_next(folder: Path, report: Path) -> str:
         "Next:",
         "   # one of these symbols with slippage: what was found, trade by trade",
         f"   {program} replay SUIUSDT --lake {lake} --slippage-bps 1",
-        "   # thresholds for one of them, searched and judged",
-        f"   {program} calibrate LINKUSDT --lake {lake} --trials 300",
+        "   # thresholds for another of them, searched and judged",
+        f"   {program} calibrate SUIUSDT --lake {lake} --experiments {studies} --trials 300",
         "   # signals as they come: a simulated exchange, sixty times as fast",
         f"   {program} live --feed simulated",
         "   # real candles: download a month from an exchange into the lake data_lake, and replay them",
