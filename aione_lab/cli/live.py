@@ -41,7 +41,13 @@ SIMULATED_BEFORE, SIMULATED_DAYS = 3, 7  # days of history, days to come
 MOST_REPLAYED = 20  # symbols of a lake that are taken where none is named
 
 
-@by_option({"port": "--metrics-port"})
+@by_option(
+    {
+        "port": "--metrics-port",
+        "symbol": "--symbols",
+        **{name: f"--{name}" for name in ("symbols", "exchange", "start", "end", "journal", "reference")},
+    }
+)
 def live(
     feed: Annotated[
         str, typer.Option("--feed", metavar="KIND", help="exchange, replay (of the lake) or simulated.")
@@ -67,7 +73,7 @@ def live(
         str, typer.Option("--speed", metavar="X", help="Replay and simulation: times as fast as the market, or inf.")
     ] = f"{SPEED:g}",
     reference: Annotated[
-        str, typer.Option("--reference", metavar="SYMBOL", help="Symbol that stands for the market; none: ''.")
+        str, typer.Option("--reference", metavar="SYMBOL", help="Stands for the market; 'none': none.")
     ] = "BTCUSDT",
     journal: Annotated[
         Path | None,
@@ -122,9 +128,11 @@ def live(
     environment = Environment()
     logging.basicConfig(level=environment.LOG_LEVEL if not _is_screen(as_json) else "ERROR", stream=sys.stderr)
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("stamina").setLevel(logging.ERROR)  # its line says neither what is tried again nor why
     announce_if_cold()
     options = _Options(
-        feed, symbols, prefilter, criteria, exchange, interval, lake, start, end, factor, reference, journal,
+        feed, symbols, prefilter, criteria, exchange, interval, lake, start, end, factor,
+        None if reference.lower() in ("", "none") else reference, journal,
         experiments, calibrate, enricher, metrics_port, as_json,
     )  # fmt: skip
     status = asyncio.run(_run(options, environment))
@@ -155,7 +163,7 @@ class _Options:
     start: str | None
     end: str | None
     speed: float
-    reference: str
+    reference: str | None
     journal: Path | None
     experiments: Path
     calibrate: bool
@@ -216,7 +224,7 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
                 _feed(options, list(symbols)),
                 lake,
                 thresholds=store,
-                reference=options.reference or None,
+                reference=options.reference,
                 cache=cache,
                 journal=journal,
                 alerts=alerts,
@@ -268,9 +276,7 @@ def _symbols(options: _Options) -> list[str]:
 
     named = [parse_symbol(name.strip(), "--symbols") for name in options.symbols.split(",") if name.strip()]
     if options.feed == "simulated":
-        from aione_lab.lake.simulated import DEFAULT_SYMBOLS
-
-        named = named or [spec.symbol for spec in DEFAULT_SYMBOLS]
+        named = named or _simulated()
     elif options.feed == "replay":
         named = named or _in_lake(options)
     return named
@@ -281,13 +287,30 @@ def _reference(options: _Options, named: Sequence[str]) -> list[str]:
     from aione_lab.units import parse_symbol
 
     wanted = parse_symbol(options.reference, "--reference") if options.reference else None
-    if wanted and wanted not in named and (options.feed == "exchange" or options.reference != "BTCUSDT"):
+    if wanted is None or wanted in named:
+        return []
+    if options.feed == "exchange":
         return [wanted]
-    return []
+    if options.reference == "BTCUSDT":  # nobody asked for it
+        return []
+    there = _simulated() if options.feed == "simulated" else _stored(options)
+    if wanted not in there:
+        raise InputError.unknown("--reference", wanted, there)
+    return [wanted]
+
+
+def _simulated() -> list[str]:
+    from aione_lab.lake.simulated import SimulatedExchange
+
+    return SimulatedExchange().symbols
+
+
+def _stored(options: _Options) -> list[str]:
+    return open_lake(options.lake or DEFAULT_LAKE).symbols(options.interval)
 
 
 def _in_lake(options: _Options) -> list[str]:
-    there = open_lake(options.lake or DEFAULT_LAKE).symbols(options.interval)
+    there = _stored(options)
     if not there:
         raise InputError.of("--lake", options.lake or DEFAULT_LAKE, f"holds no {options.interval} candles")
     return sorted(there, key=lambda name: name != options.reference)[:MOST_REPLAYED]

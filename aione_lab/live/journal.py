@@ -145,17 +145,21 @@ class Journal:
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Be the only writer; sweeps what a killed one left. InputError while another session writes here."""
-        make_folder(self.folder)
-        try:
-            with hold_lock(self.folder / ".lock", 0.0):
+        """Be the only writer; sweeps what a killed one left. InputError while another one writes, or none can."""
+        with contextlib.ExitStack() as held:
+            try:
+                make_folder(self.folder)
+                held.enter_context(hold_lock(self.folder / ".lock", 0.0))
                 for left in self.folder.glob(".*.tmp"):
                     left.unlink(missing_ok=True)
                 parts = self._sweep()
-                self._next = parts[-1].last + 1 if parts else 0
-                yield
-        except LockHeld:
-            raise InputError.of("journal", str(self.folder), "another session writes this journal") from None
+            except LockHeld:
+                raise InputError.of("journal", str(self.folder), "another session writes this journal") from None
+            except OSError as error:
+                problem = f"cannot be written ({error.strerror or error})"
+                raise InputError.of("journal", str(self.folder), problem) from None
+            self._next = parts[-1].last + 1 if parts else 0
+            yield
 
     def commit(self, rows: Sequence[Row]) -> int:
         """Write rows as one part: all of them are on disk when this returns, or none. Returns the commit's number."""

@@ -120,7 +120,7 @@ def test_on_a_terminal_it_is_a_table(tmp_path: Path) -> None:
     ("arguments", "named"),
     [
         (["--feed", "nonsense"], "--feed"),
-        (["--feed", "simulated", "--symbols", "NOPEUSDT"], "NOPEUSDT"),
+        (["--feed", "simulated", "--symbols", "NOPEUSDT"], "--symbols='NOPEUSDT'"),
         (["--feed", "simulated", "--symbols", "../../etc"], "--symbols"),
         (["--feed", "simulated", "--speed", "0"], "--speed"),
         (["--feed", "simulated", "--speed", "fast"], "--speed"),
@@ -136,8 +136,10 @@ def test_on_a_terminal_it_is_a_table(tmp_path: Path) -> None:
         (["--feed", "simulated", "--metrics-port", "99999"], "--metrics-port"),
         (["--feed", "simulated", "--start", "yesterday"], "--start"),
         (["--feed", "replay", "--lake", "nothing"], "--lake"),
-        (["--feed", "exchange", "--exchange", "nonsense"], "exchange"),
-        (["--feed", "simulated", "--reference", "NOPEUSDT"], "NOPEUSDT"),
+        (["--feed", "simulated", "--end", "2024-01-01"], "--end='2024-01-01'"),
+        (["--feed", "exchange", "--exchange", "nonsense"], "--exchange"),
+        (["--feed", "simulated", "--reference", "NOPEUSDT"], "--reference='NOPEUSDT'"),
+        (["--feed", "simulated", "--symbols", "BTCUSDT", "--journal", "file/journal", "--json"], "--journal='"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -149,6 +151,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("logging.basicConfig", lambda **options: None)
+    Path("file").write_text("no folder", encoding="utf-8")
     with pytest.raises(SystemExit) as left:
         main(["live", *arguments])
     told = capsys.readouterr()
@@ -195,6 +198,14 @@ def test_lines_tell_no_alert_again_after_a_restart(tmp_path: Path, capsys: pytes
         lines.append([line for line in capsys.readouterr().out.splitlines() if " confidence " in line])
     assert lines[0] and lines[1] and len(set(lines[0] + lines[1])) == len(lines[0] + lines[1])
     assert session.counts["alerts"] == len(lines[0] + lines[1])
+
+
+def test_no_reference_is_a_choice(tmp_path: Path) -> None:
+    arguments = ("--reference", "none", "--end", "2025-01-04T00:05", "--speed", "inf", "--json")
+    process = start(tmp_path, *arguments)
+    out, errors = process.communicate(timeout=90)
+    told = json.loads(out)
+    assert process.returncode == 0 and told["reference"] is None and told["bars"] == 10, errors
 
 
 def test_it_tells_what_it_rests_on(tmp_path: Path) -> None:
