@@ -25,7 +25,8 @@ KEEP = 60.0  # seconds for which a message waits for slow subscribers
 BUSY = 0.7  # seconds to wait for another writer; less than the limit of a call
 LAYOUT = 1
 PAGE = 16_384  # bytes: a state of hundreds of assets is fifty pages, and not two hundred
-LARGEST_LOG = 4_000_000  # bytes of SQLite's log that wait to be moved into the file
+LARGEST_LOG = 4_000_000  # bytes of SQLite's log that wait to be copied into the file
+MEMORY = 16_000  # KiB of pages: with SQLite's 2,000 a write of several hundred states spills over in between
 TIDY_S = 0.2  # seconds after the last of several writes in which nobody should have to wait for that
 _BATCH = 500  # messages fetched at once
 
@@ -157,15 +158,14 @@ class EmbeddedBackend:
             self._thread.submit(self._empty_log)
 
     def _empty_log(self) -> None:
-        """Move a long log into the file. SQLite does so at 1,000 pages, within the call that fills the last of them."""
+        """Copy a long log into the file, so that the next write begins it anew instead of making it longer.
+
+        SQLite does so at 1,000 pages, within the call that fills the last of them.
+        """
         log = self.path.with_name(f"{self.path.name}-wal")
         with contextlib.suppress(sqlite3.Error, OSError):  # the next call meets what is wrong, and says so
             if self._connection is not None and log.stat().st_size > LARGEST_LOG:
-                self._connection.execute("PRAGMA busy_timeout = 0")  # where others read, it is for another time
-                try:
-                    self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-                finally:
-                    self._connection.execute(f"PRAGMA busy_timeout = {round(1000 * BUSY)}")
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # waits for no reader
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -191,6 +191,7 @@ class EmbeddedBackend:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.executescript(_TABLES)
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA cache_size = -{MEMORY}")
         except BaseException:
             connection.close()
             raise

@@ -26,8 +26,7 @@ SIGNALS = "signals"
 GAP_S = 0.05  # least pause between two writes: what changes meanwhile goes together
 RETRY_S = (0.1, 0.2, 0.4, 0.8)  # pauses after failures in a row, the last one from then on
 GOODBYE_S = 2.0  # how long aclose waits for the last write
-CHUNK = 100  # assets in one message
-TURN = 25  # assets encoded before others get the event loop
+CHUNK = 100  # assets in one message, and encoded before others get the event loop
 MOST_SIGNALS = 1_000  # waiting signals; the oldest are dropped and counted
 
 
@@ -61,6 +60,7 @@ class Publisher:
         self.writes = self.failures = self.signals_dropped = 0
         self._dirty: dict[str, None] = dict.fromkeys(assets)
         self._texts: dict[str, orjson.Fragment] = {}
+        self._stage2s: dict[str, tuple[Any, orjson.Fragment]] = {}  # half of an asset's text; few change with a bar
         self._signals: deque[Mapping[str, Any]] = deque()
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -161,10 +161,21 @@ class Publisher:
 
     async def _encode(self, chunks: list[list[str]]) -> None:
         """Renew the texts of what changed; others get the event loop in between."""
-        for place, symbol in enumerate(itertools.chain.from_iterable(chunks), 1):
-            self._texts[symbol] = orjson.Fragment(orjson.dumps(self._assets[symbol]))
-            if place % TURN == 0:
-                await asyncio.sleep(0)
+        for chunk in chunks:
+            for symbol in chunk:
+                self._texts[symbol] = self._encoded(symbol)
+            await asyncio.sleep(0)
+
+    def _encoded(self, symbol: str) -> orjson.Fragment:
+        asset = self._assets[symbol]
+        stage2 = asset["stage2"]
+        if stage2 is None:
+            return orjson.Fragment(orjson.dumps(asset))
+        known, text = self._stage2s.get(symbol, (None, None))
+        if known is not stage2:
+            text = orjson.Fragment(orjson.dumps(stage2))
+            self._stage2s[symbol] = stage2, text
+        return orjson.Fragment(orjson.dumps({**asset, "stage2": text}))
 
     def _text(self, number: int, alive: bool, symbols: Iterable[str]) -> bytes:
         """The JSON of a state or message, put together from the assets' texts: each is encoded once a change."""
