@@ -12,6 +12,8 @@ from aione_lab.engine.event import decode_mask
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.engine.stage1 import rsi_levels
 
+_rsi_levels = getattr(rsi_levels, "py_func", rsi_levels)  # as Python: it takes records and their plain copies
+
 DEFAULT_SPEC = FeatureSpec()
 """No triggers or factors of one's own."""
 
@@ -34,7 +36,7 @@ def conditions(
     ``row`` (FEATURES), ``signal`` (SIGNAL, with the mask and the resolved adaptive limits), ``limits``
     (LIMITS) and ``rules`` (RULES) are single records; ``spec`` names own triggers.
     """
-    oversold, overbought = rsi_levels(float(row.rsi_mean), limits)
+    oversold, overbought = _rsi_levels(float(row.rsi_mean), limits)
     # A burst of the range and a high ATR make the same reason; the burst is named where it holds.
     by_range = row.range_burst >= rules.range_burst
     if by_range:

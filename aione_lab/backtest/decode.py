@@ -22,6 +22,7 @@ from aione_lab.engine.records import (
     FACTORS,
     FEATURES,
     FLAGS,
+    PARAMS,
     READINGS,
     RECOMMENDATIONS,
     SCENARIOS,
@@ -234,9 +235,8 @@ def stage2_dict(
     ``params`` (PARAMS) are the records of that bar, ``calibration_params`` the thresholds as JSON.
     """
     found, row, signal = (SimpleNamespace(**fields_of(record)) for record in (found, row, signal))
-    params = single(params)
+    limits, rules = _limits_and_rules(single(params).tobytes())
     symbol = parse_symbol(symbol)
-    limits, rules = params.limits, SimpleNamespace(**fields_of(params.rules))
     detail = DETAILS[int(found.detail)]
     result = empty_stage2(symbol)
     result.update(
@@ -273,6 +273,13 @@ def stage2_dict(
         validation_passed=detail == "all_gates_met",
     )
     return result
+
+
+@lru_cache(maxsize=1024)
+def _limits_and_rules(params: bytes) -> tuple[SimpleNamespace, SimpleNamespace]:
+    """LIMITS and RULES of a PARAMS record as plain values: the same from bar to bar, and slow to read from records."""
+    record = np.frombuffer(params, PARAMS)[0]
+    return SimpleNamespace(**fields_of(record["limits"])), SimpleNamespace(**fields_of(record["rules"]))
 
 
 def failed_stage2(symbol: str, time: str | None, recommendation: str, error: str) -> dict[str, Any]:
