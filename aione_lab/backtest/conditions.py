@@ -36,7 +36,7 @@ def conditions(
     ``row`` (FEATURES), ``signal`` (SIGNAL, with the mask and the resolved adaptive limits), ``limits``
     (LIMITS) and ``rules`` (RULES) are single records; ``spec`` names own triggers.
     """
-    oversold, overbought = _rsi_levels(float(row.rsi_mean), limits)
+    oversold, overbought = map(float, _rsi_levels(float(row.rsi_mean), limits))
     # A burst of the range and a high ATR make the same reason; the burst is named where it holds.
     by_range = row.range_burst >= rules.range_burst
     if by_range:

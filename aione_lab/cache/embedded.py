@@ -25,7 +25,7 @@ KEEP = 60.0  # seconds for which a message waits for slow subscribers
 BUSY = 0.7  # seconds to wait for another writer; less than the limit of a call
 LAYOUT = 1
 PAGE = 16_384  # bytes: a state of hundreds of assets is fifty pages, and not two hundred
-LARGEST_LOG = 4_000_000  # bytes of SQLite's log that wait to be copied into the file
+LARGEST_LOG = 4_000_000  # bytes that were written to SQLite's log and wait to be copied into the file
 MEMORY = 16_000  # KiB of pages: with SQLite's 2,000 a write of several hundred states spills over in between
 TIDY_S = 0.2  # seconds after the last of several writes in which nobody should have to wait for that
 _BATCH = 500  # messages fetched at once
@@ -60,6 +60,7 @@ class EmbeddedBackend:
         self._thread: ThreadPoolExecutor | None = None
         self._pid = os.getpid()
         self._tidying: asyncio.TimerHandle | None = None
+        self._logged = 0  # bytes that were written since the log was copied
         self.replaced = 0  # times that another file was there than the one that was open
 
     @property
@@ -79,7 +80,7 @@ class EmbeddedBackend:
                 (key, value, None if ttl is None else now + ttl),
             )
 
-        await self._write(work)
+        await self._write(work, len(value))
 
     async def get(self, key: str) -> bytes | None:
         """The value while its time lasts."""
@@ -122,7 +123,7 @@ class EmbeddedBackend:
             rows = [(channel, content, now) for content in contents]
             connection.executemany("INSERT INTO messages (channel, content, sent) VALUES (?, ?, ?)", rows)
 
-        await self._write(work)
+        await self._write(work, sum(map(len, contents)))
 
     async def ping(self) -> None:
         """Return when the file can be read."""
@@ -146,25 +147,26 @@ class EmbeddedBackend:
             self._thread = ThreadPoolExecutor(1, "aione-cache")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, work)
 
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """``run``, after which the log is looked at when no other write follows."""
+    async def _write(self, work: Callable[[sqlite3.Connection], T], size: int = 0) -> T:
+        """``run`` of what writes ``size`` bytes; a long log is copied into the file when no other write follows."""
+        self._logged += size
         if self._tidying is not None:
             self._tidying.cancel()
         self._tidying = asyncio.get_running_loop().call_later(TIDY_S, self._tidy)
         return await self.run(work)
 
     def _tidy(self) -> None:
-        if self._thread is not None and self._pid == os.getpid():
-            self._thread.submit(self._empty_log)
+        if self._logged > LARGEST_LOG and self._thread is not None and self._pid == os.getpid():
+            self._logged = 0
+            self._thread.submit(self._copy_log)
 
-    def _empty_log(self) -> None:
-        """Copy a long log into the file, so that the next write begins it anew instead of making it longer.
+    def _copy_log(self) -> None:
+        """Copy the log into the file, so that the next write begins it anew instead of making it longer.
 
         SQLite does so at 1,000 pages, within the call that fills the last of them.
         """
-        log = self.path.with_name(f"{self.path.name}-wal")
-        with contextlib.suppress(sqlite3.Error, OSError):  # the next call meets what is wrong, and says so
-            if self._connection is not None and log.stat().st_size > LARGEST_LOG:
+        with contextlib.suppress(sqlite3.Error):  # the next call meets what is wrong, and says so
+            if self._connection is not None:
                 self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # waits for no reader
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -192,6 +194,7 @@ class EmbeddedBackend:
                 connection.executescript(_TABLES)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA cache_size = -{MEMORY}")
+            connection.execute(f"PRAGMA journal_size_limit = {4 * LARGEST_LOG}")  # what a long reader made it becomes
         except BaseException:
             connection.close()
             raise

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aione_lab.cli.live_table import Screen
+from aione_lab.cli.live_table import Screen, counted
 from aione_lab.cli.options import (
     DEFAULT_LAKE,
     End,
     Json,
     LakeFolder,
     Start,
+    a_folder,
     by_option,
     is_address,
     loaded_config,
@@ -73,11 +74,21 @@ def live(
         str, typer.Option("--speed", metavar="X", help="Replay and simulation: times as fast as the market, or inf.")
     ] = f"{SPEED:g}",
     reference: Annotated[
-        str, typer.Option("--reference", metavar="SYMBOL", help="Stands for the market; 'none': none.")
-    ] = "BTCUSDT",
+        str | None,
+        typer.Option(
+            "--reference",
+            metavar="SYMBOL",
+            help="Stands for the market; left out: BTCUSDT, off an exchange only if among the symbols; 'none': none.",
+        ),
+    ] = None,
     journal: Annotated[
         Path | None,
-        typer.Option("--journal", metavar="DIR", help="Keep a journal; a session goes on where the last one stopped."),
+        typer.Option(
+            "--journal",
+            metavar="DIR",
+            parser=a_folder,
+            help="Keep a journal; a session goes on where the last one stopped.",
+        ),
     ] = None,
     experiments: Annotated[
         Path, typer.Option("--experiments", metavar="DIR", help="Folder of studies and calibrated thresholds.")
@@ -132,7 +143,7 @@ def live(
     announce_if_cold()
     options = _Options(
         feed, symbols, prefilter, criteria, exchange, interval, lake, start, end, factor,
-        None if reference.lower() in ("", "none") else reference, journal,
+        reference, journal,
         experiments, calibrate, enricher, metrics_port, as_json,
     )  # fmt: skip
     status = asyncio.run(_run(options, environment))
@@ -140,13 +151,9 @@ def live(
         emit_json(status)
     else:
         say(
-            f"stopped after {_counted(status['bars'], 'bar')}: {_counted(status['alerts'], 'alert')}, "
-            f"{_counted(status['trades'], 'paper trade')} closed, {status['open_trades']} open"
+            f"stopped after {counted(status['bars'], 'bar')}: {counted(status['alerts'], 'alert')}, "
+            f"{counted(status['trades'], 'paper trade')} closed, {status['open_trades']} open"
         )
-
-
-def _counted(n: int, what: str) -> str:
-    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 @dataclass(frozen=True)
@@ -199,7 +206,7 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
     if options.criteria is not None:
         chosen = loaded_config(PrefilterSettings, options.criteria, "--criteria")
     named = _symbols(options)
-    always = _reference(options, named)
+    always = _beside(options, named)
     async with contextlib.AsyncExitStack() as stack:
         cache = SimpleCacheHandler.from_environment(environment)
         stack.push_async_callback(cache.aclose)
@@ -224,7 +231,7 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
                 _feed(options, list(symbols)),
                 lake,
                 thresholds=store,
-                reference=options.reference,
+                reference=_reference(options),
                 cache=cache,
                 journal=journal,
                 alerts=alerts,
@@ -243,7 +250,8 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
         def current() -> Session:
             return work.session if isinstance(work, FastSessions) else work
 
-        screen = Screen(current, on_terminal=_is_screen(options.as_json), silent=options.as_json)
+        on_terminal, kept = _is_screen(options.as_json), options.journal is not None
+        screen = Screen(current, on_terminal=on_terminal, silent=options.as_json, journal=kept)
         with _stopping_on_signals(work):
             task = work.start()
             await asyncio.gather(task, screen.follow(task))
@@ -282,16 +290,24 @@ def _symbols(options: _Options) -> list[str]:
     return named
 
 
-def _reference(options: _Options, named: Sequence[str]) -> list[str]:
-    """The reference where it has to be asked for beside the symbols ``named``."""
+def _reference(options: _Options) -> str | None:
+    """Symbol that stands for the market; None: none."""
     from aione_lab.units import parse_symbol
 
-    wanted = parse_symbol(options.reference, "--reference") if options.reference else None
+    if options.reference is None:
+        return "BTCUSDT"
+    given = options.reference.strip()
+    return None if given.lower() in ("", "none") else parse_symbol(given, "--reference")
+
+
+def _beside(options: _Options, named: Sequence[str]) -> list[str]:
+    """The reference where it has to be asked for beside the symbols ``named``."""
+    wanted = _reference(options)
     if wanted is None or wanted in named:
         return []
     if options.feed == "exchange":
         return [wanted]
-    if options.reference == "BTCUSDT":  # nobody asked for it
+    if options.reference is None:
         return []
     there = _simulated() if options.feed == "simulated" else _stored(options)
     if wanted not in there:
@@ -313,7 +329,7 @@ def _in_lake(options: _Options) -> list[str]:
     there = _stored(options)
     if not there:
         raise InputError.of("--lake", options.lake or DEFAULT_LAKE, f"holds no {options.interval} candles")
-    return sorted(there, key=lambda name: name != options.reference)[:MOST_REPLAYED]
+    return sorted(there, key=lambda name: name != _reference(options))[:MOST_REPLAYED]
 
 
 def _feed(options: _Options, symbols: list[str]) -> Feed:

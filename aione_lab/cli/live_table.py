@@ -24,10 +24,16 @@ MOST_NAMED = 5
 
 
 class Screen:
-    """Follows a session until it ends; ``current()`` gives it, and may give another one later."""
+    """Follows a session until it ends; ``current()`` gives it, and may give another one later.
 
-    def __init__(self, current: Callable[[], Session], *, on_terminal: bool, silent: bool) -> None:
-        self._current, self._on_terminal, self._silent = current, on_terminal, silent
+    ``journal``: whether the user keeps one; else nothing is said of it.
+    """
+
+    def __init__(
+        self, current: Callable[[], Session], *, on_terminal: bool, silent: bool, journal: bool = True
+    ) -> None:
+        self._current, self._on_terminal, self._silent, self._journal = current, on_terminal, silent, journal
+        self._introduced: Session | None = None  # whose beginnings are on lines already
         self._told: int | None = None  # alerts and second looks that are on lines already
 
     @property
@@ -56,15 +62,22 @@ class Screen:
         due, state = loop.time(), ""
         while not task.done():
             now = self._session.status()["state"]
+            self._introduce()
             if now != state or loop.time() >= due:
-                if now == "running" != state:
-                    for line in beginnings(self._session.status()):
-                        say(line)
                 state, due = now, loop.time() + STATUS_S
                 say(headline(self._session.status()))
             self._tell_alerts()
             await asyncio.wait({task}, timeout=RENEWED_S)
+        self._introduce()
         self._tell_alerts()
+
+    def _introduce(self) -> None:
+        """Say what a session rests on, once it has read that."""
+        session = self._session
+        if session is not self._introduced and session.told_before is not None:
+            self._introduced = session
+            for line in beginnings(session.status(), self._journal):
+                say(line)
 
     def _tell_alerts(self) -> None:
         before = self._session.told_before
@@ -85,7 +98,7 @@ class Screen:
         for symbol, asset in self._session.assets.snapshot().items():
             add_row(drawn, *cells(symbol, asset))
         status = self._session.status()
-        above = [headline(status), *(beginnings(status) if status["state"] == "running" else ())]
+        above = [headline(status), *(beginnings(status, self._journal) if status["state"] == "running" else ())]
         below = [alert_line(alert) for alert in self._session.last_alerts(n=ALERTS)]
         return Group(*(Text(shown(line)) for line in above), drawn, *(Text(shown(line)) for line in below))
 
@@ -93,11 +106,11 @@ class Screen:
 def headline(status: Mapping[str, Any]) -> str:
     """A session's status in one line."""
     parts = [
-        f"{status['state']}: {status['symbols']} symbols, {status['interval']}",
+        f"{status['state']}: {counted(status['symbols'], 'symbol')}, {status['interval']}",
         f"bar {status['last_bar'] or '–'}",
-        f"{status['bars']:,} bars",
-        f"{status['alerts']} alerts",
-        f"{status['trades']} trades closed, {status['open_trades']} open",
+        counted(status["bars"], "bar"),
+        counted(status["alerts"], "alert"),
+        f"{counted(status['trades'], 'trade')} closed, {status['open_trades']} open",
     ]
     if status["lag_s"] is not None:
         parts.append(f"lag {status['lag_s']:.1f} s")
@@ -107,17 +120,22 @@ def headline(status: Mapping[str, Any]) -> str:
     return " | ".join(parts)
 
 
-def beginnings(status: Mapping[str, Any]) -> list[str]:
-    """What a session rests on: its thresholds, and the journal that it goes on with."""
+def beginnings(status: Mapping[str, Any], journal: bool = True) -> list[str]:
+    """What a session rests on: its thresholds, and the ``journal`` that it goes on with."""
     calibrated, others = status["calibrated"], status["symbols"] - len(status["calibrated"])
     parts = [f"calibrated for {_named(calibrated)}"] if calibrated else []
-    parts += [f"by asset class for {others} symbol{'s' * (others > 1)}"] if others else []
+    parts += [f"by asset class for {counted(others, 'symbol')}"] if others else []
     lines = [f"thresholds: {', '.join(parts)}"]
-    if status["resumed"]:
-        journal = f"goes on with the journal: {len(status['resumed'])} of {status['symbols']} symbols"
-        left_out = status["left_out"]
-        lines.append(f"{journal}; no longer followed: {_named(left_out)}" if left_out else journal)
+    resumed, left_out = status["resumed"], status["left_out"]
+    if journal and (resumed or left_out):
+        line = f"goes on with the journal: {len(resumed)} of {counted(status['symbols'], 'symbol')}"
+        lines.append(f"{line}; no longer followed: {_named(left_out)}" if left_out else line)
     return lines
+
+
+def counted(n: int, what: str) -> str:
+    """``1 bar``, ``1,200 bars``."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def _named(names: Sequence[str]) -> str:

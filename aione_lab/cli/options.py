@@ -51,6 +51,13 @@ def whole_number(text: str | int) -> int:
         raise typer.BadParameter(f"{text!r} is no whole number") from None
 
 
+def a_folder(text: str | Path) -> Path:
+    """An option's folder; an empty text, as of a variable that is not set, is none, and not the one we are in."""
+    if not str(text).strip():
+        raise typer.BadParameter(f"{text!r} names no folder")
+    return Path(text)
+
+
 def by_option(options: Mapping[str, str]) -> Callable[[Command], Command]:
     """A command whose refusals name what was typed: arguments of the library → options of the command."""
 

@@ -130,13 +130,15 @@ class Journal:
     """The journal in ``folder``, which is made with the first commit. Reading needs no lock, writing has ``hold``."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self._next = 0
         try:
             self.folder = Path(folder).absolute()
         except TypeError:
             raise InputError.of("journal", folder, "must be the folder of a journal") from None
-        if "\0" in str(folder) or (self.folder.exists() and not self.folder.is_dir()):
-            raise InputError.of("journal", str(folder), "must be the folder of a journal")
-        self._next = 0
+        with contextlib.suppress(OSError):  # a name that no folder can have
+            if "\0" not in str(folder) and (self.folder.is_dir() or not self.folder.exists()):
+                return
+        raise InputError.of("journal", str(folder), "must be the folder of a journal")
 
     def __repr__(self) -> str:
         return f"Journal({str(self.folder)!r})"

@@ -179,8 +179,10 @@ def _restore(session: Session) -> Restored:
         session.renew()
         out = Restored()
     if not out:
-        bars = journal.table(columns=("kind", "symbol", "timestamp"))
-        bars = bars.filter(pc.equal(bars["kind"].cast(pa.string()), "bar"))
+        table = journal.table(columns=("kind", "symbol", "timestamp"))
+        # As text: each part has words of its own for the symbols, which only their texts bring together.
+        kinds, names = (table[name].cast(pa.string()) for name in ("kind", "symbol"))
+        bars = pa.table({"symbol": names, "timestamp": table["timestamp"]}).filter(pc.equal(kinds, "bar"))
         for group in bars.group_by("symbol").aggregate([("timestamp", "max")]).to_pylist():
             session.keeper.until[group["symbol"]] = group["timestamp_max"]
     return out

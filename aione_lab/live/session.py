@@ -316,8 +316,8 @@ class Session:
 
         ``state``: new, starting, running, stopping, stopped or failed; ``lag_s``: from a bar's end to its decision by
         the feed's clock; ``degraded``: part → why it does not work at the moment; ``stale``: symbols without a candle;
-        ``calibrated``: symbols with a calibrated set in force; ``resumed`` and ``left_out``: symbols of the journal
-        that this session went on with, and that it does not follow.
+        ``calibrated``: symbols with a calibrated set in force; ``resumed`` and ``left_out``: symbols of the journal's
+        last snapshot that this session went on with, and that it does not follow.
         """
         feed = self.feed.status()
         counted = self.feed.metrics

@@ -48,6 +48,7 @@ def test_on_every_bar_what_is_told_to_hold_holds(simulated, thresholds):
         assert tuple(line.reason for line in held) == decode_mask(int(signal["reasons"]))
         for line in held:
             assert HOLDS[line.relation](line.value, line.limit), line
+            assert type(line.value) is type(line.limit) is float
             if line.feature in row.dtype.names:
                 assert line.value == row[line.feature]
         seen |= {(line.reason, line.feature) for line in held}

@@ -195,6 +195,53 @@ def test_a_long_log_is_copied_into_the_file_after_a_call_and_not_within_it(
     asyncio.run(run())
 
 
+def test_short_writes_after_a_long_log_are_not_copied_one_by_one(
+    cache: SimpleCacheHandler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TIDY_S", 0.02)
+    copied = []
+    monkeypatch.setattr(module.EmbeddedBackend, "_copy_log", lambda backend: copied.append(backend))
+
+    async def run() -> None:
+        async with cache:
+            for number in range(5):
+                await cache.set_json("state", f"{number}" * 1_000_000)
+            for number in range(5):
+                await asyncio.sleep(0.1)
+                await cache.publish("signals", number)
+            assert len(copied) == 1
+
+    asyncio.run(run())
+
+
+def test_a_log_that_a_reader_made_long_becomes_short_again(
+    cache: SimpleCacheHandler, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing can be left out of it while somebody reads what was there before it."""
+    monkeypatch.setattr(module, "TIDY_S", 0.05)
+    log = path.with_name("cache.sqlite-wal")
+
+    async def run() -> None:
+        async with cache:
+            await cache.set_json("state", 1)
+            reader = sqlite3.connect(path)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM entries").fetchone()
+            for number in range(30):
+                await cache.set_json("state", f"{number:02}" * 500_000)
+            assert log.stat().st_size > 25_000_000
+            reader.close()
+            for number in range(6):
+                await cache.set_json("state", f"{number}" * 1_000_000)
+            deadline = time.monotonic() + 20
+            while log.stat().st_size > 4 * module.LARGEST_LOG:
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.1)
+                await cache.set_json("other", 1)
+
+    asyncio.run(run())
+
+
 def test_what_has_expired_leaves_the_file(cache: SimpleCacheHandler, path: Path) -> None:
     async def run() -> None:
         async with cache:

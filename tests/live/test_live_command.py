@@ -53,8 +53,11 @@ def test_out_of_the_box_stopped_and_started_again(tmp_path: Path) -> None:
     process = start(tmp_path / "run", *kept, "--speed", "6000")
     try:
         assert process.stdout is not None
-        while not process.stdout.readline().startswith("running"):
+        before = []
+        while not (line := process.stdout.readline()).startswith("running"):
             assert process.poll() is None, process.communicate()
+            before.append(line)
+        assert before[-1] == "thresholds: by asset class for 2 symbols\n"
         time.sleep(0.4)
         process.send_signal(signal.SIGTERM)
         out, errors = process.communicate(timeout=60)
@@ -111,7 +114,7 @@ def test_on_a_terminal_it_is_a_table(tmp_path: Path) -> None:
         process.kill()
         process.wait()
         os.close(leader)
-    for word in ("recommendation", "calibration", "BTCUSDT", "stopped after"):
+    for word in ("thresholds: by asset class", "recommendation", "calibration", "BTCUSDT", "stopped after"):
         assert word in shown
     assert "Traceback" not in shown
 
@@ -140,6 +143,8 @@ def test_on_a_terminal_it_is_a_table(tmp_path: Path) -> None:
         (["--feed", "exchange", "--exchange", "nonsense"], "--exchange"),
         (["--feed", "simulated", "--reference", "NOPEUSDT"], "--reference='NOPEUSDT'"),
         (["--feed", "simulated", "--symbols", "BTCUSDT", "--journal", "file/journal", "--json"], "--journal='"),
+        (["--feed", "simulated", "--symbols", "BTCUSDT", "--journal", "j" * 300], "--journal='"),
+        (["--feed", "simulated", "--journal", ""], "--journal"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -171,7 +176,7 @@ def test_what_is_drawn_is_text_and_never_markup() -> None:
     assert "[bold red]X[/]" in drawn and "\x1b" not in drawn and "1.5" in drawn
     asyncio.run(session.run())
     line = headline({**session.status(), "degraded": {"cache": "away"}, "stale": ["BTCUSDT"]})
-    assert line.startswith("stopped: 1 symbols, 1m | bar 2025-01-02T00:04:00+00:00 | 5 bars")
+    assert line.startswith("stopped: 1 symbol, 1m | bar 2025-01-02T00:04:00+00:00 | 5 bars")
     assert "stale: BTCUSDT" in line and "cache does not work: away" in line
     alert = {
         "timestamp": "2025-01-02T00:04:00+00:00", "symbol": "BTCUSDT", "recommendation": "BUY", "confidence": 0.8,
@@ -200,21 +205,35 @@ def test_lines_tell_no_alert_again_after_a_restart(tmp_path: Path, capsys: pytes
     assert session.counts["alerts"] == len(lines[0] + lines[1])
 
 
-def test_no_reference_is_a_choice(tmp_path: Path) -> None:
-    arguments = ("--reference", "none", "--end", "2025-01-04T00:05", "--speed", "inf", "--json")
-    process = start(tmp_path, *arguments)
-    out, errors = process.communicate(timeout=90)
-    told = json.loads(out)
-    assert process.returncode == 0 and told["reference"] is None and told["bars"] == 10, errors
+@pytest.mark.parametrize(
+    ("named", "asked", "reference", "bars"),
+    [
+        ("BTCUSDT,LINKUSDT", (), "BTCUSDT", 10),
+        ("BTCUSDT,LINKUSDT", ("--reference", " None"), None, 10),
+        ("LINKUSDT", (), None, 5),
+        ("LINKUSDT", ("--reference", "BTCUSDT"), "BTCUSDT", 10),  # asked for, so it is fetched beside the others
+    ],
+)
+def test_the_reference_is_a_choice(
+    named: str, asked: tuple[str, ...], reference: str | None, bars: int, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("logging.basicConfig", lambda **options: None)
+    with pytest.raises(SystemExit):
+        main(["live", "--feed", "simulated", "--symbols", named, *asked, "--end", "2025-01-04T00:05",
+              "--speed", "inf", "--json"])  # fmt: skip
+    told = json.loads(capsys.readouterr().out)
+    assert (told["reference"], told["bars"]) == (reference, bars)
 
 
 def test_it_tells_what_it_rests_on(tmp_path: Path) -> None:
     """The sets in force, the journal that it goes on with, and whom of that it does not follow."""
 
-    def told(names: tuple[str, ...], bars: int) -> list[str]:
+    def told(names: tuple[str, ...], bars: int, journal: str = "journal") -> list[str]:
         feed = ReplayFeed(SimulatedExchange(seed=3), names, start=START + DAY_MS, end=START + DAY_MS + bars * MINUTE_MS)
         sets = {"LINKUSDT": thresholds_for("LINKUSDT", Thresholds(min_confidence=0.6))}
-        session = Session(feed, journal=tmp_path / "journal", thresholds=sets)
+        session = Session(feed, journal=tmp_path / journal, thresholds=sets)
         asyncio.run(session.run())
         return beginnings(session.status())
 
@@ -225,6 +244,27 @@ def test_it_tells_what_it_rests_on(tmp_path: Path) -> None:
         "thresholds: by asset class for 2 symbols",
         "goes on with the journal: 1 of 2 symbols; no longer followed: LINKUSDT, SOLUSDT",
     ]
+    assert len(told(("ETHUSDT",), 5, "another")) == 1
+    assert told(("SOLUSDT",), 10, "another")[1:] == [
+        "goes on with the journal: 0 of 1 symbol; no longer followed: ETHUSDT"
+    ]
+
+
+def test_lines_introduce_each_session_once_and_also_a_short_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever follows another one, and a run that is over before anybody looks."""
+
+    async def follow() -> None:
+        screen = Screen(lambda: session, on_terminal=False, silent=False, journal=False)
+        await screen.follow(session.start())
+
+    for names in (("BTCUSDT",), ("BTCUSDT", "LINKUSDT")):
+        exchange, first = SimulatedExchange(seed=3), START + DAY_MS
+        session = Session(ReplayFeed(exchange, names, start=first, end=first + 3 * MINUTE_MS))
+        asyncio.run(follow())
+        lines = capsys.readouterr().out.splitlines()
+        assert [line for line in lines if line.startswith("thresholds: ")] == [
+            f"thresholds: by asset class for {len(names)} symbol{'s' * (len(names) > 1)}"
+        ]
 
 
 def test_a_prefilter_chooses_by_its_criteria_and_the_reference_is_always_there(

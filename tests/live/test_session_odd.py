@@ -81,6 +81,27 @@ def test_closes_are_let_go_of_although_a_symbol_is_silent() -> None:
     assert len(gate.closes) <= 101
 
 
+@pytest.mark.parametrize("why", ["another reference", "a damaged snapshot", "no symbol in common"])
+def test_a_journal_of_sessions_with_other_symbols_is_gone_on_with(lake: Lake, tmp_path: Path, why: str) -> None:
+    """Without its snapshot: each of its files has symbols of its own, in an order of its own. No bar comes twice."""
+    journal = tmp_path / "journal"
+
+    def run(names: tuple[str, ...], bars: int, reference: str | None = REFERENCE) -> None:
+        replay = ReplayFeed(lake, names, start=FROM, end=FROM + bars * MINUTE_MS)
+        asyncio.run(Session(replay, lake, journal=journal, reference=reference).run())
+
+    run(("BTCUSDT", "SOLUSDT"), 5)
+    run(("SOLUSDT", "BTCUSDT"), 10)
+    if why == "a damaged snapshot":
+        (journal / "snapshot.bin").write_bytes(b"no snapshot")
+    names = ("LINKUSDT",) if why == "no symbol in common" else ("SOLUSDT", "BTCUSDT")
+    run(names, 15, None if why == "another reference" else REFERENCE)
+    bars = Journal(journal).read("bar")
+    assert not bars.duplicated(["symbol", "timestamp"]).any()
+    assert set(bars["symbol"]) == {"BTCUSDT", "SOLUSDT", *names}
+    assert bars.groupby("symbol")["timestamp"].max()[list(names)].eq(FROM + 14 * MINUTE_MS).all()
+
+
 def test_a_restart_that_cannot_read_the_journal_takes_nothing_over(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
