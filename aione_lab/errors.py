@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import numbers
 from collections.abc import Iterable
 from typing import Any
@@ -24,7 +25,11 @@ class InputError(AioneError, ValueError):
     def unknown(cls, kind: str, name: object, known: Iterable[str]) -> InputError:
         """Refuse an unknown name, with the nearest known one as a suggestion."""
         names = sorted(known)
-        near = difflib.get_close_matches(str(name)[:80], names, n=1, cutoff=0.4)
+        given = str(name)[:80]
+        # Without the end that all have in common: every symbol in USDT is near to every other one.
+        same = len(os.path.commonprefix([text[::-1] for text in (*names, given)]))
+        stems = {text[: len(text) - same]: text for text in names}
+        near = [stems[stem] for stem in difflib.get_close_matches(given[: len(given) - same], stems, n=1, cutoff=0.4)]
         listed = ", ".join([*names[:12], "…"] if len(names) > 12 else names)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {listed}"
         return cls.of(kind, name, f"unknown; {hint}")

@@ -19,6 +19,7 @@ from aione_lab.backtest.narrative import narrate
 from aione_lab.engine.event import decode_mask
 from aione_lab.engine.records import (
     DETAILS,
+    EXITS,
     FACTORS,
     FEATURES,
     FLAGS,
@@ -273,6 +274,23 @@ def stage2_dict(
         validation_passed=detail == "all_gates_met",
     )
     return result
+
+
+def trade_dict(symbol: str, trade: Any) -> dict[str, Any]:
+    """What a closed trade (TRADE) came to: ``symbol, side, entry_time, entry_price, exit_time, exit_price,
+    exit_reason, pnl`` (net of fees and known funding) and ``r_multiple``; times are ISO text of the bars' opens.
+    """
+    return {
+        "symbol": symbol,
+        "side": SIDES[int(trade["side"])],
+        "entry_time": iso(int(trade["entry_time"])),
+        "entry_price": number(trade["entry_price"]),
+        "exit_time": iso(int(trade["exit_time"])),
+        "exit_price": number(trade["exit_price"]),
+        "exit_reason": EXITS[int(trade["exit_reason"])],
+        "pnl": number(trade["pnl"]),
+        "r_multiple": number(trade["r_multiple"]),
+    }
 
 
 @lru_cache(maxsize=1024)

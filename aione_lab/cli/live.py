@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from aione_lab.cli.live_table import Screen, counted
+from aione_lab.cli.live_table import Screen, counted, trades_text
 from aione_lab.cli.options import (
     DEFAULT_LAKE,
     End,
@@ -150,10 +150,8 @@ def live(
     if as_json:
         emit_json(status)
     else:
-        say(
-            f"stopped after {counted(status['bars'], 'bar')}: {counted(status['alerts'], 'alert')}, "
-            f"{counted(status['trades'], 'paper trade')} closed, {status['open_trades']} open"
-        )
+        bars, alerts = counted(status["bars"], "bar"), counted(status["alerts"], "alert")
+        say(f"stopped after {bars}: {alerts}, {trades_text(status)}")
 
 
 @dataclass(frozen=True)

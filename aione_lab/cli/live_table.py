@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from aione_lab.backtest.summary import quote_currency
 from aione_lab.cli.output import add_row, console, say, shown, table
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ COLUMNS = (
     "symbol", "signal", "conf.", "price", "ATR %", "vol. z", "RSI", "recommendation", "TP", "SL", "state",
     "calibration", "reasons",
 )  # fmt: skip
-ALERTS = 5
+ALERTS, TRADES = 5, 3
 MOST_NAMED = 5
 
 
@@ -35,6 +36,7 @@ class Screen:
         self._current, self._on_terminal, self._silent, self._journal = current, on_terminal, silent, journal
         self._introduced: Session | None = None  # whose beginnings are on lines already
         self._told: int | None = None  # alerts and second looks that are on lines already
+        self._closed: int | None = None  # the same of closed paper trades
 
     @property
     def _session(self) -> Session:
@@ -89,6 +91,10 @@ class Screen:
         for alert in reversed(self._session.last_alerts(n=count - (before if self._told is None else self._told))):
             say(alert_line(alert))
         self._told = count
+        before = self._session.closed_before if self._closed is None else self._closed
+        for trade in reversed(self._session.last_trades(n=status["trades"] - before)):
+            say(trade_line(trade))
+        self._closed = status["trades"]
 
     def _drawn(self) -> RenderableType:
         from rich.console import Group
@@ -100,6 +106,7 @@ class Screen:
         status = self._session.status()
         above = [headline(status), *(beginnings(status, self._journal) if status["state"] == "running" else ())]
         below = [alert_line(alert) for alert in self._session.last_alerts(n=ALERTS)]
+        below += [trade_line(trade) for trade in self._session.last_trades(n=TRADES)]
         return Group(*(Text(shown(line)) for line in above), drawn, *(Text(shown(line)) for line in below))
 
 
@@ -110,7 +117,7 @@ def headline(status: Mapping[str, Any]) -> str:
         f"bar {status['last_bar'] or '–'}",
         counted(status["bars"], "bar"),
         counted(status["alerts"], "alert"),
-        f"{counted(status['trades'], 'trade')} closed, {status['open_trades']} open",
+        trades_text(status),
     ]
     if status["lag_s"] is not None:
         parts.append(f"lag {status['lag_s']:.1f} s")
@@ -118,6 +125,22 @@ def headline(status: Mapping[str, Any]) -> str:
         parts.append(f"stale: {_named(status['stale'])}")
     parts += [f"{part} does not work: {problem}" for part, problem in status["degraded"].items()]
     return " | ".join(parts)
+
+
+def trades_text(status: Mapping[str, Any]) -> str:
+    """The paper trades of a session's status, closed ones with what they came to."""
+    net = f", net {status['net_pnl']:+,.2f}" if status["trades"] else ""
+    return f"{counted(status['trades'], 'paper trade')} closed{net}, {status['open_trades']} open"
+
+
+def trade_line(trade: Mapping[str, Any]) -> str:
+    """A closed paper trade in one line: bars' open times, prices, and what it came to after costs."""
+    r = trade["r_multiple"]
+    return (
+        f"{trade['exit_time']} {trade['symbol']} paper trade closed: {trade['side']} from {trade['entry_price']:g} to "
+        f"{trade['exit_price']:g} ({trade['exit_reason']}), net {trade['pnl']:+,.2f} {quote_currency(trade['symbol'])}"
+        f"{'' if r is None else f' ({r:+.2f} R)'}"
+    )
 
 
 def beginnings(status: Mapping[str, Any], journal: bool = True) -> list[str]:

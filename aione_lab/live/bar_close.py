@@ -213,7 +213,7 @@ class BarClose:
             if trades[i]:
                 closed += outs["trade"][k].tobytes()
             extra.setdefault(i, {})["closed"] = closed
-            session.counts["trades"] += len(closed) // TRADE.itemsize
+            session.closed(candles[i].symbol, np.frombuffer(closed, TRADE))
         digests = [session.digests[candle.symbol] for candle in candles]
         session.keeper.bars(BarRows(time.time_ns() // 1_000_000, ready, signals, digests, extra))
         for candle in candles:

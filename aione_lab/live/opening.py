@@ -25,6 +25,7 @@ from aione_lab.live.feed import Candle
 from aione_lab.live.journal import signal_records
 from aione_lab.live.recent import SHOWN
 from aione_lab.live.warmup import Past, past_of
+from aione_lab.settings import ReadOnly
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import DAY_MS, iso
 
@@ -62,6 +63,7 @@ async def open_session(session: Session) -> dict[str, int]:
     """Fill the session's memory; the last bar that each symbol has taken (ms)."""
     restored = await asyncio.to_thread(_restore, session)
     session.told_before = session.counts["alerts"] + session.counts["second_looks"]
+    session.closed_before = session.counts["trades"]
     session.resumed = tuple(name for name in session.symbols if name in restored)
     session.left_out = tuple(sorted(restored.others))
     fresh = [name for name in session.symbols if name not in restored]
@@ -207,7 +209,9 @@ def _take_snapshot(session: Session, head: dict[str, Any], blobs: dict[str, byte
     session.calibrations.waiting = {name: stage1 for name, stage1 in looks if name in session.symbols}
     session.decisions.default_counts = dict(head["default_counts"])
     session.alerts_seen.extend(frozen(alert) for alert in head["alerts"])
+    session.trades_seen.extend(map(ReadOnly, head.get("trades", ())))
     session.counts.update(head["counts"])
+    session.net_pnl = head.get("net_pnl", 0.0)
 
 
 def _take_rows(session: Session, table: pa.Table, out: Restored) -> None:
@@ -246,7 +250,7 @@ def _push_again(session: Session, name: str, rows: pa.Table, out: Restored) -> N
         session.keeper.candle(Candle(name, stamp, *row))  # the lake may lack the last of them
     session.counts["bars"] += len(bars)
     session.counts["alerts"] += len(found.assessments)
-    session.counts["trades"] += len(found.trades)
+    session.closed(name, found.trades)
 
 
 def _take_alerts(session: Session, table: pa.Table, out: Restored, asks: bool) -> None:
@@ -297,7 +301,9 @@ def take_snapshot(session: Session) -> tuple[dict[str, Any], dict[str, bytes]]:
         "waiting": dict(session.calibrations.waiting),
         "default_counts": dict(session.decisions.default_counts),
         "alerts": list(session.alerts_seen),
+        "trades": list(session.trades_seen),
         "counts": dict(session.counts),
+        "net_pnl": session.net_pnl,
     }
     return head, blobs
 

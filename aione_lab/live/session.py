@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from aione_lab.backtest.decode import trade_dict
 from aione_lab.backtest.signal_input import is_calibrated
 from aione_lab.calibration.queue import CalibrationQueue
 from aione_lab.engine.fleet import Fleet
@@ -35,7 +36,7 @@ from aione_lab.live.metrics import SessionMetrics
 from aione_lab.live.opening import open_session, take_snapshot
 from aione_lab.live.recent import Recent
 from aione_lab.live.second_look import Calibrations
-from aione_lab.settings import Costs, Settings
+from aione_lab.settings import Costs, ReadOnly, Settings
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.thresholds.store import ThresholdStore
 from aione_lab.units import interval_ms, iso, parse_symbol
@@ -106,6 +107,7 @@ class Session:
         self.calibrations = Calibrations(queue, self.assets, self.interval, self._accepted, self._look_again)
         self.coming: dict[str, Thresholds] = {}
         self.told_before: int | None = None  # alerts and second looks of before a restart; None: not known yet
+        self.closed_before = 0  # paper trades that were closed before a restart
         self.resumed: tuple[str, ...] = ()  # symbols that went on from the journal's snapshot
         self.left_out: tuple[str, ...] = ()  # symbols of that snapshot which this session does not follow
         self._state, self._failure = "new", ""
@@ -119,7 +121,9 @@ class Session:
         """Make the memory anew, with nothing in it."""
         self.fleet = Fleet(self.limits.read_all(), **self._engine)
         self.alerts_seen: deque[Mapping[str, Any]] = deque(maxlen=ALERTS_KEPT)
+        self.trades_seen: deque[Mapping[str, Any]] = deque(maxlen=ALERTS_KEPT)
         self.counts = dict.fromkeys(("bars", "alerts", "trades", "second_looks"), 0)
+        self.net_pnl = 0.0  # of the closed paper trades
         self.calibrations.asked, self.calibrations.waiting = {}, {}
         first, feed = self.fleet.engines[0], self.feed
         self.recent = Recent(self.symbols, first.spec.reasons)
@@ -305,6 +309,19 @@ class Session:
         found = [alert for alert in reversed(self.alerts_seen) if name in (None, alert["symbol"])]
         return found[: max(0, n)]
 
+    def last_trades(self, symbol: str | None = None, n: int = 20) -> list[Mapping[str, Any]]:
+        """The newest closed paper trades, newest first and read-only: ``trade_dict`` of each."""
+        name = None if symbol is None else self._known(symbol)
+        found = [trade for trade in reversed(self.trades_seen) if name in (None, trade["symbol"])]
+        return found[: max(0, n)]
+
+    def closed(self, symbol: str, trades: np.ndarray) -> None:
+        """Count closed paper trades, TRADE (n,)."""
+        for trade in trades:
+            self.trades_seen.append(ReadOnly(trade_dict(symbol, trade)))
+        self.counts["trades"] += len(trades)
+        self.net_pnl += float(trades["pnl"].sum())
+
     def held(self) -> list[str]:
         """Symbols with an open paper trade or a waiting order."""
         stages = self.fleet.states["stages"]
@@ -316,8 +333,9 @@ class Session:
 
         ``state``: new, starting, running, stopping, stopped or failed; ``lag_s``: from a bar's end to its decision by
         the feed's clock; ``degraded``: part → why it does not work at the moment; ``stale``: symbols without a candle;
-        ``calibrated``: symbols with a calibrated set in force; ``resumed`` and ``left_out``: symbols of the journal's
-        last snapshot that this session went on with, and that it does not follow.
+        ``net_pnl``: of the closed paper trades, after costs; ``calibrated``: symbols with a calibrated set in force;
+        ``resumed`` and ``left_out``: symbols of the journal's last snapshot that this session went on with, and that
+        it does not follow.
         """
         feed = self.feed.status()
         counted = self.feed.metrics
@@ -332,11 +350,12 @@ class Session:
             "resumed": list(self.resumed),
             "left_out": list(self.left_out),
             **self.counts,
+            "net_pnl": self.net_pnl,
             "open_trades": int(np.count_nonzero(self.fleet.states["stages"]["position"]["side"])),
             "last_bar": iso(newest) if newest else None,
             "lag_s": self.closing.lag_s,
             "waiting": len(self.gate),
-            "stale": [name for name, one in feed.items() if one.stale] if self.counts["bars"] else [],
+            "stale": [name for name, one in feed.items() if one.stale] if self.closing.lag_s is not None else [],
             "errors": {name: one.error for name, one in feed.items() if one.error} | self.closing.broken,
             "reconnects": counted.reconnects,
             "gaps_filled": counted.gaps_filled,

@@ -31,6 +31,7 @@ from aione_lab.live.replay_feed import ReplayFeed
 from aione_lab.live.session import Session
 from aione_lab.settings import ReadOnly, Settings
 from aione_lab.thresholds import Thresholds, ThresholdStore
+from aione_lab.units import iso
 
 BARS = 200
 FROM = START + 2 * DAY_MS
@@ -127,14 +128,29 @@ def test_a_restart_that_cannot_read_the_journal_takes_nothing_over(
     assert set(second.counts.values()) == {0} and not second.alerts_seen and not second.calibrations.asked
 
 
-def test_trades_are_counted_one_by_one_live_and_after_a_restart(lake: Lake, tmp_path: Path) -> None:
+def test_trades_are_told_and_counted_one_by_one_live_and_after_restarts(lake: Lake, tmp_path: Path) -> None:
+    """Those of the replay. A restart goes on from a snapshot, one after a kill from the rows behind an older one."""
     whole = Session(feed(lake, 1440), lake)
     asyncio.run(whole.run())
-    expected = 0
+    expected, net, times = 0, 0.0, []
     for name in NAMES:
         records = replayed(name, market()[name][0], market()[REFERENCE][0]).trade_records
-        expected += int((records["exit_time"] >= FROM).sum())
-    assert whole.counts["trades"] == expected > 0
+        records = records[records["exit_time"] >= FROM]
+        expected, net = expected + len(records), net + records["pnl"].sum()
+        times += [(name, iso(int(time))) for time in records["exit_time"]]
+        pnl = [trade["pnl"] for trade in whole.last_trades(name, 1000)]
+        assert pnl == records["pnl"].tolist()[::-1]
+    assert whole.counts["trades"] == expected > 3 and whole.net_pnl == pytest.approx(net)
+    assert sorted((trade["symbol"], trade["exit_time"]) for trade in whole.last_trades(n=1000)) == sorted(times)
+    snapshot = tmp_path / "snapshot.bin"
+    for bars in (600, 1000, 1440):
+        part = Session(feed(lake, bars), lake, journal=tmp_path)
+        asyncio.run(part.run())
+        if bars == 600:
+            older = snapshot.read_bytes()
+        if bars == 1000:
+            snapshot.write_bytes(older)  # as after a kill: the rows behind it say the rest
+    assert part.counts["trades"] == expected and part.net_pnl == pytest.approx(net)
 
 
 def test_a_promoted_set_that_cannot_be_used_changes_nothing(lake: Lake, tmp_path: Path) -> None:
