@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import os
 import numbers
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -25,14 +25,22 @@ class InputError(AioneError, ValueError):
     def unknown(cls, kind: str, name: object, known: Iterable[str]) -> InputError:
         """Refuse an unknown name, with the nearest known one as a suggestion."""
         names = sorted(known)
-        given = str(name)[:80]
-        # Without the end that all have in common: every symbol in USDT is near to every other one.
-        same = len(os.path.commonprefix([text[::-1] for text in (*names, given)]))
-        stems = {text[: len(text) - same]: text for text in names}
-        near = [stems[stem] for stem in difflib.get_close_matches(given[: len(given) - same], stems, n=1, cutoff=0.4)]
+        near = nearest(str(name), names)
         listed = ", ".join([*names[:12], "…"] if len(names) > 12 else names)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {listed}"
+        hint = f"did you mean {near!r}?" if near is not None else f"known: {listed}"
         return cls.of(kind, name, f"unknown; {hint}")
+
+
+def nearest(given: str, names: Sequence[str]) -> str | None:
+    """The one of ``names`` that ``given`` may be a misspelling of; None where none is near.
+
+    The end that all have in common is left out: otherwise every symbol in USDT is near to every other one.
+    """
+    given = given[:80]
+    same = len(os.path.commonprefix([text[::-1] for text in (*names, given)]))
+    stems = {name[: len(name) - same]: name for name in names}
+    near = difflib.get_close_matches(given[: len(given) - same], stems, n=1, cutoff=0.4)
+    return stems[near[0]] if near else None
 
 
 def is_whole(value: object) -> bool:

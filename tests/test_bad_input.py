@@ -65,6 +65,19 @@ def test_one_line_whatever_the_value(value: Any) -> None:
     assert "np." not in text
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("NOPEUSDT", "known: BTCUSDT, SOLUSDT"),  # near to each of them by its end alone
+        ("SLOUSDT", "did you mean 'SOLUSDT'?"),
+        ("SOLUSD", "did you mean 'SOLUSDT'?"),
+        ("BTC", "did you mean 'BTCUSDT'?"),
+    ],
+)
+def test_an_unknown_name_is_near_by_what_sets_names_apart(name: str, told: str) -> None:
+    assert str(InputError.unknown("symbol", name, ["SOLUSDT", "BTCUSDT"])) == f"symbol={name!r}: unknown; {told}"
+
+
 def test_an_unknown_name_lists_a_dozen_at_most() -> None:
     text = refused(lambda: Settings(qqqq=1), "Settings field='qqqq'", "known: ", ", …")
     assert text.count(",") == 12

@@ -191,7 +191,10 @@ def plan(
     first, last = _span(lake, symbols, interval, start, end)
     if reference is not None:
         reference = parse_symbol(reference, "reference")
-        if symbols == (reference,) or lake.span(reference, interval) is None:
+        there = lake.span(reference, interval) is not None
+        if not there and reference != REFERENCE:  # the default is left out where it is not there; a choice is not
+            raise InputError.of("reference", reference, f"the lake {lake.root} holds no {interval} candles of it")
+        if symbols == (reference,) or not there:
             reference = None
     days = last // DAY_MS - first // DAY_MS
     hidden = min(last, (last // DAY_MS - max(1, round(days * folds.hidden))) * DAY_MS) if folds.hidden else last

@@ -34,7 +34,8 @@ PROMOTED = "promoted"
 TERMS = (
     "Money: shares of the position's value, net of costs, with 90 % bands. Deflated Sharpe: the probability that the "
     "Sharpe ratio is above what the best of all sets tried on these days would show by luck. PBO: how often the set "
-    "that is best on one half of the days is below the middle on the other; shown, not asked for."
+    "that is best on one half of the days is below the middle on the other; near 0 where the sets keep their order, "
+    "also where all of them lose, near a half where they cannot be told apart; shown, not asked for."
 )
 
 
@@ -53,6 +54,9 @@ TERMS = (
         "metric": "--metric",
         "folder": "--experiments",
         "path": "--experiment",
+        "reference": "--reference",
+        "name": "--name",
+        "symbol": "SYMBOL",
     }
 )
 def calibrate(
@@ -159,6 +163,8 @@ def calibrate(
         _repeat(experiment, lake, as_json)
         return
     names = _names(lake, symbols or [], every, interval)
+    if pool and len(names) == 1:
+        raise InputError.of("--pool", True, f"needs several symbols, here is {names[0]} alone")
     for option, given in (("--reveal", reveal), ("--promote", promote)):
         if given and not hidden:
             raise InputError.of(option, given, "there are no hidden days with --hidden 0, and they decide")
@@ -257,7 +263,8 @@ def _only(context: typer.Context, *allowed: str) -> None:
         given = context.get_parameter_source(parameter.name or "")
         if given is not None and given.name == "COMMANDLINE" and parameter.name not in allowed:
             why = "the experiment says it, or it has no part in repeating one"
-            raise InputError.of(parameter.opts[0], context.params[parameter.name or ""], why)
+            given_as = context.params[parameter.name or ""]
+            raise InputError.of(parameter.opts[0], str(given_as) if isinstance(given_as, Path) else given_as, why)
 
 
 def _promote(study: Calibration, experiments: Path) -> dict[str, str]:
@@ -387,7 +394,8 @@ def _shown(value: Any) -> str:
 
 
 def _overview(done: list[Studied]) -> None:
-    rows = table("symbol", "verdict", "trades", "a trade, net", "90 % band", "DSR", "PBO", numbers_from=2)
+    columns = "symbol", "verdict", "trades", "a trade, net", "90 % band", "deflated Sharpe", "PBO"
+    rows = table(*columns, numbers_from=2)
     for one in done:
         if one.error:
             add_row(rows, one.symbol, "failed", *["-"] * 5)
@@ -400,6 +408,7 @@ def _overview(done: list[Studied]) -> None:
         add_row(rows, one.symbol, one.results["verdict"], f"{m['n_trades']:.0f}", *earned, *odds)
     out = console()
     out.print(rows)
+    out.print(TERMS, style="dim")
     for one in done:
         if one.error:
             say(f"{one.symbol}: failed: {one.error}", err=True)

@@ -20,6 +20,7 @@ from aione_lab.units import interval_ms
 
 PORT = 8866
 EMBEDDED = "sqlite:///"
+SQLITE = b"SQLite format 3\0"
 
 
 @by_option({"url": "--redis"})
@@ -112,6 +113,7 @@ def _cache_url(given: str | None) -> str:
     from aione_lab.cache.handler import EMBEDDED_FILE, SimpleCacheHandler
     from aione_lab.environment import Environment
 
+    asked = given is not None
     if given is None:
         named = Environment().redis_url()
         given = f"{EMBEDDED}{quote(EMBEDDED_FILE)}" if named is None else named.get_secret_value()
@@ -119,4 +121,10 @@ def _cache_url(given: str | None) -> str:
     if not given.startswith(EMBEDDED):
         return given
     file = Path(unquote(given.removeprefix(EMBEDDED))).absolute()  # the page's kernel runs in another folder
+    if asked and not file.parent.is_dir():
+        raise InputError.of("--redis", given, f"there is no folder {file.parent}")
+    if file.is_file():
+        with file.open("rb") as content:
+            if content.read(len(SQLITE)) not in (b"", SQLITE):
+                raise InputError.of("--redis", given, f"{file} is no cache")
     return EMBEDDED + quote(str(file))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from aione_lab.cli.options import DEFAULT_LAKE, Json, LakeFolder, open_lake
+from aione_lab.cli.options import DEFAULT_LAKE, Json, LakeFolder, by_option, open_lake
 from aione_lab.cli.output import add_row, console, emit_json, say, table
 from aione_lab.errors import InputError
 from aione_lab.units import iso
@@ -15,6 +15,7 @@ from aione_lab.units import iso
 SHOWN = 20
 
 
+@by_option({"journal": "JOURNAL", "lake": "--lake"})
 def drift(
     journal: Annotated[Path, typer.Argument(metavar="JOURNAL", help="Folder of a session's journal.")],
     lake: LakeFolder = DEFAULT_LAKE,
@@ -26,6 +27,8 @@ def drift(
     where something differs: a candle was revised or is missing, the lake lacks
     the warm-up, a close of the reference or a funding rate came too late, other
     thresholds or another version decided, orders were filled otherwise.
+
+    The lake is the one that the session appended to (live --lake DIR).
 
     Examples:
 
@@ -45,7 +48,7 @@ def drift(
         if not found.clean:
             shown = table("time", "symbol", "what", "cause", "recorded", "replayed", numbers_from=6)
             for one in found.differences[:SHOWN]:
-                add_row(shown, iso(one.timestamp), one.symbol, one.what, one.cause, one.recorded, one.replayed)
+                add_row(shown, iso(one.timestamp)[:16], one.symbol, one.what, one.cause, one.recorded, one.replayed)
             console().print(shown)
             if len(found.differences) > SHOWN:
                 say(f"and {len(found.differences) - SHOWN} more; --json has them all")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from aione_lab.live import AlertQueue, FastSessions, Feed, NarrativeEnricher, Session
 
 FEEDS = ("exchange", "replay", "simulated")
+EXCHANGE = "binanceusdm"
 SPEED = 60.0
 SIMULATED_BEFORE, SIMULATED_DAYS = 3, 7  # days of history, days to come
 MOST_REPLAYED = 20  # symbols of a lake that are taken where none is named
@@ -46,6 +47,8 @@ MOST_REPLAYED = 20  # symbols of a lake that are taken where none is named
     {
         "port": "--metrics-port",
         "symbol": "--symbols",
+        "root": "--lake",
+        "folder": "--experiments",
         **{name: f"--{name}" for name in ("symbols", "exchange", "start", "end", "journal", "reference")},
     }
 )
@@ -63,9 +66,7 @@ def live(
         Path | None,
         typer.Option("--criteria", metavar="FILE", help="Settings of --prefilter, TOML or JSON."),
     ] = None,
-    exchange: Annotated[
-        str, typer.Option("--exchange", metavar="NAME", help="ccxt name of the exchange.")
-    ] = "binanceusdm",
+    exchange: Annotated[str, typer.Option("--exchange", metavar="NAME", help="ccxt name of the exchange.")] = EXCHANGE,
     interval: Annotated[str, typer.Option("--interval", help="Candles to use: 1m, 5m, …")] = "1m",
     lake: LakeFolder = "",
     start: Start = None,
@@ -128,8 +129,12 @@ def live(
 
     if feed not in FEEDS:
         raise InputError.of("--feed", feed, f"must be one of {', '.join(FEEDS)}")
-    if prefilter and (feed != "exchange" or symbols):
-        raise InputError.of("--prefilter", "with symbols" if symbols else feed, "chooses the symbols of an exchange")
+    if prefilter and feed != "exchange":
+        raise InputError.of("--feed", feed, "must be exchange with --prefilter, which looks through its symbols")
+    if prefilter and symbols:
+        raise InputError.of("--symbols", symbols, "must be left out with --prefilter, which chooses them")
+    if exchange != EXCHANGE and feed != "exchange":
+        raise InputError.of("--exchange", exchange, f"belongs to --feed exchange, this is {feed}")
     if criteria is not None and not prefilter:
         raise InputError.of("--criteria", str(criteria), "belongs to --prefilter")
     if calibrate and not lake:

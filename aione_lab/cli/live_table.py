@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from aione_lab.backtest.summary import quote_currency
 from aione_lab.cli.output import add_row, console, say, shown, table
 
 if TYPE_CHECKING:
@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 RENEWED_S = 0.5
 STATUS_S = 10.0  # between two lines about the whole, where lines are printed
-COLUMNS = (
-    "symbol", "signal", "conf.", "price", "ATR %", "vol. z", "RSI", "recommendation", "TP", "SL", "state",
-    "calibration", "reasons",
-)  # fmt: skip
+COLUMNS = {
+    "symbol": 0, "signal": 0, "conf.": 80, "price": 0, "ATR %": 120, "vol. z": 120, "RSI": 0, "recommendation": 0,
+    "TP": 100, "SL": 100, "state": 0, "calibration": 140, "reasons": 140,
+}  # fmt: skip
+"""Columns, and from how wide a terminal on each is shown: cut-off names would say nothing."""
 ALERTS, TRADES = 5, 3
 MOST_NAMED = 5
 
@@ -54,10 +55,11 @@ class Screen:
     async def _table(self, task: asyncio.Task[None]) -> None:
         from rich.live import Live
 
-        with Live(self._drawn(), console=console(), auto_refresh=False, transient=False) as live:
+        screen = console()
+        with Live(self._drawn(screen.width), console=screen, auto_refresh=False, transient=False) as live:
             while not task.done():
                 await asyncio.wait({task}, timeout=RENEWED_S)
-                live.update(self._drawn(), refresh=True)
+                live.update(self._drawn(screen.width), refresh=True)
 
     async def _lines(self, task: asyncio.Task[None]) -> None:
         loop = asyncio.get_running_loop()
@@ -69,9 +71,11 @@ class Screen:
                 state, due = now, loop.time() + STATUS_S
                 say(headline(self._session.status()))
             self._tell_alerts()
+            self._tell_trades()
             await asyncio.wait({task}, timeout=RENEWED_S)
         self._introduce()
         self._tell_alerts()
+        self._tell_trades()
 
     def _introduce(self) -> None:
         """Say what a session rests on, once it has read that."""
@@ -91,18 +95,25 @@ class Screen:
         for alert in reversed(self._session.last_alerts(n=count - (before if self._told is None else self._told))):
             say(alert_line(alert))
         self._told = count
-        before = self._session.closed_before if self._closed is None else self._closed
-        for trade in reversed(self._session.last_trades(n=status["trades"] - before)):
-            say(trade_line(trade))
-        self._closed = status["trades"]
 
-    def _drawn(self) -> RenderableType:
+    def _tell_trades(self) -> None:
+        session = self._session
+        if session.told_before is None:
+            return
+        count = session.status()["trades"]
+        before = session.closed_before if self._closed is None else self._closed
+        for trade in reversed(session.last_trades(n=count - before)):
+            say(trade_line(trade))
+        self._closed = count
+
+    def _drawn(self, width: int) -> RenderableType:
         from rich.console import Group
         from rich.text import Text
 
-        drawn = table(*COLUMNS)
+        there = [width >= least for least in COLUMNS.values()]
+        drawn = table(*itertools.compress(COLUMNS, there))
         for symbol, asset in self._session.assets.snapshot().items():
-            add_row(drawn, *cells(symbol, asset))
+            add_row(drawn, *itertools.compress(cells(symbol, asset), there))
         status = self._session.status()
         above = [headline(status), *(beginnings(status, self._journal) if status["state"] == "running" else ())]
         below = [alert_line(alert) for alert in self._session.last_alerts(n=ALERTS)]
@@ -135,6 +146,8 @@ def trades_text(status: Mapping[str, Any]) -> str:
 
 def trade_line(trade: Mapping[str, Any]) -> str:
     """A closed paper trade in one line: bars' open times, prices, and what it came to after costs."""
+    from aione_lab.backtest.summary import quote_currency
+
     r = trade["r_multiple"]
     return (
         f"{trade['exit_time']} {trade['symbol']} paper trade closed: {trade['side']} from {trade['entry_price']:g} to "
@@ -152,6 +165,7 @@ def beginnings(status: Mapping[str, Any], journal: bool = True) -> list[str]:
     resumed, left_out = status["resumed"], status["left_out"]
     if journal and (resumed or left_out):
         line = f"goes on with the journal: {len(resumed)} of {counted(status['symbols'], 'symbol')}"
+        line += ", the others warm up anew" if len(resumed) < status["symbols"] else ""
         lines.append(f"{line}; no longer followed: {_named(left_out)}" if left_out else line)
     return lines
 

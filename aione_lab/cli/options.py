@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 import typer
 
 from aione_lab.cli.output import output_file
-from aione_lab.errors import InputError
+from aione_lab.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from aione_lab.lake import Lake
@@ -110,8 +110,6 @@ def check_outputs(paths: dict[str, Path | None]) -> None:
 
 def known_symbol(lake: Lake, symbol: str, interval: str | None, argument: str = "symbol") -> str:
     """The exchange id of ``symbol``; refused, saying what there is, where the lake does not hold it."""
-    import difflib
-
     from aione_lab.units import interval_ms, parse_symbol
 
     name = parse_symbol(symbol, argument)
@@ -123,8 +121,8 @@ def known_symbol(lake: Lake, symbol: str, interval: str | None, argument: str = 
     kind = "candles" if interval is None else f"{interval} candles"
     if not there:
         raise InputError.of(argument, symbol, f"the lake {lake.root} holds no {kind} at all")
-    near = difflib.get_close_matches(name, there, n=1, cutoff=0.6)
-    hint = f"did you mean {near[0]}? " if near else ""
+    near = nearest(name, there)
+    hint = f"did you mean {near}? " if near is not None else ""
     if others := lake.intervals(name):
         hint = f"it has {', '.join(others)}; "
     shown = ", ".join(there[:12]) + (f" and {len(there) - 12} more" if len(there) > 12 else "")

@@ -50,7 +50,8 @@ def _root(
     Candles go into a lake, replay turns them into alerts and trades, and the result says whether it earned its costs.
 
     Exit codes: 0 done; 1 done in part, or the answer is no (a drift, a damaged
-    lake, nothing promoted); 2 refused, with one line that says why; 130 stopped.
+    lake, nothing promoted); 2 refused, with one line that says why; 130 stopped
+    by Ctrl-C, which is how live ends: it exits with 0.
     """
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())

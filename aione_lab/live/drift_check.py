@@ -92,8 +92,8 @@ def drift(journal: Journal | str | os.PathLike[str], lake: Lake, *, spec: Featur
     """Replay what a session decided from the candles of ``lake``, and name the cause of every difference.
 
     The configuration and the thresholds are those that the journal holds; ``spec`` is needed where it had triggers or
-    factors of its own, whose code no journal carries. InputError for a journal without bars or another ``spec``,
-    AioneError for a damaged file.
+    factors of its own, whose code no journal carries. InputError for a journal without bars, a lake without any of
+    them, or another ``spec``; AioneError for a damaged file.
     """
     book = journal if isinstance(journal, Journal) else Journal(journal)
     check_kind("lake", lake, Lake)
@@ -103,12 +103,23 @@ def drift(journal: Journal | str | os.PathLike[str], lake: Lake, *, spec: Featur
     found: list[Difference] = []
     symbols: dict[str, None] = {}
     bars = 0
-    for run in _runs(table, spec):
+    runs = _runs(table, spec)
+    if runs and not any(_is_in(run, lake) for run in runs):
+        names = ", ".join(dict.fromkeys(run.symbol for run in runs))
+        raise InputError.of("lake", lake.root, f"holds no candle of the journal's bars ({names})")
+    for run in runs:
         symbols[run.symbol] = None
         bars += len(run.rows)
         found += [Difference(run.symbol, *one) for one in compare(run, lake)]
     found.sort(key=lambda one: (one.timestamp, one.symbol))
     return Drift(str(book.folder), lake.root, tuple(symbols), bars, tuple(found))
+
+
+def _is_in(run: SymbolRun, lake: Lake) -> bool:
+    """Whether the lake has any candle of the time of the run's bars."""
+    span = lake.span(run.symbol, run.interval)
+    times = run.rows["timestamp"]
+    return span is not None and span[0] <= times[-1].as_py() and times[0].as_py() <= span[1]
 
 
 def _runs(table: pa.Table, given: FeatureSpec | None) -> list[SymbolRun]:

@@ -15,7 +15,7 @@ import pytest
 
 from aione_lab.backtest import replay
 from aione_lab.backtest.replay import compute_features
-from aione_lab.calibration import Calibration, FoldPlan, repeat
+from aione_lab.calibration import Calibration, FoldPlan, hidden, repeat
 from aione_lab.calibration.experiment import held
 from aione_lab.calibration.ledger import Ledger
 from aione_lab.calibration.run import entered
@@ -374,3 +374,23 @@ def test_a_study_that_never_trades_keeps_the_defaults(small: Study) -> None:
     assert np.isfinite(found.trials[list(TWINS)].to_numpy()).all()
     json.dumps(dict(found.results), allow_nan=False)
     assert found.reveal().verdict == "not enough trades"
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "n", "verdict", "begins"),
+    [
+        (0.004, 0.001, 40, "accept", "Accept holds: +0.400% a trade"),
+        (0.004, -0.001, 9, "accept", "Accept is not refuted: +0.400% a trade"),
+        (-0.001, -0.004, 9, "keep defaults", "Keep the default: "),
+        (math.nan, math.nan, 0, "not enough trades", "Not enough trades: "),
+    ],
+)
+def test_hidden_days_hold_do_not_refute_or_refute(mean: float, low: float, n: int, verdict: str, begins: str) -> None:
+    metrics = {
+        "n_days": 12, "n_trades": n, "expectancy": mean, "expectancy_low": low, "expectancy_high": mean + 0.003,
+        "random_p": 0.012, "default_n_trades": 50, "default_expectancy": -0.0007,
+    }  # fmt: skip
+    found, sentence = hidden._verdict("accept", metrics, ("another",))
+    assert found == verdict and sentence.startswith(begins) and sentence.endswith("so it confirms little.")
+    if verdict == "accept":
+        assert "The default: -0.070% over 50; against random entries p = 0.012." in sentence

@@ -81,6 +81,21 @@ def only(found: Drift, *causes: str) -> Drift:
     return found
 
 
+def test_a_lake_of_other_times_or_symbols_is_refused_and_not_compared(
+    ran: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty, early = Lake(tmp_path / "empty"), Lake(tmp_path / "early")
+    for name, (candles, _) in market().items():
+        early.append(name, "1m", candles[:1440])
+    for lake in (empty, early):
+        with pytest.raises(InputError, match="no candle of the journal's bars .BTCUSDT, "):
+            drift(ran / "journal", lake)
+    with pytest.raises(SystemExit, match="2"):
+        main(["drift", str(ran / "journal"), "--lake", str(tmp_path / "early")])
+    told = capsys.readouterr().err
+    assert told.startswith("error: --lake=") and len(told.splitlines()) == 1
+
+
 def test_a_clean_journal_is_silent(ran: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = drift(ran / "journal", Lake(ran / "lake"))
     assert found.clean and found.bars == BARS * len(NAMES) and found.symbols == NAMES and found.causes == {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import pty
@@ -132,7 +133,10 @@ def test_on_a_terminal_it_is_a_table(tmp_path: Path) -> None:
         (["--prefilter", "--criteria", "no.toml"], "--criteria"),
         (["--feed", "simulated", "--speed", "nan"], "--speed"),
         (["--feed", "simulated", "--interval", "7m"], "--interval"),
-        (["--feed", "simulated", "--prefilter"], "--prefilter"),
+        (["--feed", "simulated", "--prefilter"], "--feed='simulated'"),
+        (["--prefilter", "--symbols", "BTCUSDT"], "--symbols='BTCUSDT'"),
+        (["--feed", "simulated", "--exchange", "bybit"], "--exchange='bybit'"),
+        (["--feed", "simulated", "--lake", "file"], "--lake='file'"),
         (["--feed", "simulated", "--criteria", "fast.toml"], "--criteria"),
         (["--prefilter", "--criteria", "missing.toml"], "missing.toml"),
         (["--feed", "simulated", "--calibrate"], "--calibrate"),
@@ -171,7 +175,7 @@ def test_what_is_drawn_is_text_and_never_markup() -> None:
     session = Session(feed)
     session.assets.update_asset("BTCUSDT", {"trigger_reasons": ["[bold red]X[/]", "\x1b[2J"], "tp": 1.5})
     console = Console(width=250, force_terminal=False, record=True)
-    console.print(Screen(lambda: session, on_terminal=True, silent=False)._drawn())
+    console.print(Screen(lambda: session, on_terminal=True, silent=False)._drawn(250))
     drawn = console.export_text()
     assert "[bold red]X[/]" in drawn and "\x1b" not in drawn and "1.5" in drawn
     asyncio.run(session.run())
@@ -186,6 +190,22 @@ def test_what_is_drawn_is_text_and_never_markup() -> None:
     assert alert_line(alert).endswith("BTCUSDT BUY (second look) confidence 0.80 [VOLUME_SPIKE] TP 2, 3 SL 1")
 
 
+def test_a_narrow_terminal_has_fewer_columns_and_none_cut_off() -> None:
+    from rich.console import Console
+
+    feed = ReplayFeed(SimulatedExchange(seed=3), ["1000PEPEUSDT"], start=START + DAY_MS, end=START + DAY_MS + MINUTE_MS)
+    session = Session(feed)
+    shown = {"recommendation": "WAIT_FOR_CONFIRMATION", "state": "no_trade", "tp": 0.0175413, "sl": 0.0173689}
+    session.assets.update_asset("1000PEPEUSDT", shown)
+    screen = Screen(lambda: session, on_terminal=True, silent=False)
+    for width, there, gone in ((80, "price", "TP"), (110, "TP", "ATR %"), (160, "calibration", None)):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(screen._drawn(width))
+        drawn = console.export_text()
+        assert "…" not in drawn and "WAIT_FOR_CONFIRMATION" in drawn and "1000PEPEUSDT" in drawn
+        assert f" {there} " in drawn and (gone is None or f" {gone} " not in drawn)
+
+
 def test_lines_tell_no_alert_again_after_a_restart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever the journal kept; each new alert is a line, also where all of them came within one look."""
 
@@ -197,12 +217,18 @@ def test_lines_tell_no_alert_again_after_a_restart(tmp_path: Path, capsys: pytes
         await Screen(lambda: session, on_terminal=False, silent=False).follow(session.start())
         return session
 
-    lines = []
-    for bars in (400, 800):
+    lines, trades = [], []
+    for bars in (400, 800, 2_000):
         session = asyncio.run(follow(bars))
-        lines.append([line for line in capsys.readouterr().out.splitlines() if " confidence " in line])
-    assert lines[0] and lines[1] and len(set(lines[0] + lines[1])) == len(lines[0] + lines[1])
-    assert session.counts["alerts"] == len(lines[0] + lines[1])
+        told = capsys.readouterr().out.splitlines()
+        lines.append([line for line in told if " confidence " in line])
+        trades += [line for line in told if " paper trade closed: " in line]
+    assert lines[0] and lines[1] and len(set(sum(lines, []))) == len(sum(lines, []))
+    assert session.counts["alerts"] == len(sum(lines, []))
+    assert session.counts["trades"] == len(trades) == len(set(trades)) > 0
+    closed = session.last_trades(n=1)[0]
+    assert trades[-1].startswith(f"{closed['exit_time']} {closed['symbol']} paper trade closed: LONG from ")
+    assert f"net {closed['pnl']:+,.2f} USDT ({closed['r_multiple']:+.2f} R)" in trades[-1]
 
 
 @pytest.mark.parametrize(
@@ -242,11 +268,11 @@ def test_it_tells_what_it_rests_on(tmp_path: Path) -> None:
     ]
     assert told(("BTCUSDT", "ETHUSDT"), 10) == [
         "thresholds: by asset class for 2 symbols",
-        "goes on with the journal: 1 of 2 symbols; no longer followed: LINKUSDT, SOLUSDT",
+        "goes on with the journal: 1 of 2 symbols, the others warm up anew; no longer followed: LINKUSDT, SOLUSDT",
     ]
     assert len(told(("ETHUSDT",), 5, "another")) == 1
     assert told(("SOLUSDT",), 10, "another")[1:] == [
-        "goes on with the journal: 0 of 1 symbol; no longer followed: ETHUSDT"
+        "goes on with the journal: 0 of 1 symbol, the others warm up anew; no longer followed: ETHUSDT"
     ]
 
 

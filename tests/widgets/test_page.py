@@ -35,6 +35,12 @@ def test_a_file_of_this_folder_is_found_from_another(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     for name in ("REDIS_URL", "REDIS_HOST"):
         monkeypatch.delenv(name, raising=False)
+    with pytest.raises(InputError, match="--redis.*there is no folder"):
+        page_command(8000, "sqlite:///some%20where/cache.sqlite", None, "1m", False, False)
+    (tmp_path / "some where").mkdir()
+    (tmp_path / "README.md").write_text("a text", encoding="utf-8")
+    with pytest.raises(InputError, match="--redis.*README.md is no cache"):
+        page_command(8000, "sqlite:///README.md", None, "1m", False, False)
     _, variables = page_command(8000, "sqlite:///some%20where/cache.sqlite", None, "1m", False, False)
     assert variables["REDIS_URL"] == f"sqlite:///{tmp_path}/some%20where/cache.sqlite"
     _, variables = page_command(8000, None, None, "1m", False, False)
