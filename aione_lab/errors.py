@@ -57,9 +57,11 @@ def whole(argument: str, value: Any, least: int, most: int | None = None) -> int
 
 
 def _shown(value: object) -> str:
-    """``repr`` on one line of at most 120 characters; a numpy number looks like the number it is."""
+    """``repr`` on one line of at most 120 characters; a numpy number looks like a number, a path like a text."""
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         value = value.item()  # type: ignore[attr-defined]
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
     try:
         text = " ".join(repr(value).split())
     except (ValueError, RecursionError):  # an integer of thousands of digits, a list thousands deep

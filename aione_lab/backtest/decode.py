@@ -16,10 +16,9 @@ import numpy as np
 
 from aione_lab.backtest.conditions import DEFAULT_SPEC
 from aione_lab.backtest.narrative import narrate
-from aione_lab.engine.event import decode_mask
+from aione_lab.engine.event import decode_mask, trade_dict
 from aione_lab.engine.records import (
     DETAILS,
-    EXITS,
     FACTORS,
     FEATURES,
     FLAGS,
@@ -134,7 +133,7 @@ def stage1_dict(
     values = fields_of(signal)
     return stage1_of(
         parse_symbol(symbol),
-        iso(values["timestamp"]) if values["timestamp"] else None,
+        opened(values["timestamp"]),
         values["signal"],
         list(decode_reasons(values["reasons"], spec)),
         values["suppressed"],
@@ -142,6 +141,11 @@ def stage1_dict(
         thresholds_dict(thresholds, values),
         list(hints),
     )
+
+
+def opened(time: int) -> str | None:
+    """ISO text of a bar's open, None where there is no bar."""
+    return iso(time) if time else None
 
 
 def stage1_of(
@@ -276,21 +280,12 @@ def stage2_dict(
     return result
 
 
-def trade_dict(symbol: str, trade: Any) -> dict[str, Any]:
-    """What a closed trade (TRADE) came to: ``symbol, side, entry_time, entry_price, exit_time, exit_price,
-    exit_reason, pnl`` (net of fees and known funding) and ``r_multiple``; times are ISO text of the bars' opens.
-    """
-    return {
-        "symbol": symbol,
-        "side": SIDES[int(trade["side"])],
-        "entry_time": iso(int(trade["entry_time"])),
-        "entry_price": number(trade["entry_price"]),
-        "exit_time": iso(int(trade["exit_time"])),
-        "exit_price": number(trade["exit_price"]),
-        "exit_reason": EXITS[int(trade["exit_reason"])],
-        "pnl": number(trade["pnl"]),
-        "r_multiple": number(trade["r_multiple"]),
-    }
+def told_trade(record: Any) -> dict[str, Any]:
+    """``trade_dict`` of a TRADE record with its times as ISO text."""
+    values = trade_dict(record)
+    for key in ("signal_time", "entry_time", "exit_time"):
+        values[key] = iso(int(values[key]))
+    return values
 
 
 @lru_cache(maxsize=1024)

@@ -8,9 +8,8 @@ from html import escape
 from typing import Any
 
 from aione_lab.backtest.conditions import DEFAULT_SPEC, Condition, conditions
-from aione_lab.backtest.decode import context_dict, factor_lines, flags_dict, number, risk_dict, single
+from aione_lab.backtest.decode import context_dict, factor_lines, flags_dict, number, risk_dict, single, told_trade
 from aione_lab.backtest.narrative import narrate
-from aione_lab.engine.event import trade_dict
 from aione_lab.engine.records import DETAILS, READINGS, RECOMMENDATIONS, SIDES, SIGNALS, SUPPRESSED
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.engine.stage1 import count_reasons
@@ -208,7 +207,7 @@ def explain(
         flags=tuple(flag for flag, up in flags_dict(found).items() if up),
         risk=risk_dict(found),
         narrative=narrate(symbol, row, signal, found, limits, rules, spec),
-        trade=None if trade is None else _trade(single(trade)),
+        trade=None if trade is None else told_trade(single(trade)),
         no_trade=no_trade,
     )
 
@@ -261,13 +260,6 @@ def _why_no_alert(name: str, row: Any, signal: Any, limits: Any, rules: Any) -> 
         min_volume_usd=float(rules.min_volume_usd),
         cooldown=int(rules.cooldown_ms) / 1000,
     )
-
-
-def _trade(record: Any) -> dict[str, Any]:
-    values = trade_dict(record)
-    for key in ("signal_time", "entry_time", "exit_time"):
-        values[key] = iso(int(values[key]))
-    return values
 
 
 def _signed(factor: FactorLine) -> str:

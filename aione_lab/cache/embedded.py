@@ -194,7 +194,7 @@ class EmbeddedBackend:
                 connection.executescript(_TABLES)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(f"PRAGMA cache_size = -{MEMORY}")
-            connection.execute(f"PRAGMA journal_size_limit = {4 * LARGEST_LOG}")  # what a long reader made it becomes
+            connection.execute(f"PRAGMA journal_size_limit = {4 * LARGEST_LOG}")  # where a reader made it longer
         except BaseException:
             connection.close()
             raise

@@ -141,9 +141,9 @@ def _verdict(before: str, metrics: Mapping[str, Any], spent_by: tuple[str, ...])
     )
     if not metrics["expectancy"] > 0:
         return "keep defaults", f"Keep the default: {found} does not hold up.{seen}"
-    beside = f"The default: {metrics['default_expectancy']:+.3%} over {metrics['default_n_trades']}"
-    beside = beside if metrics["default_n_trades"] else "The default: no trade"
-    beside = f" {beside}; against random entries p = {metrics['random_p']:.3f}."
+    n_default = metrics["default_n_trades"]
+    default = f"{metrics['default_expectancy']:+.3%} over {n_default}" if n_default else "no trade"
+    beside = f" The default: {default}; against random entries p = {metrics['random_p']:.3f}."
     if metrics["expectancy_low"] > 0:
         return "accept", f"Accept holds: {found}.{beside}{seen}"
     return "accept", f"Accept is not refuted: {found}, too few or too uneven to be sure on its own.{beside}{seen}"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aione_lab.calibration import Calibration, Experiment
     from aione_lab.calibration.many import Studied
     from aione_lab.lake import Lake
+    from aione_lab.thresholds import Entry
 
 EXPERIMENTS = Path("experiments")
 PROMOTED = "promoted"
@@ -199,15 +200,16 @@ def calibrate(
         promoted = _promote(study, experiments) if promote else {}
         if as_json:
             hidden_days = {symbol: one.to_json() for symbol, one in revealed.items()}
-            emit_json({**_described(study, hidden_days), "promoted": promoted})
+            told = {symbol: one if isinstance(one, str) else PROMOTED for symbol, one in promoted.items()}
+            emit_json({**_described(study, hidden_days), "promoted": told})
         else:
             show(study)
             for one in revealed.values():
                 say(f"hidden days, {one.symbol}: {one.sentence}")
-            for symbol, what in promoted.items():
-                say(f"{symbol}: {what}{_where(symbol, interval, experiments) if what == PROMOTED else ''}")
+            for symbol, became in promoted.items():
+                say(f"{symbol}: {became if isinstance(became, str) else _in_force(became, experiments)}")
             say(f"study: {study.folder}")
-        if promote and not any(what == PROMOTED for what in promoted.values()):
+        if promote and all(isinstance(became, str) for became in promoted.values()):
             raise typer.Exit(1)
         return
     if promote:
@@ -263,33 +265,28 @@ def _only(context: typer.Context, *allowed: str) -> None:
         given = context.get_parameter_source(parameter.name or "")
         if given is not None and given.name == "COMMANDLINE" and parameter.name not in allowed:
             why = "the experiment says it, or it has no part in repeating one"
-            given_as = context.params[parameter.name or ""]
-            raise InputError.of(parameter.opts[0], str(given_as) if isinstance(given_as, Path) else given_as, why)
+            raise InputError.of(parameter.opts[0], context.params[parameter.name or ""], why)
 
 
-def _promote(study: Calibration, experiments: Path) -> dict[str, str]:
-    """Promote what was accepted; what became of each symbol."""
+def _promote(study: Calibration, experiments: Path) -> dict[str, Entry | str]:
+    """Promote what was accepted: the set of each symbol that is in force now, or why there is none."""
     from aione_lab.calibration import outcome_of
     from aione_lab.calibration import promote as store_set
     from aione_lab.thresholds import ThresholdStore
 
     store = ThresholdStore(experiments)
-    done = {}
+    done: dict[str, Entry | str] = {}
     for symbol in study.experiment.symbols:
         outcome = outcome_of(study, symbol)
-        if outcome.accepted:
-            store_set(store, outcome)
-        done[symbol] = PROMOTED if outcome.accepted else f"not promoted: {outcome.sentence}"
+        done[symbol] = store_set(store, outcome) if outcome.accepted else f"not promoted: {outcome.sentence}"
     return done
 
 
-def _where(symbol: str, interval: str, experiments: Path) -> str:
+def _in_force(entry: Entry, experiments: Path) -> str:
     """Where a promoted set lies, and how long it holds."""
     from aione_lab.thresholds import ThresholdStore
 
-    store = ThresholdStore(experiments)
-    entry = store.entry(symbol, interval=interval)
-    return "" if entry is None else f" to {store.folder}, in force until {entry.stamp.expires_at[:10]}"
+    return f"{PROMOTED} to {ThresholdStore(experiments).folder}, in force until {entry.stamp.expires_at[:10]}"
 
 
 def _names(lake: Lake, symbols: list[str], every: bool, interval: str) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 from aione_lab.cli.options import DEFAULT_LAKE, Json, LakeFolder, is_address
-from aione_lab.cli.output import add_row, console, emit_json, say, table
+from aione_lab.cli.output import add_row, console, emit_json, listed, say, table
 from aione_lab.errors import AioneError
 
 DISTRIBUTION = "aione-lab"
@@ -111,7 +111,6 @@ def _lake(folder: str) -> list[Check]:
         symbols = lake.symbols()
     except (AioneError, OSError) as error:
         return [Check(name, "problem", str(error))]
-    shown = ", ".join(symbols[:8]) + (f" and {len(symbols) - 8} more" if len(symbols) > 8 else "")
-    checks = [Check(name, "ok", f"{len(symbols)} symbols: {shown}" if symbols else "empty")]
+    checks = [Check(name, "ok", f"{len(symbols)} symbols: {listed(symbols, 8)}" if symbols else "empty")]
     state = "problem" if verified.faults else "ok"
     return [*checks, Check("lake files", state, "; ".join(verified.faults[:3]) or f"{verified.files:,} files sound")]

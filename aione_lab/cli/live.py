@@ -31,6 +31,7 @@ from aione_lab.cli.options import (
     open_lake,
 )
 from aione_lab.cli.output import emit_json, say
+from aione_lab.cli.replays import DEFAULT_REFERENCE
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
@@ -298,7 +299,7 @@ def _reference(options: _Options) -> str | None:
     from aione_lab.units import parse_symbol
 
     if options.reference is None:
-        return "BTCUSDT"
+        return DEFAULT_REFERENCE
     given = options.reference.strip()
     return None if given.lower() in ("", "none") else parse_symbol(given, "--reference")
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from aione_lab.cli.output import add_row, console, say, shown, table
+from aione_lab.cli.output import add_row, console, listed, say, shown, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -100,7 +101,7 @@ class Screen:
         session = self._session
         if session.told_before is None:
             return
-        count = session.status()["trades"]
+        count = session.counts["trades"]
         before = session.closed_before if self._closed is None else self._closed
         for trade in reversed(session.last_trades(n=count - before)):
             say(trade_line(trade))
@@ -133,7 +134,7 @@ def headline(status: Mapping[str, Any]) -> str:
     if status["lag_s"] is not None:
         parts.append(f"lag {status['lag_s']:.1f} s")
     if status["stale"]:
-        parts.append(f"stale: {_named(status['stale'])}")
+        parts.append(f"stale: {listed(status['stale'], MOST_NAMED)}")
     parts += [f"{part} does not work: {problem}" for part, problem in status["degraded"].items()]
     return " | ".join(parts)
 
@@ -148,37 +149,31 @@ def trade_line(trade: Mapping[str, Any]) -> str:
     """A closed paper trade in one line: bars' open times, prices, and what it came to after costs."""
     from aione_lab.backtest.summary import quote_currency
 
-    r = trade["r_multiple"]
+    r = f" ({trade['r_multiple']:+.2f} R)" if math.isfinite(trade["r_multiple"]) else ""
+    net = f"{trade['pnl']:+,.2f} {quote_currency(trade['symbol'])}"
     return (
         f"{trade['exit_time']} {trade['symbol']} paper trade closed: {trade['side']} from {trade['entry_price']:g} to "
-        f"{trade['exit_price']:g} ({trade['exit_reason']}), net {trade['pnl']:+,.2f} {quote_currency(trade['symbol'])}"
-        f"{'' if r is None else f' ({r:+.2f} R)'}"
+        f"{trade['exit_price']:g} ({trade['exit_reason']}), net {net}{r}"
     )
 
 
 def beginnings(status: Mapping[str, Any], journal: bool = True) -> list[str]:
     """What a session rests on: its thresholds, and the ``journal`` that it goes on with."""
     calibrated, others = status["calibrated"], status["symbols"] - len(status["calibrated"])
-    parts = [f"calibrated for {_named(calibrated)}"] if calibrated else []
+    parts = [f"calibrated for {listed(calibrated, MOST_NAMED)}"] if calibrated else []
     parts += [f"by asset class for {counted(others, 'symbol')}"] if others else []
     lines = [f"thresholds: {', '.join(parts)}"]
     resumed, left_out = status["resumed"], status["left_out"]
     if journal and (resumed or left_out):
         line = f"goes on with the journal: {len(resumed)} of {counted(status['symbols'], 'symbol')}"
         line += ", the others warm up anew" if len(resumed) < status["symbols"] else ""
-        lines.append(f"{line}; no longer followed: {_named(left_out)}" if left_out else line)
+        lines.append(f"{line}; no longer followed: {listed(left_out, MOST_NAMED)}" if left_out else line)
     return lines
 
 
 def counted(n: int, what: str) -> str:
     """``1 bar``, ``1,200 bars``."""
     return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
-
-
-def _named(names: Sequence[str]) -> str:
-    """The first of some symbols, and how many there are beside."""
-    more = len(names) - MOST_NAMED
-    return ", ".join(names[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def alert_line(alert: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 
 import typer
 
-from aione_lab.cli.output import output_file
+from aione_lab.cli.output import listed, output_file
 from aione_lab.errors import InputError, nearest
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def known_symbol(lake: Lake, symbol: str, interval: str | None, argument: str = 
     hint = f"did you mean {near}? " if near is not None else ""
     if others := lake.intervals(name):
         hint = f"it has {', '.join(others)}; "
-    shown = ", ".join(there[:12]) + (f" and {len(there) - 12} more" if len(there) > 12 else "")
-    raise InputError.of(argument, symbol, f"has no {kind} in the lake {lake.root}; {hint}there: {shown}")
+    raise InputError.of(argument, symbol, f"has no {kind} in the lake {lake.root}; {hint}there: {listed(there, 12)}")
 
 
 def loaded_config(kind: type[AnyConfig], path: Path, option: str) -> AnyConfig:

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,12 @@ def shown(text: str) -> str:
 def say(text: str, err: bool = False) -> None:
     """Print lines for people; what would steer their terminal is shown as an escape."""
     typer.echo("\n".join(map(shown, text.split("\n"))), err=err)
+
+
+def listed(names: Sequence[str], most: int) -> str:
+    """The first ``most`` names, and how many there are beside."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def console() -> Console:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from aione_lab.backtest.decode import (
     failed_stage2,
     number,
     number_lines,
+    opened,
     several_fields,
     stage1_of,
     stats_dicts,
@@ -40,7 +41,6 @@ from aione_lab.live.asset_state import Checked, Plain, PlainNumbers, frozen, pla
 from aione_lab.thresholds.adaptive import resolve
 from aione_lab.thresholds.classes import DEFAULT_CLASSES
 from aione_lab.thresholds.params import Thresholds
-from aione_lab.units import iso
 
 _log = logging.getLogger(__name__)
 
@@ -77,21 +77,19 @@ class Decisions:
         stats = stats_dicts(self._fleet.features(places), self._spec, PlainNumbers)
         adaptive = number_lines(np.stack([signals[name] for name in ADAPTIVE], axis=1))
         heads = zip(*(signals[name].tolist() for name in ("timestamp", "signal", "reasons", "suppressed")), strict=True)
-        time_of, reasons_of, hints_of = cache(_time), cache(self._reasons), cache(self._hints)
+        time_of, hints_of = cache(opened), cache(self._hints)
+        reasons_of = cache(partial(decode_reasons, spec=self._spec))
         stage1s = []
         for k, head, numbers, four in zip(places.tolist(), heads, stats, adaptive, strict=True):
-            opened, signal, mask, suppressed = head
+            bar, signal, mask, suppressed = head
             symbol = self._fleet.engines[k].symbol
             limits = Plain(self._in_force(symbol).flat)
             dict.update(limits, zip(ADAPTIVE, four, strict=True))
             seen = -1 if SIGNALS[signal] != "NONE" else int(self._seen[k])
             hints = hints_of(suppressed, numbers["atr_7d_days"] or 0.0, numbers["level_days"] or 0.0, seen)
-            words = symbol, time_of(opened), signal, reasons_of(mask), suppressed
+            words = symbol, time_of(bar), signal, reasons_of(mask), suppressed
             stage1s.append(stage1_of(*words, numbers, limits, hints))
         return stage1s
-
-    def _reasons(self, mask: int) -> tuple[str, ...]:
-        return decode_reasons(mask, self._spec)
 
     def _hints(self, suppressed: int, atr_7d_days: float, level_days: float, seen: int) -> tuple[str, ...]:
         """``bar_hints``; ``seen``: bars of a symbol without a signal, -1 where there is one."""
@@ -171,7 +169,3 @@ class Decisions:
         result["quality_metrics"]["processing_time_ms"] = 1000 * (time.perf_counter() - started)
         once: Plain = frozen({**result, **more})  # journal, states and signals share it
         return once
-
-
-def _time(ms: int) -> str | None:
-    return iso(ms) if ms else None

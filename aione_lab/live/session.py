@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from aione_lab.backtest.decode import trade_dict
+from aione_lab.backtest.decode import told_trade
 from aione_lab.backtest.signal_input import is_calibrated
 from aione_lab.calibration.queue import CalibrationQueue
 from aione_lab.engine.fleet import Fleet
@@ -305,20 +305,21 @@ class Session:
 
     def last_alerts(self, symbol: str | None = None, n: int = 20) -> list[Mapping[str, Any]]:
         """The newest Stage2 dictionaries, newest first and read-only; second looks (``second_look``) are among them."""
-        name = None if symbol is None else self._known(symbol)
-        found = [alert for alert in reversed(self.alerts_seen) if name in (None, alert["symbol"])]
-        return found[: max(0, n)]
+        return self._newest(self.alerts_seen, symbol, n)
 
     def last_trades(self, symbol: str | None = None, n: int = 20) -> list[Mapping[str, Any]]:
-        """The newest closed paper trades, newest first and read-only: ``trade_dict`` of each."""
+        """The newest closed paper trades, newest first and read-only: ``symbol`` and the fields of ``told_trade``."""
+        return self._newest(self.trades_seen, symbol, n)
+
+    def _newest(self, seen: deque[Mapping[str, Any]], symbol: str | None, n: int) -> list[Mapping[str, Any]]:
         name = None if symbol is None else self._known(symbol)
-        found = [trade for trade in reversed(self.trades_seen) if name in (None, trade["symbol"])]
+        found = [one for one in reversed(seen) if name in (None, one["symbol"])]
         return found[: max(0, n)]
 
     def closed(self, symbol: str, trades: np.ndarray) -> None:
         """Count closed paper trades, TRADE (n,)."""
         for trade in trades:
-            self.trades_seen.append(ReadOnly(trade_dict(symbol, trade)))
+            self.trades_seen.append(ReadOnly({"symbol": symbol, **told_trade(trade)}))
         self.counts["trades"] += len(trades)
         self.net_pnl += float(trades["pnl"].sum())
 
