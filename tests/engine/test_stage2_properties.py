@@ -239,7 +239,9 @@ def test_short_mirrors_long(changes, tick):
         other = {"entry_low": "entry_high", "entry_high": "entry_low"}.get(name, name)
         assert there[name] == pytest.approx(2 * close - here[other], rel=1e-14), name
     np.testing.assert_allclose(there["targets"], 2 * close - here["targets"], rtol=1e-14)
-    assert there["risk_reward"] == pytest.approx(here["risk_reward"], rel=1e-12)
+    # A quotient of differences of prices: each is rounded to the grid of floats around the close.
+    nearest = np.nanmin(np.abs(np.array([here["stop"], *here["targets"]]) - close))
+    assert there["risk_reward"] == pytest.approx(here["risk_reward"], rel=8 * np.spacing(close) / nearest)
     assert there["room"] == pytest.approx(here["room"], rel=1e-12)
     assert {here["recommendation"], there["recommendation"]} in (
         {RECOMMENDATIONS.index("BUY"), RECOMMENDATIONS.index("SELL")},
