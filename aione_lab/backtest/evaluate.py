@@ -100,10 +100,8 @@ class Prepared:
         self._shared = params[0].copy()  # but for the limits the same for all sets
         params["limits"]["high_gate"] = math.inf
         rows, block = scratch()
-        signals, found = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT)
-        pruned.prepare(
-            columns, self.bars, params, rows, block, signals, found, self._packed, self._screen, self._prepared
-        )
+        one = np.zeros(1, SIGNAL), np.zeros(1, ASSESSMENT), np.zeros(1, pruned.PROGRESS)
+        pruned.prepare(columns, self.bars, params, rows, block, *one, self._packed, self._screen, self._prepared)
         self._times = np.ascontiguousarray(self.bars["timestamp"])
         days = self._times // DAY_MS
         self._days = np.unique(days)
@@ -159,6 +157,7 @@ class Prepared:
             period,
             closes,
             np.zeros((2, pruned.SLICE), np.float32),
+            np.zeros(pruned.SLICE, np.uint16),
             np.zeros(pruned.SLICE, np.uint8),
             np.zeros(pruned.SLICE + 1, np.int32),
         )

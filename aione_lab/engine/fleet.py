@@ -94,8 +94,8 @@ class Fleet:
         gaps, ended = np.zeros(len(places), np.int8), np.zeros(len(places), TRADE)
         if self.engines[0]._custom is None:
             bulk.push_many(self.states, places, bars, self._no_inner, self.params, self.outs, gaps, ended)
-            for i, k in enumerate(places.tolist()):
-                self._taken(k, int(bars["timestamp"][i]))
+            for k, time in zip(places.tolist(), bars["timestamp"].tolist(), strict=True):
+                self._taken(k, time)
         else:
             for i, k in enumerate(places.tolist()):
                 self._push_custom(k, bars[i : i + 1], gaps[i : i + 1], ended[i : i + 1])
@@ -120,8 +120,8 @@ class Fleet:
         self._taken(k, time)
 
     def _taken(self, k: int, time: int) -> None:
-        self.engines[k]._last_time = time
-        self.engines[k]._after_gap = False
+        engine = self.engines[k]
+        engine._last_time, engine._after_gap = time, False
 
     def advance(self, symbol: str, bars: np.ndarray) -> Advanced:
         """Many bars of one symbol at once, as replay pushes them."""

@@ -8,8 +8,6 @@ lent to a symbol's stage while that acts, so one symbol in one slot gives its si
 
 from __future__ import annotations
 
-import numpy as np
-
 from aione_lab.engine.records import record_dtype
 from aione_lab.engine.stage2 import BUY, SELL
 from aione_lab.engine.stage3 import place_order, stage3_decide, stage3_follow, stage3_gap
@@ -33,6 +31,7 @@ MEMBER = record_dtype(
     ("at", "i8"),  # next bar
     ("alert", "i8"),  # next assessment
     ("last_alert", "i8"),  # one beyond
+    ("candidate", "i8"),  # in place k: the k-th most confident symbol that asks for a slot at this close
 )
 """Where a symbol's bars and assessments lie, and how far the clock has come in them."""
 
@@ -58,7 +57,6 @@ def run_portfolio(
     limit = limits[0]
     cash = equity = limit.cash
     closed = 0
-    candidates = np.empty(members.size, np.int64)
     for k in range(clock.size):
         time, moment = clock[k], moments[k]
         capital = equity / limit.slots
@@ -81,7 +79,7 @@ def run_portfolio(
                 stage.last_time = time
                 stage.last_close = bars[member.at].close
                 member.at += 1
-        _decide(time, members, bars, correlation, found, rules, limit, stages, candidates, refused)
+        _decide(time, members, bars, correlation, found, rules, limit, stages, refused)
         equity = _mark(stages, cash, moment)
     return closed, cash
 
@@ -110,7 +108,7 @@ def _moves_along(member, correlation, limit):
 
 
 @njit
-def _decide(time, members, bars, correlation, found, rules, limit, stages, candidates, refused):
+def _decide(time, members, bars, correlation, found, rules, limit, stages, refused):
     """The entry signals of this close, the most confident first, take the slots that are free."""
     n = 0
     busy = 0
@@ -140,13 +138,13 @@ def _decide(time, members, bars, correlation, found, rules, limit, stages, candi
                 stage3_decide(stage, found[alert], rules[s])
             continue
         place = n
-        while place > 0 and found[members[candidates[place - 1]].alert - 1].confidence < found[alert].confidence:
-            candidates[place] = candidates[place - 1]
+        while place > 0 and found[members[members[place - 1].candidate].alert - 1].confidence < found[alert].confidence:
+            members[place].candidate = members[place - 1].candidate
             place -= 1
-        candidates[place] = s
+        members[place].candidate = s
         n += 1
     for i in range(n):
-        s = candidates[i]
+        s = members[i].candidate
         alert = members[s].alert - 1
         moves_along = _moves_along(members[s], correlation, limit)
         if found[alert].confidence < limit.min_confidence:

@@ -85,13 +85,14 @@ PROGRESS = record_dtype(
 
 
 @njit
-def prepare(columns, bars, params, rows, block, signals, found, packed, screen, prepared):
+def prepare(columns, bars, params, rows, block, signals, found, progress, packed, screen, prepared):
     """Fill what all sets share: ``packed`` (n,) u2, ``screen`` (7 + T, n) f4, ``prepared`` (n,) PREPARED.
 
     ``screen`` rows: volume_z, rsi, rsi_mean, |vwap_dev|, atr_pct, atr_7d, adaptive vol_z, and the numbers of the T own
     triggers. The limits in ``params`` must carry an infinite high gate, so that VOLATILITY_SPIKE means a burst alone.
+    ``signals, found, progress`` are scratch of length 1; ``progress`` is that of a set without an alert, zeros.
     """
-    param, signal, assessment, never = params[0], signals[0], found[0], np.zeros(1, PROGRESS)[0]
+    param, signal, assessment, never = params[0], signals[0], found[0], progress[0]
     size = block.shape[0]
     for base in range(0, bars.size, size):
         n = min(size, bars.size - base)
@@ -182,15 +183,18 @@ def _holds(bit, volume_z, rsi, low, high, vwap, atr_pct, atr_7d, adaptive, lines
 
 
 @njit
-def _screen_slice(packed, screen, first, last, limits, lines, lows, highs, possible):
+def _screen_slice(packed, screen, first, last, limits, lines, lows, highs, counted, possible):
     """possible[i] = 1 where bar first + i could alert under ``limits``; never 0 where it does.
 
     The columns are cut to the slice beforehand, so that the loop has no index arithmetic either.
-    ``lows, highs`` (SLICE,) f4 receive the RSI levels. What ``possible`` (SLICE,) has behind the slice becomes 0.
+    ``lows, highs`` (SLICE,) f4 receive the RSI levels, ``counted`` (SLICE,) u2 is scratch. What ``possible`` (SLICE,)
+    has behind the slice becomes 0.
     """
     bits = packed[first:last]
     if limits.custom_count > 0:
-        bits = bits.copy()
+        for i in range(bits.size):
+            counted[i] = bits[i]
+        bits = counted[: bits.size]
         for j in range(limits.custom_count):
             # Rounding to float32 keeps ≥ and ≤: no margin is needed where two numbers are compared as they are.
             values = screen[7 + j, first:last]
@@ -334,6 +338,7 @@ def run_sets(
     period,
     closes,
     levels,
+    counted,
     possible,
     places,
 ):
@@ -344,8 +349,8 @@ def run_sets(
     ``closes`` (k, periods), equity at the last bar of each ``period`` (ms) that saw a position, NaN elsewhere.
     Written for all sets together: ``trades`` (room,), of each set in order, and ``owners`` (room,) i4, whose they
     are; room exceeds the alerts that a cool-down lets through, times k. ``times`` (n,) are the bars' timestamps.
-    ``rows, signals, found`` (1,), ``levels`` (2, SLICE) f4, ``possible`` (SLICE,) u1 and ``places`` (SLICE + 1,) i4
-    are scratch; ``rows[0]`` must be all NaN.
+    ``rows, signals, found`` (1,), ``levels`` (2, SLICE) f4, ``counted`` (SLICE,) u2, ``possible`` (SLICE,) u1 and
+    ``places`` (SLICE + 1,) i4 are scratch; ``rows[0]`` must be all NaN.
     """
     row, signal, assessment, lows, highs = rows[0], signals[0], found[0], levels[0], levels[1]
     used = 0
@@ -356,7 +361,7 @@ def run_sets(
         for k in range(params.size):
             limits, rules, stage, state = params[k].limits, params[k].rules, stages[k], progress[k]
             lines, needed = _lines(limits), np.int32(limits.min_reasons_for_alert)
-            _screen_slice(packed, screen, first, last, limits, lines, lows, highs, possible)
+            _screen_slice(packed, screen, first, last, limits, lines, lows, highs, counted, possible)
             for c in range(_collect(possible, places)):
                 i = places[c]
                 t = first + i
