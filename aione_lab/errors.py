@@ -89,6 +89,10 @@ class CacheError(AioneError):
     """The cache could not be reached, did not answer in time, refused a write or holds something unreadable."""
 
 
+class CacheRefusedError(CacheError):
+    """The cache, full or read-only, did not store a value; the messages that went with it were sent."""
+
+
 class AlertError(AioneError):
     """An alert or another request to a service could not be delivered.
 

@@ -44,6 +44,11 @@ class Backend(Protocol):
     async def publish(self, channel: str, contents: Sequence[bytes]) -> None:
         """Send messages, in order, to everybody who is subscribed now."""
 
+    async def set_and_publish(
+        self, key: str, value: bytes, ttl: float | None, messages: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """``set``, then (channel, content) each to its channel; CacheRefusedError where only the messages went."""
+
     async def ping(self) -> None:
         """Return when the place answers."""
 

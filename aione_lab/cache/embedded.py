@@ -71,16 +71,7 @@ class EmbeddedBackend:
     async def set(self, key: str, value: bytes, ttl: float | None) -> None:
         """Store; what has expired makes room at the same time."""
 
-        def work(connection: sqlite3.Connection) -> None:
-            now = time.time()
-            connection.execute("DELETE FROM entries WHERE expires <= ?", (now,))
-            connection.execute(
-                "INSERT INTO entries VALUES (?1, ?2, ?3) "
-                "ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires",
-                (key, value, None if ttl is None else now + ttl),
-            )
-
-        await self._write(work, len(value))
+        await self._write(lambda connection: _set(connection, key, value, ttl), len(value))
 
     async def get(self, key: str) -> bytes | None:
         """The value while its time lasts."""
@@ -117,13 +108,19 @@ class EmbeddedBackend:
     async def publish(self, channel: str, contents: Sequence[bytes]) -> None:
         """Add messages, and drop those that have waited long enough."""
 
-        def work(connection: sqlite3.Connection) -> None:
-            now = time.time()
-            connection.execute("DELETE FROM messages WHERE sent < ?", (now - KEEP,))
-            rows = [(channel, content, now) for content in contents]
-            connection.executemany("INSERT INTO messages (channel, content, sent) VALUES (?, ?, ?)", rows)
+        messages = [(channel, content) for content in contents]
+        await self._write(lambda connection: _send(connection, messages), sum(map(len, contents)))
 
-        await self._write(work, sum(map(len, contents)))
+    async def set_and_publish(
+        self, key: str, value: bytes, ttl: float | None, messages: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """``set`` and ``publish`` in one transaction: both or neither."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            _set(connection, key, value, ttl)
+            _send(connection, messages)
+
+        await self._write(work, len(value) + sum(len(content) for _, content in messages))
 
     async def ping(self) -> None:
         """Return when the file can be read."""
@@ -212,6 +209,23 @@ class EmbeddedBackend:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _set(connection: sqlite3.Connection, key: str, value: bytes, ttl: float | None) -> None:
+    now = time.time()
+    connection.execute("DELETE FROM entries WHERE expires <= ?", (now,))
+    connection.execute(
+        "INSERT INTO entries VALUES (?1, ?2, ?3) "
+        "ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires = excluded.expires",
+        (key, value, None if ttl is None else now + ttl),
+    )
+
+
+def _send(connection: sqlite3.Connection, messages: Sequence[tuple[str, bytes]]) -> None:
+    now = time.time()
+    connection.execute("DELETE FROM messages WHERE sent < ?", (now - KEEP,))
+    rows = [(channel, content, now) for channel, content in messages]
+    connection.executemany("INSERT INTO messages (channel, content, sent) VALUES (?, ?, ?)", rows)
 
 
 class EmbeddedFeed:

@@ -172,6 +172,28 @@ class SimpleCacheHandler:
         if contents:
             await self._call(self._backend.publish(place, contents))
 
+    async def store_and_publish(
+        self,
+        key: str,
+        namespace: str,
+        value: Any,
+        messages: Sequence[tuple[str, Any]],
+        ttl: float | None = None,
+        raw: bool = False,
+    ) -> None:
+        """``store_in_cache``, then (channel, message) each to its channel, in order, in the time of one call.
+
+        CacheRefusedError where the value was not stored but the messages were sent; after another CacheError they may
+        not have been.
+        """
+        place, seconds = _place(key, namespace), _seconds(ttl)
+        content = _bytes(value) if raw else _encoded(value)
+        contents = [
+            (_checked("channel", channel), _bytes(one, "message") if raw else _encoded(one, "message"))
+            for channel, one in messages
+        ]
+        await self._call(self._backend.set_and_publish(place, content, seconds, contents))
+
     def subscribe(self, *channels: str) -> Subscription:
         """An async iterator over the messages of ``channels``::
 

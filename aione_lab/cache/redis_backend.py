@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from aione_lab.cache.backend import CALL_LIMIT
-from aione_lab.errors import CacheError, InputError
+from aione_lab.errors import CacheError, CacheRefusedError, InputError
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -56,7 +56,7 @@ class RedisBackend:
 
     async def set(self, key: str, value: bytes, ttl: float | None) -> None:
         """SET, with PX where there is a time to live."""
-        await self.ask(self._client().set(key, value, px=None if ttl is None else max(1, round(ttl * 1000))))
+        await self.ask(self._client().set(key, value, px=_milliseconds(ttl)))
 
     async def get(self, key: str) -> bytes | None:
         """GET."""
@@ -84,6 +84,20 @@ class RedisBackend:
             for content in contents:
                 pipeline.publish(channel, content)
             await self.ask(pipeline.execute())
+
+    async def set_and_publish(
+        self, key: str, value: bytes, ttl: float | None, messages: Sequence[tuple[str, bytes]]
+    ) -> None:
+        """SET and PUBLISH in one go; a Redis that is full or read-only may still pass messages on."""
+        async with self._client().pipeline(transaction=False) as pipeline:
+            pipeline.set(key, value, px=_milliseconds(ttl))
+            for channel, content in messages:
+                pipeline.publish(channel, content)
+            stored, *sent = await self.ask(pipeline.execute(raise_on_error=False))
+        for error in (*sent, stored):
+            if isinstance(error, Exception):
+                kind = CacheRefusedError if error is stored else CacheError
+                raise kind(f"{self.name}: {self._masked(str(error))}")
 
     async def ping(self) -> None:
         """PING."""
@@ -220,6 +234,10 @@ class RedisFeed:
     async def _close(self, pubsub: PubSub) -> None:
         with contextlib.suppress(CacheError):
             await self._backend.ask(pubsub.aclose())
+
+
+def _milliseconds(ttl: float | None) -> int | None:
+    return None if ttl is None else max(1, round(ttl * 1000))
 
 
 def _inspect(url: str) -> tuple[str, list[str]]:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from aione_lab.cache.handler import NAMESPACE
-from aione_lab.errors import CacheError
+from aione_lab.errors import CacheError, CacheRefusedError
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,16 @@ MOST_SIGNALS = 1_000  # waiting signals; the oldest are dropped and counted
 class Cache(Protocol):
     """What is needed of a SimpleCacheHandler."""
 
-    async def store_in_cache(
-        self, key: str, namespace: str, value: Any, ttl: float | None = None, raw: bool = False
+    async def store_and_publish(
+        self,
+        key: str,
+        namespace: str,
+        value: Any,
+        messages: Sequence[tuple[str, Any]],
+        ttl: float | None = None,
+        raw: bool = False,
     ) -> None:
-        """Store a value for some seconds."""
+        """Store a value for some seconds, then send messages; CacheRefusedError where only the first failed."""
 
     async def publish_all(self, channel: str, messages: Sequence[Any], raw: bool = False) -> None:
         """Send messages to whoever is subscribed."""
@@ -66,9 +72,9 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._writing: asyncio.Future[None] | None = None
 
-    def changed(self, symbol: str) -> None:
-        """Have the state of ``symbol`` written soon."""
-        self._dirty[symbol] = None
+    def changed(self, symbols: Iterable[str]) -> None:
+        """Have the states of ``symbols`` written soon."""
+        self._dirty.update(dict.fromkeys(symbols))
         self._wake.set()
 
     def signal(self, signal: Mapping[str, Any]) -> None:
@@ -141,23 +147,26 @@ class Publisher:
         await self._encode(chunks)
         first = self.seq + 1
         self.seq += len(chunks)
-        refused = None
-        try:
-            whole = self._text(self.seq, alive, self._texts)
-            await self._cache.store_in_cache(ASSET_STATE, NAMESPACE, whole, self._ttl_s, raw=True)
-        except CacheError as error:  # a full or read-only Redis may still pass messages on
-            refused = error
-        texts = [self._text(number, alive, chunk) for number, chunk in enumerate(chunks, first)]
-        await self._cache.publish_all(UPDATES, texts, raw=True)
+        whole = self._text(self.seq, alive, self._texts)
+        updates = [(UPDATES, self._text(number, alive, chunk)) for number, chunk in enumerate(chunks, first)]
+        with self._some_signals() as signals:
+            messages = [*updates, *((SIGNALS, text) for text in signals)]
+            await self._cache.store_and_publish(ASSET_STATE, NAMESPACE, whole, messages, self._ttl_s, raw=True)
         while self._signals:
-            signals = [self._signals.popleft() for _ in range(min(CHUNK, len(self._signals)))]
-            try:
-                await self._cache.publish_all(SIGNALS, [orjson.dumps(signal) for signal in signals], raw=True)
-            except BaseException:
-                self._signals.extendleft(reversed(signals))
-                raise
-        if refused is not None:
-            raise refused
+            with self._some_signals() as signals:
+                await self._cache.publish_all(SIGNALS, signals, raw=True)
+
+    @contextlib.contextmanager
+    def _some_signals(self) -> Iterator[list[bytes]]:
+        """The texts of up to CHUNK signals; they wait on where what is done with them fails."""
+        signals = [self._signals.popleft() for _ in range(min(CHUNK, len(self._signals)))]
+        try:
+            yield [orjson.dumps(signal) for signal in signals]
+        except CacheRefusedError:  # a full or read-only Redis has passed the messages on
+            raise
+        except BaseException:
+            self._signals.extendleft(reversed(signals))
+            raise
 
     async def _encode(self, chunks: list[list[str]]) -> None:
         """Renew the texts of what changed; others get the event loop in between."""

@@ -186,10 +186,6 @@ FIELDS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
 """Field → its value in a new asset, and the check that gives the value that is kept."""
 
 
-class Checked(dict[str, Any]):
-    """Updates of an asset that need no check: every value is of the kind that its check gives."""
-
-
 def new_asset(symbol: str) -> ReadOnly:
     """The state of an asset of which nothing is known."""
     return ReadOnly({"symbol": symbol, **{name: default for name, (default, _) in FIELDS.items()}})
@@ -198,13 +194,8 @@ def new_asset(symbol: str) -> ReadOnly:
 def changed_asset(asset: ReadOnly, updates: Mapping[str, Any]) -> ReadOnly:
     """The asset with ``updates``, all of them or (InputError) none; the same object where nothing differs.
 
-    ``Checked`` updates are taken as they are: they are those of a new bar. ``symbol`` may be among the updates, as in
-    a Stage1 dictionary, if it is the asset's.
+    ``symbol`` may be among the updates, as in a Stage1 dictionary, if it is the asset's.
     """
-    if type(updates) is Checked:  # of hundreds of symbols a bar
-        changed = ReadOnly(asset)
-        dict.update(changed, updates)
-        return changed
     if not isinstance(updates, Mapping):
         raise InputError.of("updates", updates, "must be a mapping from fields to values")
     values = {}
@@ -219,6 +210,13 @@ def changed_asset(asset: ReadOnly, updates: Mapping[str, Any]) -> ReadOnly:
             if found != known:
                 values[name] = found
     return ReadOnly({**asset, **values}) if values else asset
+
+
+def after_bar(asset: ReadOnly, fields: Mapping[str, Any]) -> ReadOnly:
+    """``changed_asset`` by fields of a new bar: something differs always, and every value is what its check gives."""
+    changed = ReadOnly(asset)
+    dict.update(changed, fields)
+    return changed
 
 
 def stage2_fields(stage2: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any, Self
 
 from aione_lab.calibration.queue_order import COMPLETED
 from aione_lab.errors import InputError
 from aione_lab.live.asset_follower import AssetUpdate
 from aione_lab.live.asset_publisher import Cache, Publisher
-from aione_lab.live.asset_state import changed_asset, new_asset, plain
+from aione_lab.live.asset_state import after_bar, changed_asset, new_asset, plain
 from aione_lab.research.arguments import finite
 from aione_lab.settings import ReadOnly
 from aione_lab.thresholds.params import Thresholds
@@ -49,7 +49,7 @@ class AssetStateManager:
             raise InputError.of("period_s", period_s, "must be at least 0.01 seconds")
         if finite("ttl_s", ttl_s) < 3 * period_s:
             raise InputError.of("ttl_s", ttl_s, f"must be at least three times period_s={period_s}")
-        for name in ("store_in_cache", "publish_all"):
+        for name in ("store_and_publish", "publish_all"):
             if cache is not None and not callable(getattr(cache, name, None)):
                 raise InputError.of("cache", cache, "must be a SimpleCacheHandler")
         self._assets = {name: new_asset(name) for name in (parse_symbol(symbol, "symbols") for symbol in symbols)}
@@ -70,7 +70,13 @@ class AssetStateManager:
         asset = changed_asset(new_asset(name) if known is None else known, updates)
         if asset is not known:
             self._assets[name] = asset
-            self._tell(name)
+            self._tell((name,))
+
+    def update_bars(self, fields: Mapping[str, Mapping[str, Any]], /) -> None:
+        """Take over what a bar gave known symbols, by symbol: ``Decisions.quiet_fields``, which need no check."""
+        for symbol, updates in fields.items():
+            self._assets[symbol] = after_bar(self._assets[symbol], updates)
+        self._tell(fields)
 
     def update_calibration(self, symbol: str, params: Mapping[str, Any], /) -> None:
         """Take over an accepted set in its flat JSON form: ``calib_params``, ``last_calib`` and ``calib_status``.
@@ -159,12 +165,12 @@ class AssetStateManager:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    def _tell(self, symbol: str) -> None:
+    def _tell(self, symbols: Collection[str]) -> None:
         for inbox in self._inboxes:
-            inbox.changed[symbol] = None
+            inbox.changed.update(dict.fromkeys(symbols))
             inbox.wake.set()
         if self._publisher is not None:
-            self._publisher.changed(symbol)
+            self._publisher.changed(symbols)
 
 
 class _Inbox:

@@ -172,9 +172,7 @@ class BarClose:
         }
         self._keep(ready, places, signals, stage2s, ended)
         quiet = [i for i in told if i not in stage2s]
-        fields = session.decisions.quiet_fields(places[quiet], [stage1s[i] for i in quiet])
-        for i, updates in zip(quiet, fields, strict=True):
-            session.assets.update_asset(ready[i].candle.symbol, updates)
+        session.assets.update_bars(session.decisions.quiet_fields(places[quiet], [stage1s[i] for i in quiet]))
         failures = []
         for i, stage2 in stage2s.items():
             try:
@@ -265,7 +263,7 @@ class BarClose:
         places = np.array([session.fleet.places[name] for name in session.symbols], np.int64)
         stage1s = session.decisions.stage1s(places, session.fleet.outs["signal"][places])
         quiet = session.decisions.quiet_fields(places, stage1s)
-        for name, stage1, fields in zip(session.symbols, stage1s, quiet, strict=True):
+        for name, stage1 in zip(session.symbols, stage1s, strict=True):
             last = session.fleet.last_time(name)
             if last is None:
                 session.assets.update_asset(name, {"state": "no_data", "hints": ["no candle yet"]})
@@ -279,9 +277,9 @@ class BarClose:
                     session.decisions.default_counts = counts
                 session.assets.update_asset(name, {**stage1, **stage2_fields(found)})
             elif last_alert is not None:
-                session.assets.update_asset(name, {**fields, "stage2": last_alert})
+                session.assets.update_asset(name, {**quiet[name], "stage2": last_alert})
             else:
-                session.assets.update_asset(name, fields)
+                session.assets.update_asset(name, quiet[name])
             self.decided = max(self.decided, last)
 
 

@@ -37,7 +37,7 @@ from aione_lab.engine.fleet import Fleet
 from aione_lab.engine.params import limits_record
 from aione_lab.engine.records import SIGNAL, SIGNALS, SUPPRESSED
 from aione_lab.errors import InputError
-from aione_lab.live.asset_state import Checked, Plain, PlainNumbers, frozen, plain
+from aione_lab.live.asset_state import Plain, PlainNumbers, frozen, plain
 from aione_lab.thresholds.adaptive import resolve
 from aione_lab.thresholds.classes import DEFAULT_CLASSES
 from aione_lab.thresholds.params import Thresholds
@@ -106,8 +106,8 @@ class Decisions:
             self._sets[symbol] = known
         return known
 
-    def quiet_fields(self, places: np.ndarray, stage1s: Iterable[Mapping[str, Any]]) -> list[Checked]:
-        """Fields of assets on a bar without an ALERT; target and stop are those of an open trade.
+    def quiet_fields(self, places: np.ndarray, stage1s: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Fields of assets on a bar without an ALERT, by symbol; target and stop are those of an open trade.
 
         ``stage1s``: the dictionaries of the last bars of ``places`` (n,).
         """
@@ -115,10 +115,11 @@ class Decisions:
         levels = {}
         for i, position in zip(held.tolist(), several_fields(self._positions[places[held]]), strict=True):
             levels[i] = number(next_target(position)), number(position["stop"])
-        fields = []
+        fields = {}
         for i, stage1 in enumerate(stage1s):
             target, stop = levels.get(i, (None, None))
-            fields.append(Checked(stage1, stage2_status="skipped", recommendation="", tp=target, sl=stop))
+            symbol = stage1["symbol"]
+            fields[symbol] = {**stage1, "stage2_status": "skipped", "recommendation": "", "tp": target, "sl": stop}
         return fields
 
     def stage2(self, symbol: str, stage1: Mapping[str, Any]) -> Plain:

@@ -202,9 +202,6 @@ def test_a_value_that_is_no_json_is_refused_by_name(cache: SimpleCacheHandler, d
 
 
 def test_messages_come_in_order_to_everybody_who_is_there(cache: SimpleCacheHandler, url: str) -> None:
-    async def take(subscription: Any, count: int) -> list[Message]:
-        return [await asyncio.wait_for(anext(subscription), 5) for _ in range(count)]
-
     async def run() -> None:
         async with cache, SimpleCacheHandler.from_url(url) as publisher:
             await publisher.publish("signals", "before anybody listened")
@@ -226,6 +223,10 @@ def test_messages_come_in_order_to_everybody_who_is_there(cache: SimpleCacheHand
     asyncio.run(run())
 
 
+async def take(subscription: Any, count: int) -> list[Message]:
+    return [await asyncio.wait_for(anext(subscription), 5) for _ in range(count)]
+
+
 def test_several_messages_of_one_call_come_in_their_order_and_none_is_nothing(cache: SimpleCacheHandler) -> None:
     async def run() -> None:
         async with cache, cache.subscribe("signals") as messages:
@@ -237,6 +238,26 @@ def test_several_messages_of_one_call_come_in_their_order_and_none_is_nothing(ca
                 await cache.publish_all("signals", [1, {2}])
             await cache.publish("signals", "the end")
             assert (await anext(messages)).value == "the end"
+
+    asyncio.run(run())
+
+
+def test_a_value_and_messages_of_several_channels_go_in_one_call(cache: SimpleCacheHandler) -> None:
+    async def run() -> None:
+        async with cache, cache.subscribe("updates", "signals") as messages:
+            both = [("updates", {"n": 1}), ("signals", "x"), ("updates", {"n": 2})]
+            await cache.store_and_publish("state", "global", {"a": 1}, both, 100)
+            assert await cache.get_json("state") == {"a": 1}
+            assert [(one.channel, one.value) for one in await take(messages, 3)] == both
+            for key, told in (("state", [("updates", 1), ("updates", {2})]), ("state", [("no channel", 1)]), ("", [])):
+                with pytest.raises(InputError):
+                    await cache.store_and_publish(key, "global", {"a": 2}, told)
+            await cache.store_and_publish("text", "global", b"[3]", [("signals", "[4]")], raw=True)
+            assert await cache.get_json("state") == {"a": 1} and await cache.get_json("text") == [3]
+            assert [one.value for one in await take(messages, 1)] == [[4]]
+            await cache.store_and_publish("state", "global", 5, [], 0.02)
+            await asyncio.sleep(0.1)
+            assert await cache.get_json("state") is None
 
     asyncio.run(run())
 

@@ -17,7 +17,7 @@ from redis_server import FAULTS, PASSWORD, RedisServer
 
 from aione_lab.cache import SimpleCacheHandler
 from aione_lab.environment import Environment
-from aione_lab.errors import AioneError, CacheError, InputError
+from aione_lab.errors import AioneError, CacheError, CacheRefusedError, InputError
 
 LIMIT = 3.0
 """Seconds: the promise is one, a crowded machine is given more; a call that hangs takes minutes."""
@@ -29,6 +29,7 @@ async def fails(work: Awaitable[Any], match: str | None = None) -> None:
         await work
     assert time.monotonic() - began < LIMIT
     assert "\n" not in str(error.value) and PASSWORD not in str(error.value)
+    assert type(error.value) is CacheError  # nothing of the call went on
 
 
 async def works_again(cache: SimpleCacheHandler) -> None:
@@ -46,7 +47,8 @@ def test_paused_and_going_on(own_redis: RedisServer) -> None:
         async with SimpleCacheHandler.from_url(own_redis.url) as cache:
             await cache.set_json("k", 1)
             own_redis.signal(signal.SIGSTOP)
-            for call in (cache.set_json("k", 2), cache.get_json("k"), cache.keys(), cache.publish("c", 1)):
+            both = cache.store_and_publish("k", "global", 2, [("c", 1)])
+            for call in (cache.set_json("k", 2), cache.get_json("k"), cache.keys(), cache.publish("c", 1), both):
                 await fails(call, "127.0.0.1")
                 assert not cache.healthy
             await asyncio.gather(*(fails(cache.get_json(f"k{number}")) for number in range(60)))
@@ -63,6 +65,7 @@ def test_killed_and_started_again(own_redis: RedisServer) -> None:
             own_redis.kill()
             await fails(cache.set_json("k", 2), "127.0.0.1")
             await fails(cache.get_json("k"))
+            await fails(cache.store_and_publish("k", "global", 2, [("c", 1)]))
             assert not cache.healthy
             own_redis.start()
             await cache.set_json("k", 3)  # at once: nothing waits for a pause to end
@@ -114,6 +117,14 @@ def test_a_silent_server_is_noticed_by_a_subscriber(own_redis: RedisServer, monk
     asyncio.run(run())
 
 
+async def passes_messages_on(cache: SimpleCacheHandler, problem: str) -> None:
+    async with cache.subscribe("signals") as messages:
+        with pytest.raises(CacheRefusedError, match=problem):
+            await cache.store_and_publish("k", "global", 2, [("signals", 1), ("other", 2), ("signals", 3)])
+        assert [(await asyncio.wait_for(anext(messages), 5)).value for _ in range(2)] == [1, 3]
+    assert await cache.get_json("k") == 1
+
+
 def test_full_and_read_only(own_redis: RedisServer) -> None:
     async def run() -> None:
         async with SimpleCacheHandler.from_url(own_redis.url) as cache:
@@ -121,10 +132,12 @@ def test_full_and_read_only(own_redis: RedisServer) -> None:
             own_redis.admin("CONFIG", "SET", "maxmemory", "1")
             await fails(cache.set_json("k", 2), "maxmemory|OOM")
             assert await cache.get_json("k") == 1
+            await passes_messages_on(cache, "maxmemory|OOM")
             own_redis.admin("CONFIG", "SET", "maxmemory", "0")
             await works_again(cache)
             own_redis.admin("REPLICAOF", "127.0.0.1", "1")
             await fails(cache.set_json("k", 2), "read only|READONLY")
+            await passes_messages_on(cache, "read only|READONLY")
             own_redis.admin("REPLICAOF", "NO", "ONE")
             await works_again(cache)
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from aione_lab.backtest.decode import empty_stage2
 from aione_lab.cache import SimpleCacheHandler
 from aione_lab.calibration.queue_listeners import Listeners
-from aione_lab.errors import CacheError, InputError
+from aione_lab.errors import CacheError, CacheRefusedError, InputError
 from aione_lab.live import AssetStateManager, AssetUpdate, follow_assets, stage2_fields
 from aione_lab.live.asset_state import FIELDS
 
@@ -288,12 +288,11 @@ class Lossy:
         self._cache = cache
         self.losing = False
 
-    async def store_in_cache(self, *arguments: Any, **options: Any) -> None:
-        await self._cache.store_in_cache(*arguments, **options)
+    async def store_and_publish(self, key: str, namespace: str, value: Any, messages: Any, ttl: Any, raw: Any) -> None:
+        await self._cache.store_and_publish(key, namespace, value, [] if self.losing else messages, ttl, raw)
 
     async def publish_all(self, channel: str, messages: list[Any], raw: bool = False) -> None:
-        if not self.losing:
-            await self._cache.publish_all(channel, messages, raw)
+        raise AssertionError("so many signals nobody sent")
 
 
 def test_a_lost_message_is_noticed_by_its_number(tmp_path: Path) -> None:
@@ -436,17 +435,32 @@ def test_closing_in_the_middle_of_a_write_loses_nothing(turns: int, tmp_path: Pa
 class Broken:
     """A cache that fails in a way of its own, then works, and counts."""
 
+    error: Exception = RuntimeError("not of this world")
+
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.sent: list[Any] = []
 
-    async def store_in_cache(self, *_: Any, **__: Any) -> None:
+    async def store_and_publish(self, key: str, namespace: str, value: Any, messages: Any, *_: Any, **__: Any) -> None:
         if self.failures > 0:
             self.failures -= 1
-            raise RuntimeError("not of this world")
+            raise self.error
+        self.sent += messages
 
     async def publish_all(self, channel: str, messages: list[Any], raw: bool = False) -> None:
         self.sent += [(channel, message) for message in messages]
+
+
+class Full(Broken):
+    """A cache that takes no value for a while, and passes messages on."""
+
+    error = CacheRefusedError("no room")
+
+    async def store_and_publish(self, key: str, namespace: str, value: Any, messages: Any, *_: Any, **__: Any) -> None:
+        self.sent += messages
+        if self.failures > 0:
+            self.failures -= 1
+            raise self.error
 
 
 class Slow:
@@ -457,12 +471,12 @@ class Slow:
         self.sent: list[int] = []
         self.asked = 0
 
-    async def store_in_cache(self, *_: Any, **__: Any) -> None:
-        pass
+    async def store_and_publish(self, key: str, namespace: str, value: Any, messages: Any, *_: Any, **__: Any) -> None:
+        signals = [message for channel, message in messages if channel == "signals"]
+        if signals:
+            await self.publish_all("signals", signals)
 
     async def publish_all(self, channel: str, messages: list[Any], raw: bool = False) -> None:
-        if channel != "signals":
-            return
         self.asked += 1
         if self.asked <= self.failures:
             raise CacheError("not now")
@@ -497,6 +511,23 @@ def test_signals_of_a_call_that_failed_are_sent_in_their_order() -> None:
                 manager.publish_signal({"symbol": "BTCUSDT", "number": number})
             await until(lambda: len(slow.sent) == 150)
         assert slow.sent == list(range(150)) and slow.asked == 4
+
+    asyncio.run(run())
+
+
+def test_a_cache_that_takes_no_state_gets_each_signal_once() -> None:
+    async def run() -> None:
+        full = Full(4)
+        async with AssetStateManager(["BTCUSDT"], full) as manager:
+            for number in range(150):
+                manager.publish_signal({"symbol": "BTCUSDT", "number": number})
+            await until(lambda: manager.degraded == "no room")
+            await until(lambda: not manager.degraded)
+            sent = [json.loads(message) for channel, message in full.sent if channel == "signals"]
+            assert [one["number"] for one in sent] == list(range(150))
+            states = [json.loads(message) for channel, message in full.sent if channel == "asset_state_update"]
+            assert [one["seq"] for one in states] == list(range(1, 1 + len(states)))
+            assert all("BTCUSDT" in one["assets"] for one in states[:5])  # told with every try until it was stored
 
     asyncio.run(run())
 

@@ -20,7 +20,7 @@ from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.store import Lake
 from aione_lab.live import session as sessions
 from aione_lab.live.asset_follower import follow_assets
-from aione_lab.live.asset_state import Checked, changed_asset, plain
+from aione_lab.live.asset_state import after_bar, changed_asset, plain
 from aione_lab.live.assets import AssetStateManager
 from aione_lab.live.feed import Candle
 from aione_lab.live.gate import KEPT_MS, Gate
@@ -274,23 +274,22 @@ def test_what_a_bar_gives_an_asset_is_what_its_checks_would_make_of_it(lake: Lak
     """Quiet bars go past the checks of ``update_asset``, Stage2 past those of ``plain``: nothing differs, no type."""
     session = unpaid(Session(feed(lake), lake))
     taken: list[tuple[Any, Any]] = []
-    update, tell = session.assets.update_asset, session.closing._tell
+    update, tell = session.assets.update_bars, session.closing._tell
     stage2s: list[Any] = []
 
-    def watched(name: str, updates: Any) -> None:
-        if type(updates) is Checked:
-            taken.append((session.assets.get(name), updates))
-        update(name, updates)
+    def watched(fields: Any) -> None:
+        taken.extend((session.assets.get(name), updates) for name, updates in fields.items())
+        update(fields)
 
     def told(stage2: Any, *args: Any, **more: Any) -> None:
         stage2s.append(stage2)
         tell(stage2, *args, **more)
 
-    session.assets.update_asset, session.closing._tell = watched, told
+    session.assets.update_bars, session.closing._tell = watched, told
     asyncio.run(session.run())
     assert len(taken) > BARS and stage2s
     for asset, updates in taken:
-        assert shape(changed_asset(asset, updates)) == shape(changed_asset(asset, dict(updates)))
+        assert shape(after_bar(asset, updates)) == shape(changed_asset(asset, updates))
     for stage2 in stage2s:
         assert shape(stage2) == shape(plain("stage2", json.loads(json.dumps(stage2))))
 
@@ -300,13 +299,14 @@ def test_target_and_stop_of_an_asset_are_those_of_its_open_trade(lake: Lake) -> 
     settings = Settings(target_shares=(0.5, 0.3), min_risk_reward=0.1)
     session = unpaid(Session(feed(lake, 900), lake, thresholds=easy, settings=settings))
     positions = session.fleet.states["stages"]["position"]
-    update, seen = session.assets.update_asset, []
+    update, seen = session.assets.update_bars, []
 
-    def watched(name: str, updates: Any) -> None:
-        update(name, updates)
-        if type(updates) is not Checked:
-            return
-        asset, position = session.assets.get(name), positions[session.fleet.places[name]]
+    def watched(fields: Any) -> None:
+        update(fields)
+        for name in fields:
+            look(session.assets.get(name), positions[session.fleet.places[name]])
+
+    def look(asset: Any, position: Any) -> None:
         if not position["side"]:
             assert asset["tp"] is asset["sl"] is None
             return
@@ -316,7 +316,7 @@ def test_target_and_stop_of_an_asset_are_those_of_its_open_trade(lake: Lake) -> 
         assert asset["sl"] < asset["stats"]["current_price"] < (asset["tp"] or math.inf)  # long, and still open
         seen.append(asset["tp"])
 
-    session.assets.update_asset = watched
+    session.assets.update_bars = watched
     asyncio.run(session.run())
     assert len(set(seen)) > 3
 
