@@ -143,6 +143,7 @@ def test_replay_refuses_bad_input(run: Run, filled: Path, tmp_path: Path) -> Non
     refused(bad("--reference", "../x"), "--reference")
     refused(bad("--trades-csv", tmp_path / "no" / "trades.csv"), "--trades-csv", "does not exist")
     refused(bad("--report", tmp_path), "--report", "is a folder")
+    refused(bad("--report", "no/report.html"), "error: --report='no/report.html': its folder does not exist")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["limits.json", "rules.toml"]
 
 

@@ -34,7 +34,10 @@ EXPERIMENTS = Path("experiments")
 PROMOTED = "promoted"
 TERMS = (
     "Money: shares of the position's value, net of costs, with 90 % bands. Deflated Sharpe: the probability that the "
-    "Sharpe ratio is above what the best of all sets tried on these days would show by luck. PBO: how often the set "
+    "Sharpe ratio is above what the best of all sets tried on these days would show by luck; sets that trade alike are "
+    "worth fewer independent ones. Losses seen: trades of the chosen set that lost, on all days but the hidden ones. "
+    "Score: the metric of a fold's days with some trades added that lose their costs, so that few trades count for "
+    "little. PBO: how often the set "
     "that is best on one half of the days is below the middle on the other; near 0 where the sets keep their order, "
     "also where all of them lose, near a half where they cannot be told apart; shown, not asked for."
 )

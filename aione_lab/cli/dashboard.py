@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -15,7 +16,7 @@ import typer
 
 from aione_lab.cli.options import DEFAULT_LAKE, by_option, is_address, open_lake, whole_number
 from aione_lab.cli.output import say
-from aione_lab.errors import InputError
+from aione_lab.errors import CacheError, InputError
 from aione_lab.units import interval_ms
 
 PORT = 8866
@@ -58,6 +59,8 @@ def dashboard(
     """
     command, variables = page_command(port, redis, lake, interval, simulated, browser)
     _check_free(port)
+    if not simulated:
+        _tell_of_silence(variables["REDIS_URL"])
     say(f"The dashboard: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
     sys.stdout.flush()
     os.execve(command[0], command, {**os.environ, **variables})  # voila gets the terminal and its Ctrl-C
@@ -98,6 +101,22 @@ def _check_free(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise InputError.of("--port", port, "another program listens there; choose another one") from None
+
+
+def _tell_of_silence(url: str) -> None:
+    """Say that a Redis does not answer; that is no reason not to wait for it."""
+    from aione_lab.cache import SimpleCacheHandler
+
+    async def ask() -> None:
+        async with SimpleCacheHandler.from_url(url) as cache:
+            await cache.ping()
+
+    if url.startswith(EMBEDDED):  # a file: asking would make it
+        return
+    try:
+        asyncio.run(ask())
+    except CacheError as error:
+        say(f"no answer yet ({error}); the page shows the session once there is one", err=True)
 
 
 def _lake(given: str | None) -> str | None:

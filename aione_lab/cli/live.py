@@ -27,6 +27,7 @@ from aione_lab.cli.options import (
     a_folder,
     by_option,
     is_address,
+    known_symbol,
     loaded_config,
     open_lake,
 )
@@ -58,8 +59,9 @@ def live(
         str, typer.Option("--feed", metavar="KIND", help="exchange, replay (of the lake) or simulated.")
     ] = "exchange",
     symbols: Annotated[
-        str, typer.Option("--symbols", metavar="A,B,…", help="Symbols; left out: BTCUSDT, or all there are to replay.")
-    ] = "",
+        str | None,
+        typer.Option("--symbols", metavar="A,B,…", help="Symbols; left out: BTCUSDT, or all there are to replay."),
+    ] = None,
     prefilter: Annotated[
         bool, typer.Option("--prefilter", help="Let turnover, moves and depth choose the exchange's symbols.")
     ] = False,
@@ -132,7 +134,7 @@ def live(
         raise InputError.of("--feed", feed, f"must be one of {', '.join(FEEDS)}")
     if prefilter and feed != "exchange":
         raise InputError.of("--feed", feed, "must be exchange with --prefilter, which looks through its symbols")
-    if prefilter and symbols:
+    if prefilter and symbols is not None:
         raise InputError.of("--symbols", symbols, "must be left out with --prefilter, which chooses them")
     if exchange != EXCHANGE and feed != "exchange":
         raise InputError.of("--exchange", exchange, f"belongs to --feed exchange, this is {feed}")
@@ -165,7 +167,7 @@ class _Options:
     """What the command was told, in the order of its options."""
 
     feed: str
-    symbols: str
+    symbols: str | None
     prefilter: bool
     criteria: Path | None
     exchange: str
@@ -286,12 +288,14 @@ def _stopping_on_signals(work: Session | FastSessions) -> Iterator[None]:
 def _symbols(options: _Options) -> list[str]:
     from aione_lab.units import parse_symbol
 
-    named = [parse_symbol(name.strip(), "--symbols") for name in options.symbols.split(",") if name.strip()]
+    if options.symbols is not None:
+        named = [parse_symbol(name.strip(), "--symbols") for name in options.symbols.split(",") if name.strip()]
+        if not named:
+            raise InputError.of("--symbols", options.symbols, "must name symbols: A,B,…")
+        return named
     if options.feed == "simulated":
-        named = named or _simulated()
-    elif options.feed == "replay":
-        named = named or _in_lake(options)
-    return named
+        return _simulated()
+    return _in_lake(options) if options.feed == "replay" else []
 
 
 def _reference(options: _Options) -> str | None:
@@ -313,9 +317,10 @@ def _beside(options: _Options, named: Sequence[str]) -> list[str]:
         return [wanted]
     if options.reference is None:
         return []
-    there = _simulated() if options.feed == "simulated" else _stored(options)
-    if wanted not in there:
-        raise InputError.unknown("--reference", wanted, there)
+    if options.feed == "replay":
+        return [known_symbol(open_lake(options.lake or DEFAULT_LAKE), wanted, options.interval, "--reference")]
+    if wanted not in _simulated():
+        raise InputError.unknown("--reference", wanted, _simulated())
     return [wanted]
 
 
@@ -325,12 +330,8 @@ def _simulated() -> list[str]:
     return SimulatedExchange().symbols
 
 
-def _stored(options: _Options) -> list[str]:
-    return open_lake(options.lake or DEFAULT_LAKE).symbols(options.interval)
-
-
 def _in_lake(options: _Options) -> list[str]:
-    there = _stored(options)
+    there = open_lake(options.lake or DEFAULT_LAKE).symbols(options.interval)
     if not there:
         raise InputError.of("--lake", options.lake or DEFAULT_LAKE, f"holds no {options.interval} candles")
     return sorted(there, key=lambda name: name != _reference(options))[:MOST_REPLAYED]

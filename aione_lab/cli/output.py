@@ -125,12 +125,13 @@ def output_file(path: Path, option: str) -> Path:
     """The file that ``path`` means, links followed; refused where none can be made or something else is there."""
     try:
         target = path.resolve()
-        if not target.parent.is_dir():
-            raise InputError.of(option, str(path), "its folder does not exist")
+        has_folder = target.parent.is_dir()
         mode = target.stat().st_mode if target.exists() else stat.S_IFREG
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a ring of links, a null byte
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError.of(option, str(path), f"is no place for a file ({why})") from None
+    if not has_folder:
+        raise InputError.of(option, str(path), "its folder does not exist")
     if stat.S_ISDIR(mode):
         raise InputError.of(option, str(path), "is a folder; must be a file to write")
     if not stat.S_ISREG(mode):

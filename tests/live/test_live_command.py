@@ -149,6 +149,9 @@ def test_on_a_terminal_it_is_a_table(tmp_path: Path) -> None:
         (["--feed", "simulated", "--symbols", "BTCUSDT", "--journal", "file/journal", "--json"], "--journal='"),
         (["--feed", "simulated", "--symbols", "BTCUSDT", "--journal", "j" * 300], "--journal='"),
         (["--feed", "simulated", "--journal", ""], "--journal"),
+        (["--feed", "simulated", "--symbols", ""], "--symbols=''"),
+        (["--feed", "simulated", "--symbols", " ,"], "--symbols=' ,'"),
+        (["--prefilter", "--symbols", ""], "--symbols=''"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -137,6 +137,22 @@ def test_a_port_in_use_is_refused_before_an_address_is_told(capsys: pytest.Captu
     assert told.err == f"error: --port={port}: another program listens there; choose another one\n"
 
 
+def test_a_redis_that_does_not_answer_is_told_and_waited_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as closed, socket.socket() as free:
+        for one in (closed, free):
+            one.bind(("127.0.0.1", 0))
+        nobody, port = (one.getsockname()[1] for one in (closed, free))
+    started: list[list[str]] = []
+    monkeypatch.setattr("os.execve", lambda program, command, variables: started.append(command))
+    with pytest.raises(SystemExit) as left:
+        main(["dashboard", "--redis", f"redis://user:secret@127.0.0.1:{nobody}/0", "--port", str(port)])
+    told = capsys.readouterr()
+    assert left.value.code == 0 and len(started) == 1 and f":{port}/" in told.out and "secret" not in told.err
+    assert told.err.startswith(f"no answer yet (redis://127.0.0.1:{nobody}/0: ") and told.err.count("\n") == 1
+
+
 def test_a_url_that_is_none_is_refused_by_where_it_was_given(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
