@@ -2,7 +2,7 @@
 
 numba's own ``cache=True`` looks at the file of the function alone. A kernel that *calls* a changed
 kernel in another file would go on running the old machine code, silently. Here the cache of every
-kernel is stamped with a digest of all the sources that kernels are made of.
+kernel is stamped with a digest of all the sources that kernels are made of, and with how they are compiled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ def sources_digest() -> str:
     return digest.hexdigest()
 
 
-_STAMP = sources_digest()
+# Nobody calls a kernel from C: without those wrappers a cold start compiles some seconds less. Where nothing is
+# allocated no references need counting: two locked instructions for each array that is handed on.
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True, "_nrt": False}
+_STAMP = f"{sources_digest()} {_OPTIONS}"
 
 
 class _StampedCache(FunctionCache):
@@ -43,9 +46,6 @@ def njit(function: Callable[..., Any]) -> Any:
     """
     if getattr(config, "DISABLE_JIT"):  # noqa: B009  set by numba at run time, unknown to type checkers
         return function
-    # Nobody calls a kernel from C: without those wrappers a cold start compiles some seconds less. Where
-    # nothing is allocated no references need counting: two locked instructions for each array that is handed on.
-    options: dict[str, Any] = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True, "_nrt": False}
-    dispatcher: Any = numba.njit(function, **options)
+    dispatcher: Any = numba.njit(function, **_OPTIONS)
     dispatcher._cache = _StampedCache(function)
     return dispatcher
