@@ -42,6 +42,7 @@ FEEDS = ("exchange", "replay", "simulated")
 EXCHANGE = "binanceusdm"
 SPEED = 60.0
 SIMULATED_BEFORE, SIMULATED_DAYS = 3, 7  # days of history, days to come
+SAME_S = 1.0  # seconds in which a second signal is the first one once more
 MOST_REPLAYED = 20  # symbols of a lake that are taken where none is named
 
 
@@ -266,23 +267,26 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _stopping_on_signals(work: Session | FastSessions) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end a session cleanly; a second one ends the program."""
+    """Ctrl-C and SIGTERM end a session cleanly; another one, a second later or more, ends the program."""
     loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     stopping: set[asyncio.Task[None]] = set()
 
-    def stop() -> None:
+    def let_go() -> None:
         for caught in numbers:
             loop.remove_signal_handler(caught)
-        stopping.add(asyncio.ensure_future(work.stop()))
+
+    def stop() -> None:
+        if not stopping:  # at first the same may come twice: make and timeout hand it on to those who have it
+            stopping.add(asyncio.ensure_future(work.stop()))
+            loop.call_later(SAME_S, let_go)
 
     for caught in numbers:
         loop.add_signal_handler(caught, stop)
     try:
         yield
     finally:
-        for caught in numbers:
-            loop.remove_signal_handler(caught)
+        let_go()
 
 
 def _symbols(options: _Options) -> list[str]:

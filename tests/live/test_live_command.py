@@ -20,6 +20,7 @@ from http_double import Asked, HttpDouble
 from session_runs import MINUTE_MS, START
 
 from aione_lab.cli import main
+from aione_lab.cli.live import _stopping_on_signals
 from aione_lab.cli.live_table import Screen, alert_line, beginnings, headline
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
@@ -118,6 +119,36 @@ def test_on_a_terminal_it_is_a_table(tmp_path: Path) -> None:
     for word in ("thresholds: by asset class", "recommendation", "calibration", "BTCUSDT", "stopped after"):
         assert word in shown
     assert "Traceback" not in shown
+
+
+class Closing:
+    """A session that takes a moment to stop."""
+
+    asked = done = 0
+
+    async def stop(self) -> None:
+        self.asked += 1
+        await asyncio.sleep(0.3)
+        self.done += 1
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_the_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def signals(work: Any, *pauses: float) -> None:
+        with _stopping_on_signals(work):
+            for pause in pauses:
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.sleep(pause)
+
+    work = Closing()
+    asyncio.run(signals(work, 0.05, 0.5))  # as timeout and make hand it on
+    assert work.asked == work.done == 1
+    monkeypatch.setattr("aione_lab.cli.live.SAME_S", 0.1)
+    work = Closing()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(signals(work, 0.2, 0.5))
+    assert work.asked == 1 and not work.done
 
 
 @pytest.mark.parametrize(
