@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import quote, unquote
@@ -20,6 +21,7 @@ from aione_lab.errors import CacheError, InputError
 from aione_lab.units import interval_ms
 
 PORT = 8866
+ANSWER_S = 1.5
 EMBEDDED = "sqlite:///"
 SQLITE = b"SQLite format 3\0"
 
@@ -104,19 +106,29 @@ def _check_free(port: int) -> None:
 
 
 def _tell_of_silence(url: str) -> None:
-    """Say that a Redis does not answer; that is no reason not to wait for it."""
+    """Say that a Redis cannot be used; that is no reason not to wait for it."""
     from aione_lab.cache import SimpleCacheHandler
 
-    async def ask() -> None:
+    problems = ["no answer"]
+
+    async def ping() -> None:
         async with SimpleCacheHandler.from_url(url) as cache:
             await cache.ping()
 
+    def ask() -> None:
+        try:
+            asyncio.run(ping())
+            problems.clear()
+        except CacheError as error:
+            problems[:] = [str(error)]
+
     if url.startswith(EMBEDDED):  # a file: asking would make it
         return
-    try:
-        asyncio.run(ask())
-    except CacheError as error:
-        say(f"no answer yet ({error}); the page shows the session once there is one", err=True)
+    asking = threading.Thread(target=ask, daemon=True)  # whose end nobody waits for: a name server may take long
+    asking.start()
+    asking.join(ANSWER_S)
+    if problems:
+        say(f"the cache cannot be used yet ({problems[0]}); the page shows a session once it can be", err=True)
 
 
 def _lake(given: str | None) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,16 @@ def test_a_redis_that_does_not_answer_is_told_and_waited_for(
         main(["dashboard", "--redis", f"redis://user:secret@127.0.0.1:{nobody}/0", "--port", str(port)])
     told = capsys.readouterr()
     assert left.value.code == 0 and len(started) == 1 and f":{port}/" in told.out and "secret" not in told.err
-    assert told.err.startswith(f"no answer yet (redis://127.0.0.1:{nobody}/0: ") and told.err.count("\n") == 1
+    assert told.err.startswith(f"the cache cannot be used yet (redis://127.0.0.1:{nobody}/0: ")
+    assert told.err.count("\n") == 1
+    answer = threading.Event()  # of a name server, for which nobody waits
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: answer.wait(60) and [])
+    monkeypatch.setattr("aione_lab.cli.dashboard.ANSWER_S", 0.05)
+    with pytest.raises(SystemExit):
+        main(["dashboard", "--redis", "redis://somewhere:6379/0", "--port", str(port)])
+    assert len(started) == 2 and not answer.is_set()
+    answer.set()
+    assert capsys.readouterr().err.startswith("the cache cannot be used yet (no answer); ")
 
 
 def test_a_url_that_is_none_is_refused_by_where_it_was_given(
