@@ -45,9 +45,9 @@ class Backend(Protocol):
         """Send messages, in order, to everybody who is subscribed now."""
 
     async def set_and_publish(
-        self, key: str, value: bytes, ttl: float | None, messages: Sequence[tuple[str, bytes]]
+        self, key: str, value: bytes, ttl: float | None, channel: str, contents: Sequence[bytes]
     ) -> None:
-        """``set``, then (channel, content) each to its channel; CacheRefusedError where only the messages went."""
+        """``set``, then ``publish``, in the time of both; CacheRefusedError where only the messages went."""
 
     async def ping(self) -> None:
         """Return when the place answers."""

@@ -108,19 +108,18 @@ class EmbeddedBackend:
     async def publish(self, channel: str, contents: Sequence[bytes]) -> None:
         """Add messages, and drop those that have waited long enough."""
 
-        messages = [(channel, content) for content in contents]
-        await self._write(lambda connection: _send(connection, messages), sum(map(len, contents)))
+        await self._write(lambda connection: _send(connection, channel, contents), sum(map(len, contents)))
 
     async def set_and_publish(
-        self, key: str, value: bytes, ttl: float | None, messages: Sequence[tuple[str, bytes]]
+        self, key: str, value: bytes, ttl: float | None, channel: str, contents: Sequence[bytes]
     ) -> None:
         """``set`` and ``publish`` in one transaction: both or neither."""
 
         def work(connection: sqlite3.Connection) -> None:
             _set(connection, key, value, ttl)
-            _send(connection, messages)
+            _send(connection, channel, contents)
 
-        await self._write(work, len(value) + sum(len(content) for _, content in messages))
+        await self._write(work, len(value) + sum(map(len, contents)))
 
     async def ping(self) -> None:
         """Return when the file can be read."""
@@ -221,10 +220,10 @@ def _set(connection: sqlite3.Connection, key: str, value: bytes, ttl: float | No
     )
 
 
-def _send(connection: sqlite3.Connection, messages: Sequence[tuple[str, bytes]]) -> None:
+def _send(connection: sqlite3.Connection, channel: str, contents: Sequence[bytes]) -> None:
     now = time.time()
     connection.execute("DELETE FROM messages WHERE sent < ?", (now - KEEP,))
-    rows = [(channel, content, now) for channel, content in messages]
+    rows = [(channel, content, now) for content in contents]
     connection.executemany("INSERT INTO messages (channel, content, sent) VALUES (?, ?, ?)", rows)
 
 

@@ -49,8 +49,9 @@ class SimpleCacheHandler:
     """Values by key and messages by channel, shared between processes; every method is a coroutine.
 
     The physical key is ``<key>:<namespace>``. Values are JSON unless ``raw``: then they are bytes, stored as they are.
-    No call takes longer than a second: a cache that is away, full or silent raises CacheError, and the next call tries
-    again. ``healthy`` tells how the last call went; whoever can do without the cache goes on without it.
+    No call takes longer than a second, ``store_and_publish`` no longer than two: a cache that is away, full or silent
+    raises CacheError, and the next call tries again. ``healthy`` tells how the last call went; whoever can do without
+    the cache goes on without it.
 
     Close it with ``await handler.aclose()`` or use it as ``async with``. A call for one argument that cannot be used
     raises InputError and does not touch the cache.
@@ -177,22 +178,21 @@ class SimpleCacheHandler:
         key: str,
         namespace: str,
         value: Any,
-        messages: Sequence[tuple[str, Any]],
+        channel: str,
+        messages: Sequence[Any],
         ttl: float | None = None,
         raw: bool = False,
     ) -> None:
-        """``store_in_cache``, then (channel, message) each to its channel, in order, in the time of one call.
+        """``store_in_cache``, then ``publish_all``: at once in the embedded cache, each in its own time in Redis.
 
         CacheRefusedError where the value was not stored but the messages were sent; after another CacheError they may
         not have been.
         """
-        place, seconds = _place(key, namespace), _seconds(ttl)
+        place, subject, seconds = _place(key, namespace), _checked("channel", channel), _seconds(ttl)
         content = _bytes(value) if raw else _encoded(value)
-        contents = [
-            (_checked("channel", channel), _bytes(one, "message") if raw else _encoded(one, "message"))
-            for channel, one in messages
-        ]
-        await self._call(self._backend.set_and_publish(place, content, seconds, contents))
+        contents = [_bytes(one, "message") if raw else _encoded(one, "message") for one in messages]
+        work = self._backend.set_and_publish(place, content, seconds, subject, contents)
+        await self._call(work, 2 * CALL_LIMIT)
 
     def subscribe(self, *channels: str) -> Subscription:
         """An async iterator over the messages of ``channels``::
@@ -229,11 +229,11 @@ class SimpleCacheHandler:
     ) -> None:
         await self.aclose()
 
-    async def _call(self, work: Awaitable[T]) -> T:
-        """Await ``work`` for a second at most, and remember how it went."""
+    async def _call(self, work: Awaitable[T], limit: float = CALL_LIMIT) -> T:
+        """Await ``work`` for a second at most, or ``limit``, and remember how it went."""
         problem = None
         try:
-            async with asyncio.timeout(CALL_LIMIT):
+            async with asyncio.timeout(limit):
                 result = await work
             self._healthy = True
             return result

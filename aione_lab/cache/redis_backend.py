@@ -56,7 +56,7 @@ class RedisBackend:
 
     async def set(self, key: str, value: bytes, ttl: float | None) -> None:
         """SET, with PX where there is a time to live."""
-        await self.ask(self._client().set(key, value, px=_milliseconds(ttl)))
+        await self.ask(self._client().set(key, value, px=None if ttl is None else max(1, round(ttl * 1000))))
 
     async def get(self, key: str) -> bytes | None:
         """GET."""
@@ -86,18 +86,20 @@ class RedisBackend:
             await self.ask(pipeline.execute())
 
     async def set_and_publish(
-        self, key: str, value: bytes, ttl: float | None, messages: Sequence[tuple[str, bytes]]
+        self, key: str, value: bytes, ttl: float | None, channel: str, contents: Sequence[bytes]
     ) -> None:
-        """SET and PUBLISH in one go; a Redis that is full or read-only may still pass messages on."""
-        async with self._client().pipeline(transaction=False) as pipeline:
-            pipeline.set(key, value, px=_milliseconds(ttl))
-            for channel, content in messages:
-                pipeline.publish(channel, content)
-            stored, *sent = await self.ask(pipeline.execute(raise_on_error=False))
-        for error in (*sent, stored):
-            if isinstance(error, Exception):
-                kind = CacheRefusedError if error is stored else CacheError
-                raise kind(f"{self.name}: {self._masked(str(error))}")
+        """SET, then PUBLISH: a Redis that is full or read-only may still pass messages on.
+
+        Not in one go: over a slow line each has its own time, and messages would be sent again with every retry of SET.
+        """
+        refused = None
+        try:
+            await self.set(key, value, ttl)
+        except CacheError as error:
+            refused = CacheRefusedError(str(error))
+        await self.publish(channel, contents)
+        if refused is not None:
+            raise refused
 
     async def ping(self) -> None:
         """PING."""
@@ -234,10 +236,6 @@ class RedisFeed:
     async def _close(self, pubsub: PubSub) -> None:
         with contextlib.suppress(CacheError):
             await self._backend.ask(pubsub.aclose())
-
-
-def _milliseconds(ttl: float | None) -> int | None:
-    return None if ttl is None else max(1, round(ttl * 1000))
 
 
 def _inspect(url: str) -> tuple[str, list[str]]:

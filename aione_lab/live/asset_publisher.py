@@ -38,11 +38,12 @@ class Cache(Protocol):
         key: str,
         namespace: str,
         value: Any,
-        messages: Sequence[tuple[str, Any]],
+        channel: str,
+        messages: Sequence[Any],
         ttl: float | None = None,
         raw: bool = False,
     ) -> None:
-        """Store a value for some seconds, then send messages; CacheRefusedError where only the first failed."""
+        """Store a value for some seconds and send messages; CacheRefusedError where only the first failed."""
 
     async def publish_all(self, channel: str, messages: Sequence[Any], raw: bool = False) -> None:
         """Send messages to whoever is subscribed."""
@@ -148,25 +149,22 @@ class Publisher:
         first = self.seq + 1
         self.seq += len(chunks)
         whole = self._text(self.seq, alive, self._texts)
-        updates = [(UPDATES, self._text(number, alive, chunk)) for number, chunk in enumerate(chunks, first)]
-        with self._some_signals() as signals:
-            messages = [*updates, *((SIGNALS, text) for text in signals)]
-            await self._cache.store_and_publish(ASSET_STATE, NAMESPACE, whole, messages, self._ttl_s, raw=True)
-        while self._signals:
-            with self._some_signals() as signals:
-                await self._cache.publish_all(SIGNALS, signals, raw=True)
-
-    @contextlib.contextmanager
-    def _some_signals(self) -> Iterator[list[bytes]]:
-        """The texts of up to CHUNK signals; they wait on where what is done with them fails."""
-        signals = [self._signals.popleft() for _ in range(min(CHUNK, len(self._signals)))]
+        texts = [self._text(number, alive, chunk) for number, chunk in enumerate(chunks, first)]
+        refused = None
         try:
-            yield [orjson.dumps(signal) for signal in signals]
-        except CacheRefusedError:  # a full or read-only Redis has passed the messages on
-            raise
-        except BaseException:
-            self._signals.extendleft(reversed(signals))
-            raise
+            await self._cache.store_and_publish(ASSET_STATE, NAMESPACE, whole, UPDATES, texts, self._ttl_s, raw=True)
+        except CacheRefusedError as error:  # a full or read-only Redis passes signals on, too
+            refused = error
+        # Not with the messages above: those have numbers, of a signal that is sent again a reader sees two.
+        while self._signals:
+            signals = [self._signals.popleft() for _ in range(min(CHUNK, len(self._signals)))]
+            try:
+                await self._cache.publish_all(SIGNALS, [orjson.dumps(signal) for signal in signals], raw=True)
+            except BaseException:
+                self._signals.extendleft(reversed(signals))
+                raise
+        if refused is not None:
+            raise refused
 
     async def _encode(self, chunks: list[list[str]]) -> None:
         """Renew the texts of what changed; others get the event loop in between."""

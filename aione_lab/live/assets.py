@@ -74,9 +74,9 @@ class AssetStateManager:
 
     def update_bars(self, fields: Mapping[str, Mapping[str, Any]], /) -> None:
         """Take over what a bar gave known symbols, by symbol: ``Decisions.quiet_fields``, which need no check."""
-        for symbol, updates in fields.items():
-            self._assets[symbol] = after_bar(self._assets[symbol], updates)
-        self._tell(fields)
+        if fields:
+            self._assets.update({name: after_bar(self._assets[name], updates) for name, updates in fields.items()})
+            self._tell(fields)
 
     def update_calibration(self, symbol: str, params: Mapping[str, Any], /) -> None:
         """Take over an accepted set in its flat JSON form: ``calib_params``, ``last_calib`` and ``calib_status``.

@@ -47,7 +47,7 @@ def test_paused_and_going_on(own_redis: RedisServer) -> None:
         async with SimpleCacheHandler.from_url(own_redis.url) as cache:
             await cache.set_json("k", 1)
             own_redis.signal(signal.SIGSTOP)
-            both = cache.store_and_publish("k", "global", 2, [("c", 1)])
+            both = cache.store_and_publish("k", "global", 2, "c", [1])
             for call in (cache.set_json("k", 2), cache.get_json("k"), cache.keys(), cache.publish("c", 1), both):
                 await fails(call, "127.0.0.1")
                 assert not cache.healthy
@@ -65,7 +65,7 @@ def test_killed_and_started_again(own_redis: RedisServer) -> None:
             own_redis.kill()
             await fails(cache.set_json("k", 2), "127.0.0.1")
             await fails(cache.get_json("k"))
-            await fails(cache.store_and_publish("k", "global", 2, [("c", 1)]))
+            await fails(cache.store_and_publish("k", "global", 2, "c", [1]))
             assert not cache.healthy
             own_redis.start()
             await cache.set_json("k", 3)  # at once: nothing waits for a pause to end
@@ -120,7 +120,7 @@ def test_a_silent_server_is_noticed_by_a_subscriber(own_redis: RedisServer, monk
 async def passes_messages_on(cache: SimpleCacheHandler, problem: str) -> None:
     async with cache.subscribe("signals") as messages:
         with pytest.raises(CacheRefusedError, match=problem):
-            await cache.store_and_publish("k", "global", 2, [("signals", 1), ("other", 2), ("signals", 3)])
+            await cache.store_and_publish("k", "global", 2, "signals", [1, 3])
         assert [(await asyncio.wait_for(anext(messages), 5)).value for _ in range(2)] == [1, 3]
     assert await cache.get_json("k") == 1
 

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from aione_lab.backtest.decode import empty_stage2
 from aione_lab.cache import SimpleCacheHandler
 from aione_lab.calibration.queue_listeners import Listeners
-from aione_lab.errors import CacheError, CacheRefusedError, InputError
+from aione_lab.errors import CacheError, InputError
 from aione_lab.live import AssetStateManager, AssetUpdate, follow_assets, stage2_fields
 from aione_lab.live.asset_state import FIELDS
 
@@ -288,8 +288,9 @@ class Lossy:
         self._cache = cache
         self.losing = False
 
-    async def store_and_publish(self, key: str, namespace: str, value: Any, messages: Any, ttl: Any, raw: Any) -> None:
-        await self._cache.store_and_publish(key, namespace, value, [] if self.losing else messages, ttl, raw)
+    async def store_and_publish(self, *arguments: Any, raw: bool) -> None:
+        *first, messages, ttl = arguments
+        await self._cache.store_and_publish(*first, [] if self.losing else messages, ttl, raw)
 
     async def publish_all(self, channel: str, messages: list[Any], raw: bool = False) -> None:
         raise AssertionError("so many signals nobody sent")
@@ -435,32 +436,17 @@ def test_closing_in_the_middle_of_a_write_loses_nothing(turns: int, tmp_path: Pa
 class Broken:
     """A cache that fails in a way of its own, then works, and counts."""
 
-    error: Exception = RuntimeError("not of this world")
-
     def __init__(self, failures: int) -> None:
         self.failures = failures
         self.sent: list[Any] = []
 
-    async def store_and_publish(self, key: str, namespace: str, value: Any, messages: Any, *_: Any, **__: Any) -> None:
+    async def store_and_publish(self, *_: Any, **__: Any) -> None:
         if self.failures > 0:
             self.failures -= 1
-            raise self.error
-        self.sent += messages
+            raise RuntimeError("not of this world")
 
     async def publish_all(self, channel: str, messages: list[Any], raw: bool = False) -> None:
         self.sent += [(channel, message) for message in messages]
-
-
-class Full(Broken):
-    """A cache that takes no value for a while, and passes messages on."""
-
-    error = CacheRefusedError("no room")
-
-    async def store_and_publish(self, key: str, namespace: str, value: Any, messages: Any, *_: Any, **__: Any) -> None:
-        self.sent += messages
-        if self.failures > 0:
-            self.failures -= 1
-            raise self.error
 
 
 class Slow:
@@ -471,10 +457,8 @@ class Slow:
         self.sent: list[int] = []
         self.asked = 0
 
-    async def store_and_publish(self, key: str, namespace: str, value: Any, messages: Any, *_: Any, **__: Any) -> None:
-        signals = [message for channel, message in messages if channel == "signals"]
-        if signals:
-            await self.publish_all("signals", signals)
+    async def store_and_publish(self, *_: Any, **__: Any) -> None:
+        pass
 
     async def publish_all(self, channel: str, messages: list[Any], raw: bool = False) -> None:
         self.asked += 1
@@ -515,19 +499,22 @@ def test_signals_of_a_call_that_failed_are_sent_in_their_order() -> None:
     asyncio.run(run())
 
 
-def test_a_cache_that_takes_no_state_gets_each_signal_once() -> None:
+def test_a_redis_that_takes_no_state_passes_each_signal_on_once_also_while_it_closes(own_redis: RedisServer) -> None:
     async def run() -> None:
-        full = Full(4)
-        async with AssetStateManager(["BTCUSDT"], full) as manager:
-            for number in range(150):
+        async with SimpleCacheHandler.from_url(own_redis.url) as cache, cache.subscribe("signals") as messages:
+            manager = AssetStateManager(["BTCUSDT"], cache)
+            own_redis.admin("CONFIG", "SET", "maxmemory", "1")
+            manager.start()
+            for number in range(250):
                 manager.publish_signal({"symbol": "BTCUSDT", "number": number})
-            await until(lambda: manager.degraded == "no room")
-            await until(lambda: not manager.degraded)
-            sent = [json.loads(message) for channel, message in full.sent if channel == "signals"]
-            assert [one["number"] for one in sent] == list(range(150))
-            states = [json.loads(message) for channel, message in full.sent if channel == "asset_state_update"]
-            assert [one["seq"] for one in states] == list(range(1, 1 + len(states)))
-            assert all("BTCUSDT" in one["assets"] for one in states[:5])  # told with every try until it was stored
+            first = [(await asyncio.wait_for(anext(messages), SOON)).value["number"] for _ in range(250)]
+            await until(lambda: manager.degraded)
+            for number in range(250, 500):
+                manager.publish_signal({"symbol": "BTCUSDT", "number": number})
+            await manager.aclose()
+            await cache.publish("signals", {"number": "the end"})
+            rest = [(await asyncio.wait_for(anext(messages), SOON)).value["number"] for _ in range(251)]
+            assert [*first, *rest] == [*range(500), "the end"]
 
     asyncio.run(run())
 
