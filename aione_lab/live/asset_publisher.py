@@ -9,12 +9,12 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import orjson
 
-from aione_lab.cache.handler import NAMESPACE
+from aione_lab.cache.handler import NAMESPACE, SimpleCacheHandler
 from aione_lab.errors import CacheError, CacheRefusedError
 
 logger = logging.getLogger(__name__)
@@ -30,25 +30,6 @@ CHUNK = 100  # assets in one message, and encoded before others get the event lo
 MOST_SIGNALS = 1_000  # waiting signals; the oldest are dropped and counted
 
 
-class Cache(Protocol):
-    """What is needed of a SimpleCacheHandler."""
-
-    async def store_and_publish(
-        self,
-        key: str,
-        namespace: str,
-        value: Any,
-        channel: str,
-        messages: Sequence[Any],
-        ttl: float | None = None,
-        raw: bool = False,
-    ) -> None:
-        """Store a value for some seconds and send messages; CacheRefusedError where only the first failed."""
-
-    async def publish_all(self, channel: str, messages: Sequence[Any], raw: bool = False) -> None:
-        """Send messages to whoever is subscribed."""
-
-
 class Publisher:
     """Writes ``assets`` (the live mapping of the manager) and tells of changes, numbered within a ``session``.
 
@@ -58,7 +39,9 @@ class Publisher:
     its memory has the state again, and a reader of whom the last message was lost finds that out.
     """
 
-    def __init__(self, cache: Cache, assets: Mapping[str, Mapping[str, Any]], period_s: float, ttl_s: float) -> None:
+    def __init__(
+        self, cache: SimpleCacheHandler, assets: Mapping[str, Mapping[str, Any]], period_s: float, ttl_s: float
+    ) -> None:
         self._cache, self._assets = cache, assets
         self._period_s, self._ttl_s = period_s, ttl_s
         self.session = uuid.uuid4().hex[:12]

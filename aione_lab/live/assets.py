@@ -7,10 +7,11 @@ import datetime as dt
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any, Self
 
+from aione_lab.cache.handler import SimpleCacheHandler
 from aione_lab.calibration.queue_order import COMPLETED
 from aione_lab.errors import InputError
 from aione_lab.live.asset_follower import AssetUpdate
-from aione_lab.live.asset_publisher import Cache, Publisher
+from aione_lab.live.asset_publisher import Publisher
 from aione_lab.live.asset_state import after_bar, changed_asset, new_asset, plain
 from aione_lab.research.arguments import finite
 from aione_lab.settings import ReadOnly
@@ -38,7 +39,7 @@ class AssetStateManager:
     def __init__(
         self,
         symbols: Iterable[str] = (),
-        cache: Cache | None = None,
+        cache: SimpleCacheHandler | None = None,
         *,
         period_s: float = PERIOD_S,
         ttl_s: float = TTL_S,
