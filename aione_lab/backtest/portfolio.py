@@ -376,6 +376,7 @@ def _run(members: tuple[Member, ...], interval: str, settings: Settings) -> Port
         rules,
         limits,
         stages,
+        np.zeros(len(members), np.int64),
         moments,
         trades,
         owners,

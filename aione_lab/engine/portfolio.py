@@ -31,7 +31,6 @@ MEMBER = record_dtype(
     ("at", "i8"),  # next bar
     ("alert", "i8"),  # next assessment
     ("last_alert", "i8"),  # one beyond
-    ("candidate", "i8"),  # in place k: the k-th most confident symbol that asks for a slot at this close
 )
 """Where a symbol's bars and assessments lie, and how far the clock has come in them."""
 
@@ -45,14 +44,28 @@ LIMITS = record_dtype(
 
 @njit
 def run_portfolio(
-    clock, members, bars, inner, offsets, correlation, found, rules, limits, stages, moments, trades, whose, refused
+    clock,
+    members,
+    bars,
+    inner,
+    offsets,
+    correlation,
+    found,
+    rules,
+    limits,
+    stages,
+    candidates,
+    moments,
+    trades,
+    whose,
+    refused,
 ):
     """Trades of all symbols on one account; returns (number of trades, cash at the end).
 
     ``clock`` (T,) of int64, every open time; ``members, rules, stages`` (S,), ``stages`` zeroed; ``bars`` (N,) with
     ``correlation`` (N,) to the reference (NaN: not known), ``offsets`` (N + 1,) into ``inner``; ``found`` (A,) of
-    ASSESSMENT. Written: ``moments`` (T,), ``trades`` and ``whose`` (≥ trades,), the member a trade belongs to, and
-    ``refused`` (A,) of int64, an index into REFUSALS. ``limits`` (1,).
+    ASSESSMENT; ``candidates`` (S,) of int64 is scratch. Written: ``moments`` (T,), ``trades`` and ``whose``
+    (≥ trades,), the member a trade belongs to, and ``refused`` (A,) of int64, an index into REFUSALS. ``limits`` (1,).
     """
     limit = limits[0]
     cash = equity = limit.cash
@@ -79,7 +92,7 @@ def run_portfolio(
                 stage.last_time = time
                 stage.last_close = bars[member.at].close
                 member.at += 1
-        _decide(time, members, bars, correlation, found, rules, limit, stages, refused)
+        _decide(time, members, bars, correlation, found, rules, limit, stages, candidates, refused)
         equity = _mark(stages, cash, moment)
     return closed, cash
 
@@ -108,7 +121,7 @@ def _moves_along(member, correlation, limit):
 
 
 @njit
-def _decide(time, members, bars, correlation, found, rules, limit, stages, refused):
+def _decide(time, members, bars, correlation, found, rules, limit, stages, candidates, refused):
     """The entry signals of this close, the most confident first, take the slots that are free."""
     n = 0
     busy = 0
@@ -138,13 +151,13 @@ def _decide(time, members, bars, correlation, found, rules, limit, stages, refus
                 stage3_decide(stage, found[alert], rules[s])
             continue
         place = n
-        while place > 0 and found[members[members[place - 1].candidate].alert - 1].confidence < found[alert].confidence:
-            members[place].candidate = members[place - 1].candidate
+        while place > 0 and found[members[candidates[place - 1]].alert - 1].confidence < found[alert].confidence:
+            candidates[place] = candidates[place - 1]
             place -= 1
-        members[place].candidate = s
+        candidates[place] = s
         n += 1
     for i in range(n):
-        s = members[i].candidate
+        s = candidates[i]
         alert = members[s].alert - 1
         moves_along = _moves_along(members[s], correlation, limit)
         if found[alert].confidence < limit.min_confidence:
