@@ -108,7 +108,7 @@ class SimpleCacheHandler:
         ``raw``: bytes, or text as UTF-8, as they are. Otherwise what JSON can hold; NaN and infinities it cannot.
         """
         place = _place(key, namespace)
-        content = _bytes(value) if raw else _encoded(value)
+        content = _content(value, raw)
         await self._call(self._backend.set(place, content, _seconds(ttl)))
 
     async def fetch_from_cache(self, key: str, namespace: str, raw: bool = False) -> Any:
@@ -169,7 +169,7 @@ class SimpleCacheHandler:
     async def publish_all(self, channel: str, messages: Sequence[Any], raw: bool = False) -> None:
         """Send several messages, in order, in the time of one; each as ``publish`` does."""
         place = _checked("channel", channel)
-        contents = [_bytes(one, "message") if raw else _encoded(one, "message") for one in messages]
+        contents = [_content(one, raw, "message") for one in messages]
         if contents:
             await self._call(self._backend.publish(place, contents))
 
@@ -189,8 +189,7 @@ class SimpleCacheHandler:
         not have been.
         """
         place, subject, seconds = _place(key, namespace), _checked("channel", channel), _seconds(ttl)
-        content = _bytes(value) if raw else _encoded(value)
-        contents = [_bytes(one, "message") if raw else _encoded(one, "message") for one in messages]
+        content, contents = _content(value, raw), [_content(one, raw, "message") for one in messages]
         work = self._backend.set_and_publish(place, content, seconds, subject, contents)
         await self._call(work, 2 * CALL_LIMIT)
 
@@ -313,7 +312,11 @@ def _seconds(ttl: float | None) -> float | None:
     return float(ttl) if math.isfinite(ttl) else None
 
 
-def _bytes(value: Any, argument: str = "value") -> bytes:
+def _content(value: Any, raw: bool, argument: str = "value") -> bytes:
+    return _bytes(value, argument) if raw else _encoded(value, argument)
+
+
+def _bytes(value: Any, argument: str) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     if isinstance(value, (bytes, bytearray, memoryview)):
@@ -321,7 +324,7 @@ def _bytes(value: Any, argument: str = "value") -> bytes:
     raise InputError.of(argument, value, "must be bytes or text when raw")
 
 
-def _encoded(value: Any, argument: str = "value") -> bytes:
+def _encoded(value: Any, argument: str) -> bytes:
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
