@@ -109,7 +109,9 @@ def _tell_of_silence(url: str) -> None:
     """Say that a Redis cannot be used; that is no reason not to wait for it."""
     from aione_lab.cache import SimpleCacheHandler
 
-    problems = ["no answer"]
+    if url.startswith(EMBEDDED):  # a file: asking would make it
+        return
+    answers: list[str] = []
 
     async def ping() -> None:
         async with SimpleCacheHandler.from_url(url) as cache:
@@ -118,17 +120,15 @@ def _tell_of_silence(url: str) -> None:
     def ask() -> None:
         try:
             asyncio.run(ping())
-            problems.clear()
+            answers.append("")
         except CacheError as error:
-            problems[:] = [str(error)]
+            answers.append(str(error))
 
-    if url.startswith(EMBEDDED):  # a file: asking would make it
-        return
     asking = threading.Thread(target=ask, daemon=True)  # whose end nobody waits for: a name server may take long
     asking.start()
     asking.join(ANSWER_S)
-    if problems:
-        say(f"the cache cannot be used yet ({problems[0]}); the page shows a session once it can be", err=True)
+    if problem := answers[0] if answers else "no answer":
+        say(f"the cache cannot be used yet ({problem}); the page shows a session once it can be", err=True)
 
 
 def _lake(given: str | None) -> str | None:

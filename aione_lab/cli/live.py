@@ -36,6 +36,7 @@ from aione_lab.cli.replays import DEFAULT_REFERENCE
 from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
+    from aione_lab.lake import Lake
     from aione_lab.live import AlertQueue, FastSessions, Feed, NarrativeEnricher, Session
 
 FEEDS = ("exchange", "replay", "simulated")
@@ -322,7 +323,7 @@ def _beside(options: _Options, named: Sequence[str]) -> list[str]:
     if options.reference is None:
         return []
     if options.feed == "replay":
-        return [known_symbol(open_lake(options.lake or DEFAULT_LAKE), wanted, options.interval, "--reference")]
+        return [known_symbol(_replayed(options), wanted, options.interval, "--reference")]
     if wanted not in _simulated():
         raise InputError.unknown("--reference", wanted, _simulated())
     return [wanted]
@@ -334,8 +335,12 @@ def _simulated() -> list[str]:
     return SimulatedExchange().symbols
 
 
+def _replayed(options: _Options) -> Lake:
+    return open_lake(options.lake or DEFAULT_LAKE)
+
+
 def _in_lake(options: _Options) -> list[str]:
-    there = open_lake(options.lake or DEFAULT_LAKE).symbols(options.interval)
+    there = _replayed(options).symbols(options.interval)
     if not there:
         raise InputError.of("--lake", options.lake or DEFAULT_LAKE, f"holds no {options.interval} candles")
     return sorted(there, key=lambda name: name != _reference(options))[:MOST_REPLAYED]
@@ -348,7 +353,7 @@ def _feed(options: _Options, symbols: list[str]) -> Feed:
         return ExchangeFeed(options.exchange, symbols, options.interval)
     spans: dict[str, Any] = {"speed": options.speed, "start": options.start, "end": options.end}
     if options.feed == "replay":
-        return ReplayFeed(open_lake(options.lake or DEFAULT_LAKE), symbols, options.interval, **spans)
+        return ReplayFeed(_replayed(options), symbols, options.interval, **spans)
     from aione_lab.lake.simulated import ORIGIN, SimulatedExchange
     from aione_lab.units import DAY_MS, to_ms
 

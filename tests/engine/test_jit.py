@@ -23,10 +23,8 @@ def without_last(values):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.skipif(bool(config.DISABLE_JIT), reason="without compiling nothing is refused")
-@pytest.mark.parametrize(
-    ("kernel", "problem"), [(last_of_new, "zeros"), (without_last, "Only accept returning of array")]
-)
-def test_a_kernel_that_makes_an_array_does_not_compile(kernel: Any, problem: str) -> None:
+@pytest.mark.parametrize("kernel", [last_of_new, without_last])
+def test_a_kernel_that_makes_an_array_does_not_compile(kernel: Any) -> None:
     """References are not counted in kernels: memory of their own would be freed while they read it, or never."""
-    with pytest.raises(NumbaError, match=problem):
+    with pytest.raises(NumbaError, match="Only accept returning of array"):
         njit(kernel)(np.ones(3))
