@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import optuna
 from optuna.samplers._tpe import _truncnorm
-from scipy.special import log_ndtr
+from scipy.special import erf, log_ndtr
 
 from aione_lab.calibration.objective import Objective
 from aione_lab.calibration.space import Space
@@ -32,6 +32,9 @@ STARTUP = 40
 
 SAMPLERS = ("tpe", "random", "nsga2")
 
+_OURS = {"_log_ndtr": log_ndtr, "erf": erf}
+"""What FastTPE puts in place of Optuna's own functions."""
+
 _OTHER = "data, code or versions have changed, it cannot go on; take another name"
 
 Score = Callable[[Sequence[dict[str, float]]], "list[Scored]"]
@@ -39,22 +42,51 @@ Report = Callable[[int, int], None]
 
 
 class FastTPE(optuna.samplers.TPESampler):
-    """Optuna's TPE in half the time: ln Φ comes from scipy while it proposes a trial.
+    """Optuna's TPE in a fraction of the time: erf and ln Φ come from scipy while it proposes a trial.
 
-    Optuna computes ln Φ element by element in Python, not to depend on scipy; that is most of what TPE costs. The two
-    agree but for the last digits, and what is searched lies on a grid: the proposals are the same.
+    Optuna computes them element by element in Python, not to depend on scipy; that is most of what TPE costs. The two
+    agree but for the last digits, and what is searched lies on a grid: the proposals are the same. A sampler serves one
+    batch, and no trial of it is finished before the last is proposed: what finished ones say is worked out once.
     """
 
     _one_at_a_time = threading.Lock()
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._space: dict[str, optuna.distributions.BaseDistribution] | None = None
+        self._asked: dict[tuple[str, ...], dict[int, list[float]]] = {}
+
+    def infer_relative_search_space(self, *args: Any) -> dict[str, optuna.distributions.BaseDistribution]:
+        """As ``TPESampler.infer_relative_search_space``."""
+        if self._space is None:
+            self._space = super().infer_relative_search_space(*args)
+        return self._space
+
     def sample_relative(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """As ``TPESampler.sample_relative``."""
         with self._one_at_a_time:
-            theirs, _truncnorm._log_ndtr = _truncnorm._log_ndtr, log_ndtr
+            names = vars(_truncnorm)
+            theirs = {name: names[name] for name in _OURS}
+            names.update(_OURS)
             try:
                 return super().sample_relative(*args, **kwargs)
             finally:
-                _truncnorm._log_ndtr = theirs
+                names.update(theirs)
+
+    def _get_internal_repr(
+        self, trials: list[optuna.trial.FrozenTrial], search_space: dict[str, Any], study: optuna.Study
+    ) -> dict[str, np.ndarray]:
+        rows, asked = [], self._asked.setdefault(tuple(search_space), {})
+        for trial in trials:
+            row = asked.get(trial.number)
+            if row is None:
+                one = super()._get_internal_repr([trial], search_space, study)
+                row = [float(value) for values in one.values() for value in values]
+                if trial.state.is_finished():
+                    asked[trial.number] = row
+            if row:  # a trial that lacks a parameter counts for nothing
+                rows.append(row)
+        return dict(zip(search_space, np.array(rows).reshape(-1, len(search_space)).T.copy(), strict=True))
 
 
 def sampler_of(name: str, seed: int, first: int) -> optuna.samplers.BaseSampler:

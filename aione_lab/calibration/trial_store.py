@@ -31,7 +31,8 @@ class TrialStore:
     """The SQLite file at ``path`` with the study ``name``; made if it is not there, whole or not at all."""
 
     def __init__(self, path: Path, name: str, directions: Sequence[Direction]) -> None:
-        if not path.exists():
+        fresh = not path.exists()
+        if fresh:
             new = path.with_name(f"{path.name}.{os.getpid()}.new")
             for old in (new, new.with_name(f"{new.name}-journal")):  # a journal without its file would be replayed
                 old.unlink(missing_ok=True)
@@ -42,7 +43,7 @@ class TrialStore:
         self.path = path
         self.name = name
         try:
-            self._storage = _storage(path)
+            self._storage = _storage(path, known=fresh)
             study = optuna.load_study(study_name=name, storage=self._storage)
         except (SQLAlchemyError, StorageInternalError, KeyError, RuntimeError) as error:
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -86,8 +87,10 @@ _MODELS = (
 )
 
 
-def _storage(path: Path) -> RDBStorage:
-    return RDBStorage(URL.create("sqlite", database=str(path)).render_as_string(hide_password=False))
+def _storage(path: Path, *, known: bool = False) -> RDBStorage:
+    """Optuna's storage; of a file that is ``known`` to be of this Optuna it does not ask which one made it."""
+    url = URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
+    return RDBStorage(url, skip_compatibility_check=known, skip_table_creation=known)
 
 
 def _rows(trial: FrozenTrial, trial_id: int, study_id: int) -> dict[type, list[dict[str, object]]]:

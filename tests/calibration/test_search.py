@@ -178,24 +178,47 @@ def test_another_seed_gives_other_trials_and_the_sampler_learns() -> None:
     assert values[-40:].mean() > values[:40].mean()
 
 
-def test_the_faster_tpe_proposes_what_optunas_own_does_and_leaves_optuna_as_it_was(monkeypatch) -> None:
-    before = _truncnorm._log_ndtr
-    fast = run_search(single, SPACE, CASES["one"][1], 120, seed=3)
-    assert _truncnorm._log_ndtr is before
+@pytest.mark.parametrize("case", CASES)
+def test_the_faster_tpe_proposes_what_optunas_own_does_and_leaves_optuna_as_it_was(case: str, monkeypatch) -> None:
+    score, aims = CASES[case]
+    before = _truncnorm._log_ndtr, _truncnorm.erf
+    fast = run_search(score, SPACE, aims, 120, seed=3)
+    assert (_truncnorm._log_ndtr, _truncnorm.erf) == before
 
     def refuse(*_: Any) -> None:
         raise AssertionError("Optuna's own ln Φ was asked")
 
     with monkeypatch.context() as slow:
         slow.setattr(searching, "FastTPE", optuna.samplers.TPESampler)
-        own = run_search(single, SPACE, CASES["one"][1], 120, seed=3)
+        own = run_search(score, SPACE, aims, 120, seed=3)
         slow.setattr(_truncnorm, "_log_ndtr", refuse)
         with pytest.raises(AssertionError, match="own ln"):
-            run_search(single, SPACE, CASES["one"][1], 80, seed=3)
+            run_search(score, SPACE, aims, 80, seed=3)
     assert of(fast) == of(own)
     with monkeypatch.context() as never:
         never.setattr(_truncnorm, "_log_ndtr", refuse)
-        assert of(run_search(single, SPACE, CASES["one"][1], 80, seed=3)) == of(fast)[:80]
+        never.setattr(_truncnorm, "erf", refuse)
+        assert of(run_search(score, SPACE, aims, 80, seed=3)) == of(fast)[:80]
+
+
+def test_a_trial_without_one_of_the_parameters_counts_for_nothing_in_either_tpe() -> None:
+    """As where a study of other fields was added by hand."""
+    study = optuna.create_study()
+    wide = SPACE.distributions
+    for i in range(60):
+        names = list(wide)[: 1 if i % 7 == 0 else None]
+        trial = study.ask({name: wide[name] for name in names})
+        study.tell(trial, sum(map(float, trial.params.values())))
+    asked = [trial for trial in study.get_trials() if len(trial.params) == len(wide)]
+    rows = []
+    for kind in (searching.FastTPE, optuna.samplers.TPESampler):
+        sampler = kind(seed=1, multivariate=True)
+        for _ in range(2):
+            rows.append(sampler._get_internal_repr(study.get_trials(), wide, study))
+    for found in rows:
+        assert {name: values.tolist() for name, values in found.items()} == {
+            name: [wide[name].to_internal_repr(trial.params[name]) for trial in asked] for name in wide
+        }
 
 
 def test_stored_trials_that_score_otherwise_now_stop_the_study(tmp_path) -> None:
