@@ -40,7 +40,7 @@ class Config(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"]) or name
-            message = first["msg"].removeprefix("Value error, ")
+            message = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
             raise InputError.of(f"{name}.{field}", first["input"], message) from None
 
     @field_validator("*", mode="before")

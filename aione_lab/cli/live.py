@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import math
+import os
 import signal
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from aione_lab.cli.options import (
 from aione_lab.cli.output import emit_json, say
 from aione_lab.cli.replays import DEFAULT_REFERENCE
 from aione_lab.errors import InputError
+from aione_lab.files import make_folder
 
 if TYPE_CHECKING:
     from aione_lab.lake import Lake
@@ -203,18 +205,15 @@ def _speed(text: str) -> float:
 
 async def _run(options: _Options, environment: Any) -> dict[str, Any]:
     from aione_lab.cache import SimpleCacheHandler
-    from aione_lab.lake import Lake
     from aione_lab.live import FastSessions, Prefilter, PrefilterSettings, Session
     from aione_lab.thresholds import ThresholdStore
 
-    lake = None
-    if options.lake:
-        lake = open_lake(options.lake) if options.feed == "replay" or is_address(options.lake) else Lake(options.lake)
     chosen = PrefilterSettings()
     if options.criteria is not None:
         chosen = loaded_config(PrefilterSettings, options.criteria, "--criteria")
     named = _symbols(options)
     always = _beside(options, named)
+    lake = _lake(options) if options.lake else None
     async with contextlib.AsyncExitStack() as stack:
         cache = SimpleCacheHandler.from_environment(environment)
         stack.push_async_callback(cache.aclose)
@@ -301,6 +300,24 @@ def _symbols(options: _Options) -> list[str]:
     if options.feed == "simulated":
         return _simulated()
     return _in_lake(options) if options.feed == "replay" else []
+
+
+def _lake(options: _Options) -> Lake:
+    """The lake that closed candles go to; where it cannot be made or written the command ends before it begins."""
+    from aione_lab.lake import Lake
+
+    if options.feed == "replay":
+        return open_lake(options.lake)
+    if is_address(options.lake):  # which may hold credentials
+        shown = f"{options.lake.partition('://')[0]}://…"
+        raise InputError.of("--lake", shown, "must be a folder: closed candles are stored in it")
+    try:
+        make_folder(Path(options.lake))
+    except OSError as error:
+        raise InputError.of("--lake", options.lake, f"cannot be made ({error.strerror})") from None
+    if not os.access(options.lake, os.W_OK):
+        raise InputError.of("--lake", options.lake, "cannot be written")
+    return Lake(options.lake)
 
 
 def _reference(options: _Options) -> str | None:

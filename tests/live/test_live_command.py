@@ -168,6 +168,8 @@ def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_the_progr
         (["--prefilter", "--symbols", "BTCUSDT"], "--symbols='BTCUSDT'"),
         (["--feed", "simulated", "--exchange", "bybit"], "--exchange='bybit'"),
         (["--feed", "simulated", "--lake", "file"], "--lake='file'"),
+        (["--feed", "simulated", "--lake", "file/lake"], "--lake='file/lake'"),
+        (["--feed", "simulated", "--lake", "s3://KEY:SECRET@bucket/lake"], "--lake='s3://…'"),
         (["--feed", "simulated", "--criteria", "fast.toml"], "--criteria"),
         (["--prefilter", "--criteria", "missing.toml"], "missing.toml"),
         (["--feed", "simulated", "--calibrate"], "--calibrate"),
