@@ -16,7 +16,7 @@ from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.lake.store import Lake
-from aione_lab.live.drift_symbol import CAUSES, SymbolRun, compare
+from aione_lab.live.drift_symbol import CAUSES, WARM_UP, SymbolRun, compare
 from aione_lab.live.journal import Journal
 from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.params import Thresholds
@@ -93,7 +93,8 @@ def drift(journal: Journal | str | os.PathLike[str], lake: Lake, *, spec: Featur
 
     The configuration and the thresholds are those that the journal holds; ``spec`` is needed where it had triggers or
     factors of its own, whose code no journal carries. InputError for a journal without bars, a lake without any of
-    them, or another ``spec``; AioneError for a damaged file.
+    them, or another ``spec``; AioneError for a damaged file. Bars whose warm-up the journal does not hold any more
+    cannot be replayed, and are told as a missing warm-up.
     """
     book = journal if isinstance(journal, Journal) else Journal(journal)
     check_kind("lake", lake, Lake)
@@ -104,13 +105,16 @@ def drift(journal: Journal | str | os.PathLike[str], lake: Lake, *, spec: Featur
     symbols: dict[str, None] = {}
     bars = 0
     runs = _runs(table, spec)
-    if runs and not any(_is_in(run, lake) for run in runs):
+    if not runs:
+        raise InputError.of("journal", str(book.folder), "holds no bars of a warm-up that it holds too")
+    if not any(_is_in(run, lake) for run in runs):
         names = ", ".join(dict.fromkeys(run.symbol for run in runs))
         raise InputError.of("lake", lake.root, f"holds no candle of the journal's bars ({names})")
     for run in runs:
         symbols[run.symbol] = None
         bars += len(run.rows)
         found += [Difference(run.symbol, *one) for one in compare(run, lake)]
+    found += _unfounded(table)
     found.sort(key=lambda one: (one.timestamp, one.symbol))
     return Drift(str(book.folder), lake.root, tuple(symbols), bars, tuple(found))
 
@@ -120,6 +124,21 @@ def _is_in(run: SymbolRun, lake: Lake) -> bool:
     span = lake.span(run.symbol, run.interval)
     times = run.rows["timestamp"]
     return span is not None and span[0] <= times[-1].as_py() and times[0].as_py() <= span[1]
+
+
+def _unfounded(table: pa.Table) -> list[Difference]:
+    """Bars before the first warm-up of their symbol that the journal still holds: nothing can be told of them."""
+    kinds, symbols = table["kind"].to_numpy(), table["symbol"].to_numpy()
+    out = []
+    for name in dict.fromkeys(symbols[kinds == "bar"].tolist()):
+        warm = np.flatnonzero((symbols == name) & (kinds == "warm"))
+        bars = np.flatnonzero((symbols == name) & (kinds == "bar"))
+        bars = bars[bars < warm[0]] if len(warm) else bars
+        if len(bars):
+            first = table["timestamp"][int(bars[0])].as_py()
+            texts = f"{len(bars):,} bars", "no warm-up of theirs in the journal"
+            out.append(Difference(name, first, "warm-up", *texts, WARM_UP))
+    return out
 
 
 def _runs(table: pa.Table, given: FeatureSpec | None) -> list[SymbolRun]:

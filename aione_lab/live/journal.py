@@ -77,6 +77,7 @@ SCHEMA = pa.schema(
         ("detail", pa.string()),  # JSON: a configuration, a set of thresholds, a Stage2 dictionary
     ]
 )
+_KEYS = {"kind", "symbol", "timestamp"}  # what every row has
 _NAMED = {"signal": SIGNALS, "suppressed": SUPPRESSED, "recommendation": RECOMMENDATIONS}
 _PLAIN = (
     "reasons", "side", "position", "confidence",
@@ -166,6 +167,7 @@ class Journal:
     def commit(self, rows: Sequence[Row]) -> int:
         """Write rows as one part: all of them are on disk when this returns, or none. Returns the commit's number."""
         number = self._next
+        make_folder(self.folder)  # somebody may have taken it away
         write_whole(self.folder / _name(number, number), _parquet(_table(rows)))
         self._next = number + 1
         return number
@@ -210,6 +212,8 @@ class Journal:
             content = (self.folder / "snapshot.bin").read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise AioneError(f"{self.folder / 'snapshot.bin'}: cannot be read ({error.strerror})") from None
         body = content[len(_MAGIC) + 32 :]
         if content[: -len(body) or None] != _MAGIC + hashlib.sha256(body).digest():
             raise AioneError(f"{self.folder / 'snapshot.bin'}: is damaged")
@@ -308,23 +312,33 @@ def _parquet(table: pa.Table) -> bytes:
     return sink.getvalue()
 
 
-def _read(path: Path, names: list[str]) -> pa.Table:
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """AioneError, naming the file, for what cannot be read."""
     try:
-        return pq.read_table(path, schema=SCHEMA, columns=names)
+        yield
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as error:
         raise AioneError(f"{path}: cannot be read ({error})") from None
 
 
+def _read(path: Path, names: list[str]) -> pa.Table:
+    with _reading(path):
+        if not _KEYS <= {*pq.read_schema(path).names}:
+            raise AioneError(f"{path}: is no part of a journal")
+        return pq.read_table(path, schema=SCHEMA, columns=names)
+
+
 def _alone(path: Path) -> pa.Table:
     """A part, read by this thread: Arrow's own threads would keep memory for good, a little more every hour."""
-    with pq.ParquetFile(path) as file:
+    with _reading(path), pq.ParquetFile(path) as file:
         return file.read(use_threads=False)
 
 
 def _rows(path: Path) -> int:
-    return int(pq.read_metadata(path).num_rows)
+    with _reading(path):
+        return int(pq.read_metadata(path).num_rows)
 
 
 def _name(first: int, last: int) -> str:
