@@ -17,6 +17,7 @@ from aione_lab.errors import AioneError
 from aione_lab.lake.schema import CANDLE_COLUMNS, candle_frame
 from aione_lab.lake.stamps import utc_index
 from aione_lab.lake.store import Lake
+from aione_lab.live.ends import uncut
 from aione_lab.live.feed import Candle, Feed, candles_of
 from aione_lab.live.journal import BarRows, Journal, Row, candle_fields, detail_text
 from aione_lab.units import interval_ms
@@ -116,20 +117,19 @@ class Keeper:
         A cancellation takes effect when the write is over: a second one must not begin beside it.
         """
         async with self._committing:
-            rows, self._rows = self._rows, []
-            candles, self._candles = self._candles, {}
-            rates, self._rates = [*self._rates, *self._new_rates()], []
-            due = time.monotonic() - self._last_snapshot >= SNAPSHOT_S if snapshot is None else snapshot
-            taken = self._take_snapshot() if due and self._journal is not None else None
-            loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(self._writer, self._write, rows, candles, rates, taken)
-            cancelled = None
-            while not work.done():
-                try:
-                    await asyncio.wait({work})
-                except asyncio.CancelledError as error:
-                    cancelled = error
-            done = set() if work.exception() else work.result()
+            await uncut(self._commit(snapshot))
+
+    async def _commit(self, snapshot: bool | None) -> None:
+        rows, self._rows = self._rows, []
+        candles, self._candles = self._candles, {}
+        rates, self._rates = [*self._rates, *self._new_rates()], []
+        due = time.monotonic() - self._last_snapshot >= SNAPSHOT_S if snapshot is None else snapshot
+        taken = self._take_snapshot() if due and self._journal is not None else None
+        loop = asyncio.get_running_loop()
+        done: set[str] = set()
+        try:
+            done = await loop.run_in_executor(self._writer, self._write, rows, candles, rates, taken)
+        finally:  # a mistake of ours ends the session, and what was not written stays together
             if "journal" not in done:
                 self._rows = [*rows, *self._rows]
             if "lake" not in done:
@@ -138,9 +138,6 @@ class Keeper:
                 self._candles, self._rates = candles, [*rates, *self._rates]
             if "snapshot" in done:
                 self._last_snapshot = time.monotonic()
-            work.result()  # a mistake of ours ends the session, and what was not written stays together
-            if cancelled is not None:
-                raise cancelled
 
     def close(self) -> None:
         """End the thread of the writes."""
@@ -162,7 +159,9 @@ class Keeper:
             try:
                 work()
             except (AioneError, OSError) as error:
-                problem = " ".join(str(error).split())
+                # Without the name of a file, which is another one each time.
+                text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+                problem = " ".join(text.split())
                 if self.problems.get(name) != problem:
                     _log.warning("the %s could not be written, it is tried again: %s", name, problem)
                 self.problems[name] = problem
