@@ -15,7 +15,7 @@ import numpy as np
 from aione_lab.engine.records import BAR, FEATURE_NAMES, TRADE
 from aione_lab.errors import AioneError, InputError
 from aione_lab.live.alert_text import Alert
-from aione_lab.live.asset_state import FAILURES, stage2_fields
+from aione_lab.live.asset_state import FAILURES, LONGEST_TEXT, stage2_fields
 from aione_lab.live.decisions import ALERT
 from aione_lab.live.feed import Candle
 from aione_lab.live.gate import Ready
@@ -145,7 +145,7 @@ class BarClose:
                 name = one.candle.symbol
                 _log.error("%s: takes no more candles: %s", name, error)
                 self.broken[name] = str(error)
-                self._session.assets.update_asset(name, {"state": "error", "hints": [str(error)]})
+                self._session.assets.update_asset(name, {"state": "error", "hints": [str(error)[:LONGEST_TEXT]]})
         return ended
 
     def _follow_up_all(self, ready: list[Ready], ended: Mapping[int, np.ndarray]) -> None:

@@ -72,6 +72,7 @@ class ExchangeFeed:
             raise InputError.of("settings", settings, "must be FeedSettings")
         self._clock: Clock = SystemClock() if clock is None else clock
         self._client = Client(exchange)
+        self.origin = self._client.name
         self._markets: dict[str, dict[str, Any]] = {}
         self._sequencers: dict[str, Sequencer] = {}
         self._past = dict.fromkeys(_COUNTS, 0)

@@ -29,6 +29,7 @@ class Limits:
         self._symbols, self._interval, self._spec = symbols, interval, spec
         self._store = given if isinstance(given, ThresholdStore) else None
         self._given: dict[str, Thresholds] = {}
+        self._told: dict[str, Thresholds] = {}  # what the store said last
         self.problems: dict[str, str] = {}
         if isinstance(given, Thresholds):
             self._given = dict.fromkeys(symbols, given)
@@ -82,11 +83,14 @@ class Limits:
             return thresholds_for(name)
         found = self._store.current(name, interval=self._interval).thresholds
         self.check(found)
+        self._told[name] = found
         return found
 
     async def follow(self, put: Callable[[str, Thresholds], None]) -> None:
-        """Look into the store every LOOK_S seconds, for good."""
+        """Look into the store every LOOK_S seconds, for good, and pass on what is another set than it was."""
         while self._store is not None:
             await asyncio.sleep(LOOK_S)
+            before = dict(self._told)
             for name, limits in (await asyncio.to_thread(self.read)).items():
-                put(name, limits)
+                if limits != before.get(name) or limits.meta != before[name].meta:
+                    put(name, limits)

@@ -16,15 +16,17 @@ import pyarrow.compute as pc
 from aione_lab.backtest.prepare import prepare_bars
 from aione_lab.engine.fleet import Advanced
 from aione_lab.engine.records import BAR, FEATURE_NAMES, LAYOUT
-from aione_lab.errors import AioneError
+from aione_lab.errors import AioneError, InputError
 from aione_lab.jit import sources_digest
 from aione_lab.lake.schema import CANDLE_COLUMNS
 from aione_lab.lake.store import fingerprint_candles
 from aione_lab.live.asset_state import frozen
 from aione_lab.live.feed import Candle
-from aione_lab.live.journal import signal_records
-from aione_lab.live.recent import SHOWN
-from aione_lab.live.warmup import Past, past_of
+from aione_lab.live.gate import REFERENCE_WAIT_S
+from aione_lab.live.journal import Journal, signal_records
+from aione_lab.live.recent import KEPT, SHOWN
+from aione_lab.live.replay_feed import ReplayFeed
+from aione_lab.live.warmup import Past, no_candles, past_of
 from aione_lab.settings import ReadOnly
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import DAY_MS, iso
@@ -62,6 +64,11 @@ def configuration(session: Session) -> dict[str, Any]:
 async def open_session(session: Session) -> dict[str, int]:
     """Fill the session's memory; the last bar that each symbol has taken (ms)."""
     restored = await asyncio.to_thread(_restore, session)
+    # Where the others stand already: who is new to the journal joins them there, and not where a replay began.
+    taken = [session.fleet.last_time(name) or 0 for name in restored]
+    now = max(session.feed.now_ms(), max(taken, default=0) + session.step_ms)
+    if isinstance(session.feed, ReplayFeed):
+        session.feed.move_to(now)
     session.told_before = session.counts["alerts"] + session.counts["second_looks"]
     session.closed_before = session.counts["trades"]
     session.resumed = tuple(name for name in session.symbols if name in restored)
@@ -70,22 +77,20 @@ async def open_session(session: Session) -> dict[str, int]:
     session.keeper.row("resume" if restored else "start", "", session.feed.now_ms(), configuration(session))
     pasts: dict[str, Past] = {}
     if fresh:
-        pasts = await _pasts(session, fresh)
-    closes = dict(restored.closes)
+        pasts = await _pasts(session, fresh, now)
     for name in fresh:
-        await asyncio.to_thread(_warm_up, session, name, pasts)
-    if session.reference in fresh:
-        frame = pasts[session.reference].candles
-        closes = dict(zip(_ms(frame)[-1500:].tolist(), frame["close"].to_numpy()[-1500:].tolist(), strict=True))
+        await asyncio.to_thread(_warm_up, session, name, pasts, now)
+    closes = dict(restored.closes)
+    if session.reference is not None:
+        # Those of bars that only the others have still to take are among them.
+        frame = session.recent.candles(session.reference, KEPT)
+        closes = dict(zip(_ms(frame).tolist(), frame["close"].tolist(), strict=True)) | closes
     given = await asyncio.to_thread(session.limits.read)
-    for name in restored & given.keys():
+    for name in (restored & given.keys()) - session.coming.keys():  # a set that was put meanwhile comes after these
         session.set_thresholds(name, given[name])
     last = {}
     for name in session.symbols:
-        taken = session.fleet.last_time(name)
-        last[name] = session.feed.now_ms() // session.step_ms * session.step_ms - session.step_ms
-        if taken is not None:
-            last[name] = taken
+        last[name] = session.fleet.last_time(name) or now // session.step_ms * session.step_ms - session.step_ms
         known, until = None, last[name] + session.step_ms
         if name in restored:
             until = await asyncio.to_thread(_known_until, session, name, until)
@@ -107,40 +112,50 @@ def _known_until(session: Session, name: str, until: int) -> int:
 # --- a warm-up -------------------------------------------------------------------------------------------------------
 
 
-async def _pasts(session: Session, fresh: list[str]) -> dict[str, Past]:
+async def _pasts(session: Session, fresh: list[str], now: int) -> dict[str, Past]:
     """Histories of the symbols, and of the reference, which the others' bars need."""
-    slots, now = asyncio.Semaphore(AT_ONCE), session.feed.now_ms()
+    slots, reference = asyncio.Semaphore(AT_ONCE), session.reference
 
     async def one(name: str) -> Past:
         async with slots:
             return await past_of(session.feed, session.lake, name, now)
 
-    wanted = list(dict.fromkeys([*fresh, *([session.reference] if session.reference else [])]))
-    return dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True))
+    wanted = list(dict.fromkeys([*fresh, *([reference] if reference else [])]))
+    pasts = dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True))
+    if reference is not None:
+        known = max(session.fleet.last_time(reference) or 0, *_ms(pasts[reference].candles)[-1:].tolist(), 0)
+        late = max(known, now - round(1000 * REFERENCE_WAIT_S))
+        for name in fresh if known else ():
+            # Bars that wait for the reference's, as they would in the session, are taken when that is there.
+            pasts[name] = pasts[name]._replace(candles=pasts[name].candles[_ms(pasts[name].candles) <= late])
+    return pasts
 
 
-def _warm_up(session: Session, name: str, pasts: dict[str, Past]) -> None:
+def _warm_up(session: Session, name: str, pasts: dict[str, Past], now: int) -> None:
     past = pasts[name]
     lake, keeper = session.lake, session.keeper
     if lake is not None and len(past.fetched):
         lake.append(name, session.interval, past.fetched)
     if lake is not None and len(past.fetched_funding):
         lake.append_funding(name, past.fetched_funding)
-    reference = pasts[session.reference].candles if session.reference else None
-    found = None
-    first = session.feed.now_ms()
-    if len(past.candles):
-        bars = prepare_bars(past.candles, session.interval, reference, past.funding)
-        found = session.fleet.advance(name, bars)
-        _remember(session, name, found, past.candles[list(CANDLE_COLUMNS)].to_numpy(dtype=float))
-        first = int(bars["timestamp"][0])
+    stamps = _ms(past.candles).tolist()
     told = {
-        "bars": len(past.candles),
-        "last": session.fleet.last_time(name),
-        "fingerprint": fingerprint_candles(past.candles) if found is not None else "",
+        "bars": len(stamps),
+        "last": stamps[-1] if stamps else None,
+        "fingerprint": fingerprint_candles(past.candles) if stamps else "",
     }
+    first = stamps[0] if stamps else now
     keeper.row("warm", name, first, told)
     session.put_in_force(name, first)
+    if not stamps:
+        return
+    reference = pasts[session.reference].candles if session.reference else no_candles()
+    bars = prepare_bars(past.candles, session.interval, reference if len(reference) else None, past.funding)
+    try:
+        found = session.fleet.advance(name, bars)
+    except InputError as error:  # of an own trigger or factor
+        raise InputError(f"{name}: {error}") from None
+    _remember(session, name, found, past.candles[list(CANDLE_COLUMNS)].to_numpy(dtype=float))
 
 
 def _remember(session: Session, name: str, found: Advanced, values: np.ndarray) -> None:
@@ -172,27 +187,65 @@ def _restore(session: Session) -> Restored:
         found = journal.snapshot()
         if found is not None:
             head, blobs = found
+            _refuse_another(session, journal, head)
             _take_snapshot(session, head, blobs, out)
             table = journal.table(after=head["commit"])
+            _note_journalled(session, table)
             _take_rows(session, table, out)
             _take_alerts(session, table, out, head.get("asks", False))
+    except _AnotherJournal:
+        raise
     except AioneError as error:
         _log.warning("the journal's snapshot is not used, the session warms up anew: %s", error)
         session.renew()
         out = Restored()
     if not out:
-        table = journal.table(columns=("kind", "symbol", "timestamp"))
-        # As text: each part has words of its own for the symbols, which only their texts bring together.
-        kinds, names = (table[name].cast(pa.string()) for name in ("kind", "symbol"))
-        bars = pa.table({"symbol": names, "timestamp": table["timestamp"]}).filter(pc.equal(kinds, "bar"))
-        for group in bars.group_by("symbol").aggregate([("timestamp", "max")]).to_pylist():
-            session.keeper.until[group["symbol"]] = group["timestamp_max"]
+        table = journal.table(columns=("kind", "symbol", "timestamp", "detail"))
+        if _is_of(session, table):
+            _note_journalled(session, table)
     return out
 
 
+class _AnotherJournal(InputError):
+    """The journal is of candles that are not the session's."""
+
+
+def _refuse_another(session: Session, journal: Journal, head: dict[str, Any]) -> None:
+    """A mistyped option must not mix two markets in one journal."""
+    now = _candles_of(session)
+    then = {"feed": now["feed"], **{name: head[name] for name in now if name in head}}
+    if then != now:
+        texts = [f"{one['interval']} candles of {one['feed'] or 'another feed'}" for one in (then, now)]
+        allowed = f"holds {texts[0]}; these are {texts[1]}, which need a folder of their own"
+        raise _AnotherJournal.of("journal", str(journal.folder), allowed)
+
+
+def _candles_of(session: Session) -> dict[str, str]:
+    return {"interval": session.interval, "feed": getattr(session.feed, "origin", "")}
+
+
+def _is_of(session: Session, table: pa.Table) -> bool:
+    """Whether the journal's last run decided as this session does: then it has what it has, else that is another's."""
+    starts = pc.is_in(table["kind"].cast(pa.string()), value_set=pa.array(["start", "resume"]))
+    configurations = table["detail"].filter(starts)
+    if not len(configurations):
+        return False
+    then, now = json.loads(configurations[-1].as_py()), configuration(session)
+    return all(then[name] == now[name] for name in ("interval", "reference", "spec", "settings", "costs"))
+
+
+def _note_journalled(session: Session, table: pa.Table) -> None:
+    """Remember the last bar of each symbol in the rows, whoever of them the session follows."""
+    # As text: each part has words of its own for the symbols, which only their texts bring together.
+    kinds, names = (table[name].cast(pa.string()) for name in ("kind", "symbol"))
+    bars = pa.table({"symbol": names, "timestamp": table["timestamp"]}).filter(pc.equal(kinds, "bar"))
+    for group in bars.group_by("symbol").aggregate([("timestamp", "max")]).to_pylist():
+        session.keeper.until[group["symbol"]] = group["timestamp_max"]
+
+
 def _take_snapshot(session: Session, head: dict[str, Any], blobs: dict[str, bytes], out: Restored) -> None:
-    if (head["interval"], head["reference"]) != (session.interval, session.reference):
-        raise AioneError(f"it is of interval {head['interval']} and reference {head['reference']}")
+    if head["reference"] != session.reference:
+        raise AioneError(f"it is of the reference {head['reference']}")
     for name in session.symbols:
         if f"engine/{name}" in blobs:
             session.fleet.restore(name, blobs[f"engine/{name}"])
@@ -243,7 +296,6 @@ def _push_again(session: Session, name: str, rows: pa.Table, out: Restored) -> N
         )
     values = np.column_stack([rows[column].to_numpy() for column in CANDLE_COLUMNS])
     _remember(session, name, found, values)
-    session.keeper.until[name] = int(bars["timestamp"][-1])
     if name == session.reference:
         out.closes |= dict(zip(bars["timestamp"].tolist(), bars["close"].tolist(), strict=True))
     for stamp, row in zip(bars["timestamp"].tolist(), values.tolist(), strict=True):
@@ -291,7 +343,7 @@ def take_snapshot(session: Session) -> tuple[dict[str, Any], dict[str, bytes]]:
         blobs[f"out/{name}"] = session.fleet.outs[k : k + 1].tobytes()
         blobs[f"recent/{name}"] = session.recent.dump(name)
     head = {
-        "interval": session.interval,
+        **_candles_of(session),
         "reference": session.reference,
         "closes": list(session.gate.closes.items()),
         "spacings": session.funding.spacings(),

@@ -53,6 +53,7 @@ class ReplayFeed:
             raise InputError.of("speed", speed, "must be a number above 0: 1 is real time, inf as fast as possible")
         self._speed = float(speed)
         self._source = _source(source, interval)
+        self.origin = self._source.name
         spans = [self._source.span(name) for name in self.symbols]
         first = min(a for a, _ in spans) if start is None else to_ms(start, "start")
         self._start = -(-first // self._step) * self._step
@@ -73,6 +74,10 @@ class ReplayFeed:
     def now_ms(self) -> int:
         """Where the replay stands, UTC ms: its start, then the end of the bar handed out last."""
         return self._now
+
+    def move_to(self, time: int) -> None:
+        """Let the present be ``time`` (UTC ms) where that is later: what was before is history."""
+        self._now = max(self._now, time)
 
     async def history(self, symbol: str, start: int, end: int) -> pd.DataFrame:
         """Candles with ``start`` ≤ timestamp < ``end`` (ms) that have closed by the replay's present."""
@@ -164,6 +169,7 @@ class ReplayFeed:
 
 
 class _Source(Protocol):
+    name: str
     batch: int | None
     """Milliseconds to read at a time; None: everything at once."""
 
@@ -181,6 +187,8 @@ class _Source(Protocol):
 
 
 class _LakeSource:
+    name = "a lake"
+
     def __init__(self, lake: Lake, interval: str) -> None:
         self._lake, self._interval = lake, interval
         self.batch: int | None = _BATCH_BARS * interval_ms(interval)
@@ -205,6 +213,8 @@ class _LakeSource:
 
 
 class _SimulatedSource:
+    name = "the simulated exchange"
+
     def __init__(self, exchange: SimulatedExchange, interval: str) -> None:
         self._exchange, self._interval = exchange, interval
         self._origin = to_ms(ORIGIN)

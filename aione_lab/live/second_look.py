@@ -87,6 +87,14 @@ class Calibrations:
             return
         self.asked[symbol] = time
         self.waiting[symbol] = stage1
+        self._begin(symbol)
+
+    def ask_again(self) -> None:
+        """After a restart: what alerts wait for since a run before, whose queue ended with it."""
+        for symbol in self.waiting if self._queue is not None else ():
+            self._begin(symbol)
+
+    def _begin(self, symbol: str) -> None:
         task = asyncio.ensure_future(self._ask(symbol))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -97,6 +105,7 @@ class Calibrations:
             await self.request(symbol)
         except Exception:
             self.asked.pop(symbol, None)
+            self.waiting.pop(symbol, None)
             _log.exception("%s: no calibration could be asked for", symbol)
 
     async def request(self, symbol: str) -> str:

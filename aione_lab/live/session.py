@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,13 @@ from aione_lab.calibration.queue import CalibrationQueue
 from aione_lab.engine.fleet import Fleet
 from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
-from aione_lab.errors import AioneError, InputError
+from aione_lab.errors import AioneError, InputError, whole
 from aione_lab.lake.store import Lake
 from aione_lab.live.alerts import AlertQueue
 from aione_lab.live.assets import AssetStateManager
 from aione_lab.live.bar_close import BarClose
 from aione_lab.live.decisions import Decisions
+from aione_lab.live.ends import uncut
 from aione_lab.live.enricher import Enriched, NarrativeEnricher
 from aione_lab.live.feed import Feed
 from aione_lab.live.funding_book import FundingBook
@@ -187,6 +188,7 @@ class Session:
         after = await open_session(self)
         await self.keeper.commit(snapshot=True)
         self.closing.show_all()
+        self.calibrations.ask_again()
         self.assets.start()
         if self.alerts is not None:
             await self.alerts.start()
@@ -207,10 +209,7 @@ class Session:
                 if task.done():
                     task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self._finish(sound)
+            await uncut(self._end(tasks, sound))
 
     async def _read(self, after: Mapping[str, int]) -> None:
         """Take candles until the feed ends; then what still waits is decided without what will never come."""
@@ -236,6 +235,12 @@ class Session:
                 for part, problem in self._degraded().items():
                     self.metrics.degraded.labels(part).set(bool(problem))
                 self.metrics.queue_size.labels("candles").set(len(self.gate))
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]], sound: bool) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._finish(sound)
 
     async def _finish(self, sound: bool) -> None:
         """Write everything; where a bar was broken off no snapshot, so that a restart decides it again."""
@@ -297,7 +302,7 @@ class Session:
 
     def candles(self, symbol: str, bars: int = 500) -> pd.DataFrame:
         """The newest closed candles that were decided, in the shape of ``Lake.candles``; 1,500 at most."""
-        return self.recent.candles(self._known(symbol), bars)
+        return self.recent.candles(self._known(symbol), whole("bars", bars, 0))
 
     def rows(self, symbol: str) -> pd.DataFrame:
         """The same bars' signals: ``rsi, atr_pct, …``, then the columns of ``result.signals``."""
@@ -314,7 +319,7 @@ class Session:
     def _newest(self, seen: deque[Mapping[str, Any]], symbol: str | None, n: int) -> list[Mapping[str, Any]]:
         name = None if symbol is None else self._known(symbol)
         found = [one for one in reversed(seen) if name in (None, one["symbol"])]
-        return found[: max(0, n)]
+        return found[: whole("n", n, 0)]
 
     def closed(self, symbol: str, trades: np.ndarray) -> None:
         """Count closed paper trades, TRADE (n,)."""
