@@ -11,6 +11,7 @@ import numpy as np
 
 from aione_lab.engine.records import EXITS, RECOMMENDATIONS, SUPPRESSED
 from aione_lab.settings import Settings
+from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import iso
 
 if TYPE_CHECKING:
@@ -292,10 +293,19 @@ def _size_of(rules: Settings, whole: str) -> str:
 
 def settings_text(rules: Settings) -> str:
     """The settings that are not the default ones, by their names."""
-    standard = Settings()
-    values = {name: getattr(rules, name) for name in type(rules).model_fields}
-    found = [f"{name} = {value}" for name, value in values.items() if value != getattr(standard, name)]
-    return ", ".join(found) or "the defaults"
+    return _changed(rules, Settings()) or "the defaults"
+
+
+def thresholds_text(result: Result) -> str:
+    """The thresholds that are not the default ones, by their names; of a schedule those at its end."""
+    text = _changed(result.thresholds, Thresholds()) or "the defaults"
+    return text if len(result.schedule) == 1 else f"{len(result.schedule)} sets one after the other, the last: {text}"
+
+
+def _changed(given: Settings | Thresholds, standard: Settings | Thresholds) -> str:
+    names = [name for name in type(given).model_fields if name != "meta"]
+    found = {name: getattr(given, name) for name in names if getattr(given, name) != getattr(standard, name)}
+    return ", ".join(f"{name} = {value}" for name, value in found.items())
 
 
 def entry_signals(result: Result) -> tuple[str, int, float]:
@@ -308,7 +318,7 @@ def entry_signals(result: Result) -> tuple[str, int, float]:
 
 
 def counts(result: Result) -> dict[str, Any]:
-    """How many bars got which recommendation, suppression and exit: plain numbers by name."""
+    """How many bars got which recommendation, suppression and (last) exit: plain numbers by name."""
     signals, trades = result.signal_records, result.trade_records
     rates = result.rates()
     return {
@@ -320,6 +330,7 @@ def counts(result: Result) -> dict[str, Any]:
         },
         "reasons": {name: rates.loc[name].to_dict() for name in result.spec.reasons},
         "exits": {name: int((trades["exit_reason"] == code).sum()) for code, name in enumerate(EXITS) if name},
+        "targets_before": int((trades["exits"] > 1).sum()),  # trades of which targets closed a part before the end
     }
 
 

@@ -58,8 +58,8 @@ TERMS = (
         "metric": "--metric",
         "folder": "--experiments",
         "path": "--experiment",
-        "reference": "--reference",
-        "name": "--name",
+        **{name: f"--{name}" for name in ("reference", "name", "interval", "start", "end")},
+        "root": "--lake",
         "symbol": "SYMBOL",
     }
 )

@@ -101,6 +101,8 @@ def _cache() -> Check:
 
 def _lake(folder: str) -> list[Check]:
     name = "lake in an object store" if is_address(folder) else f"lake {folder}"  # an address may hold credentials
+    if not is_address(folder) and Path(folder).exists() and not Path(folder).is_dir():
+        return [Check(name, "problem", "is a file: a lake is a folder")]
     if not is_address(folder) and not Path(folder).is_dir():
         return [Check(name, "note", "not there yet; 'aione-lab import' or 'fetch' makes it")]
     from aione_lab.lake import Lake

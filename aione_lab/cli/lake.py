@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aione_lab.cli.options import DEFAULT_LAKE, End, Json, LakeFolder, known_symbol, open_lake
+from aione_lab.cli.options import DEFAULT_LAKE, End, Json, LakeFolder, LakeToWrite, by_option, known_symbol, open_lake
 from aione_lab.cli.output import add_row, console, emit_json, say, table
 from aione_lab.errors import InputError, LakeError
 
@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from aione_lab.lake.audit import AuditReport
 
 
+_OPTIONS = {
+    **{name: f"--{name}" for name in ("interval", "exchange", "symbol")},
+    "since": "--start",
+    "until": "--end",
+    "root": "--lake",
+    "symbols": "SYMBOL",
+    "source": "PATH",
+    "sources": "PATH",
+}
+
+
+@by_option(_OPTIONS)
 def fetch(
     symbols: Annotated[
         list[str], typer.Argument(metavar="SYMBOL...", help="BTCUSDT or BTC/USDT:USDT, one or several.")
@@ -31,7 +43,7 @@ def fetch(
     end: End = None,
     interval: Annotated[str, typer.Option("--interval", help="1m, 5m, 1h, …")] = "1m",
     exchange: Annotated[str, typer.Option("--exchange", help="A ccxt exchange id.")] = "binanceusdm",
-    folder: LakeFolder = DEFAULT_LAKE,
+    folder: LakeToWrite = DEFAULT_LAKE,
     as_json: Json = False,
 ) -> None:
     """Download candles and funding rates from an exchange into the lake.
@@ -74,6 +86,7 @@ def _common_end(lake: Lake, symbols: list[str], interval: str) -> int:
     return min(ends)
 
 
+@by_option(_OPTIONS)
 def import_(
     sources: Annotated[
         list[str],
@@ -86,7 +99,7 @@ def import_(
         str | None, typer.Option("--symbol", help="Where the file names do not tell it.", metavar="SYMBOL")
     ] = None,
     funding: Annotated[bool, typer.Option("--funding", help="The files hold funding rates, not candles.")] = False,
-    folder: LakeFolder = DEFAULT_LAKE,
+    folder: LakeToWrite = DEFAULT_LAKE,
     as_json: Json = False,
 ) -> None:
     """Import candles (or funding rates) from files and whole folders.
@@ -118,6 +131,7 @@ def import_(
         _in_part(f"{len(refused)} of {len(report.files)} files were refused; {refused[0].file}: {refused[0].error}")
 
 
+@by_option(_OPTIONS)
 def audit(
     symbols: Annotated[
         list[str] | None, typer.Argument(metavar="[SYMBOL...]", help="Symbols to audit; all of the lake if left out.")

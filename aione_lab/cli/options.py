@@ -27,6 +27,7 @@ EXAMPLES_EPILOG = "New here? Try: aione-lab demo"
 LakeFolder = Annotated[
     str, typer.Option("--lake", metavar="DIR", help="Folder of the lake; to read one also s3://bucket/prefix.")
 ]
+LakeToWrite = Annotated[str, typer.Option("--lake", metavar="DIR", help="Folder of the lake.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output and nothing else.")]
 Start = Annotated[
     str | None,

@@ -36,7 +36,12 @@ def describe(one: Replayed) -> dict[str, Any]:
             "alerts": result.metrics["n_alerts"],
             **{name: counted[name] for name in ("recommendations", "suppressed", "reasons")},
         },
-        "trades": {"closed": result.metrics["n_trades"], "exits": counted["exits"], "open_at_end": result.open_trade},
+        "trades": {
+            "closed": result.metrics["n_trades"],
+            "exits": counted["exits"],
+            "targets_before": counted["targets_before"],
+            "open_at_end": result.open_trade,
+        },
         "funding": {"rates_in_lake": one.funding_rates, "coverage": result.metrics["funding_coverage"]},
         "random_entries": {
             "draws": len(baseline.net_pnl),
@@ -44,6 +49,8 @@ def describe(one: Replayed) -> dict[str, Any]:
             "p_value": baseline.p_value,
             "expectancy": {"q05": low, "median": middle, "q95": high},
         },
+        "thresholds": result.thresholds.to_json(),
+        "settings": result.settings.model_dump(mode="json"),
         "costs": result.costs.model_dump(mode="json"),
         "verdict": verdict(result.metrics, baseline, quote_currency(result.symbol)),
         "provenance": provenance(result),
@@ -63,6 +70,7 @@ def show(one: Replayed) -> None:
         size_text,
         span_text,
         stop_text,
+        thresholds_text,
         too_short,
         verdict,
     )
@@ -77,6 +85,7 @@ def show(one: Replayed) -> None:
     out.print(f"funding    {one.funding_rates:,} rates in the lake; known: {known}")
     out.print(f"sides      {sides_text(result)}")
     out.print(f"size       {size_text(result)}")
+    out.print(f"thresholds {thresholds_text(result)}")
     out.print(f"settings   {settings_text(result.settings)}")
     out.print(f"costs      {costs_text(result)}")
     warm = result.columns[0].size - int((result.signal_records["signal"] == 0).sum())
@@ -95,6 +104,8 @@ def show(one: Replayed) -> None:
     _counts_line(out, "advice", counted["recommendations"])
     _counts_line(out, "held back", counted["suppressed"])
     _counts_line(out, "exits", counted["exits"])
+    if before := counted["targets_before"]:
+        out.print(f"           of these trades {before:,} had closed a part at targets before")
     _show_trades(out, result)
     numbers = table("metric", "value", "meaning", numbers_from=1)
     numbers.columns[2].justify = "left"

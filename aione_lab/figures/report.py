@@ -24,6 +24,7 @@ from aione_lab.backtest.summary import (
     size_text,
     span_text,
     stop_text,
+    thresholds_text,
     too_short,
     verdict,
 )
@@ -156,6 +157,7 @@ def _section(section: Section, charts: Charts, anchor: str) -> str:
         ("span", span_text(result)),
         ("sides", sides_text(result)),
         ("size", size_text(result)),
+        ("thresholds", thresholds_text(result)),
         ("settings", settings_text(result.settings)),
         ("costs", costs_text(result)),
         ("reference", section.reference or "none"),

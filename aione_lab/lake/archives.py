@@ -184,7 +184,7 @@ def _import(
             named = asked or file.symbol
             try:
                 if named is None:
-                    raise BadFileError("has a name that tells no symbol, say symbol=")
+                    raise BadFileError("has a name that tells no symbol: say which")
                 check_name(file)
                 data = read_bytes(file.path)
                 notes = _verify_checksum(file.path, data)
