@@ -15,7 +15,7 @@ from aione_lab.figures.theme import Theme, nothing
 from aione_lab.widgets.cells import number
 from aione_lab.widgets.sources import Bars
 
-NO_ALERT = "no alert yet"
+NO_ALERT = "no alert since the session began"
 
 
 def price_figure(symbol: str, bars: Bars, asset: Mapping[str, Any], theme: Theme) -> go.Figure:

@@ -39,7 +39,7 @@ export default {
           model.save_changes();
         });
       }
-      const narrative = make("p", root, content.narrative[language] || "No alert has been explained yet.");
+      const narrative = make("p", root, content.narrative[language] || "No alert since the session began.");
       narrative.lang = language;
       if (content.enriched) make("p", root, content.enriched, "enriched");
       make("h4", root, "Calibration");
@@ -57,7 +57,7 @@ export default {
         make("span", item, [alert.said, alert.confidence].filter(Boolean).join(" "));
         make("div", item, alert.reasons, "reasons");
       }
-      if (!content.alerts.length) make("li", list, "none yet");
+      if (!content.alerts.length) make("li", list, "none since the session began");
     }
 
     const names = ["change:content", "change:language", "change:answer"];
