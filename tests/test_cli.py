@@ -110,7 +110,18 @@ def test_a_file_as_a_lake_is_refused(run: Run, tmp_path: Path) -> None:
     for command in (("replay", "BTCUSDT"), ("audit",), ("import", file, "--interval", "1m"), ("demo", "--dir", file)):
         option = () if command[0] == "demo" else ("--lake", file)
         refused(run(*command, *option), "lake")
+    told = run("doctor", "--lake", file, "--json")
+    assert told.code == 1 and any(one["state"] == "problem" for one in json.loads(told.out)["checks"])
     assert file.read_text() == "x"
+
+
+def test_what_the_library_refuses_is_named_as_it_was_typed(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "dump.csv").write_text("x")
+    lake = ("--lake", tmp_path / "lake")
+    refused(run("import", tmp_path / "dump.csv", "--interval", "1m", *lake), "PATH='", "tells no symbol: say which")
+    refused(run("import", tmp_path / "dump.csv", "--interval", "7m", "--symbol", "BTCUSDT", *lake), "--interval='7m'")
+    refused(run("fetch", "BTCUSDT", "--start", "2025-13-01", *lake), "--start='2025-13-01'")
+    refused(run("fetch", "BTCUSDT", "--start", "2025-01-01", "--interval", "7m", *lake), "--interval='7m'")
 
 
 @pytest.mark.parametrize("command", ["audit", "replay BTCUSDT", "import x.csv --interval 1m", "doctor", "demo"])

@@ -37,6 +37,7 @@ from aione_lab.backtest.summary import (
     size_text,
     stop_costs,
     stop_text,
+    thresholds_text,
     verdict,
 )
 from aione_lab.figures.baseline import random_entries_chart
@@ -341,6 +342,12 @@ def test_the_header_names_sides_size_and_currency(result: Result) -> None:
     assert settings_text(Settings()) == "the defaults"
     risky = Settings(sizing="risk", leverage=5.0, trailing_stop=3.0)
     assert settings_text(risky) == "trailing_stop = 3.0, sizing = risk, leverage = 5.0"
+    assert thresholds_text(result) == "the defaults"
+    limits = Thresholds(low_gate="0.6x", tp_mult=5.0)
+    assert thresholds_text(replay(result.candles, limits)) == "low_gate = 0.6x, tp_mult = 5.0"
+    schedule = {result.index[0]: Thresholds(), result.index[-5]: limits}
+    told = thresholds_text(replay(result.candles, schedule))
+    assert told == "2 sets one after the other, the last: low_gate = 0.6x, tp_mult = 5.0"
     told = size_text(replay(result.candles, settings=risky))
     assert (
         "sized to lose 1 % of the equity at the stop, with at most all of the equity put in as margin for 5 times"
@@ -357,7 +364,10 @@ def test_the_header_names_sides_size_and_currency(result: Result) -> None:
 def test_counts_add_up(result: Result) -> None:
     counted = counts(result)
     assert sum(counted["recommendations"].values()) == result.metrics["n_alerts"]
-    assert sum(counted["exits"].values()) == len(result.trades)
+    assert sum(counted["exits"].values()) == len(result.trades) and counted["targets_before"] == 0
+    ladder = Settings(target_shares=(0.3, 0.3), max_holding_minutes=600)
+    result = replay(result.candles, symbol="SUIUSDT", settings=ladder)
+    assert counts(result)["targets_before"] == (result.trade_records["exits"] > 1).sum() > 0
     assert set(counted["reasons"]) == set(result.rates().index)
     days = result.metrics["warm_days"]
     held = sum("VOLUME_SPIKE" in reasons for reasons in result.signals["trigger_reasons"])
