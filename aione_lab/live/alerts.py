@@ -134,8 +134,7 @@ class AlertQueue:
             await self._save()
         for outlet in self._outlets:
             try:
-                async with asyncio.timeout(GOODBYE_S):
-                    await outlet.sink.aclose()
+                await _within(asyncio.ensure_future(outlet.sink.aclose()), GOODBYE_S)
             except Exception:
                 logger.exception("%s could not be closed", outlet.sink.name)
 
@@ -181,6 +180,7 @@ class _Outlet:
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._sending: asyncio.Future[None] | None = None  # the last try
 
     def add(self, alert: Alert) -> None:
         if len(self.waiting) >= self._settings.queue_size:
@@ -203,6 +203,11 @@ class _Outlet:
         self._task.cancel()
         await asyncio.wait({self._task})
         self._task = None
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait({self._sending}, timeout=GOODBYE_S)
+            if not self._sending.done():
+                logger.warning("%s: did not stop when told to, and is left to itself", self.sink.name)
         if self.waiting:
             logger.warning("%s: %d alerts were not delivered before the end", self.sink.name, len(self.waiting))
 
@@ -236,8 +241,7 @@ class _Outlet:
             await asyncio.sleep(max(0.0, self._resume_at - self._clock()))
             wait: float | None
             try:
-                async with asyncio.timeout(self._settings.timeout_s):
-                    await self.sink.send(alert)
+                await self._send(alert)
             except AlertError as error:
                 problem, wait = str(error), error.retry_after
             except TimeoutError:
@@ -260,6 +264,28 @@ class _Outlet:
                 self.failed += 1
                 logger.error("the alert of %s was not delivered: %s", alert.symbol, problem)
                 return
+
+    async def _send(self, alert: Alert) -> None:
+        """One try, in a task of its own: whatever a sink does with a cancellation, the line is not cancelled by it."""
+        if self._sending is not None and not self._sending.done():
+            raise AlertError(f"{self.sink.name}: has not come back from an earlier alert", 0.0)
+        self._sending = asyncio.ensure_future(self.sink.send(alert))
+        await _within(self._sending, self._settings.timeout_s)
+
+
+async def _within(work: asyncio.Future[None], seconds: float) -> None:
+    """Wait for the end of ``work``; TimeoutError where it had to be cancelled, also where it does not end by that."""
+    await asyncio.wait({work}, timeout=seconds)
+    late = not work.done()
+    if late:
+        work.cancel()
+        await asyncio.wait({work}, timeout=GOODBYE_S)
+        if not work.done():
+            raise TimeoutError
+    try:
+        work.result()
+    except asyncio.CancelledError as error:  # not ours: that one ends the waiting, above
+        raise TimeoutError if late else RuntimeError("cancelled from within") from error
 
 
 def _is_sink(sink: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import sys
@@ -358,6 +359,110 @@ def test_one_broken_sink_does_not_stop_another(caplog: Any) -> None:
 
     asyncio.run(run())
     assert "a bug" in caplog.text and "hanging: 5 alerts were not delivered" in caplog.text
+
+
+async def cancelled_inside() -> None:
+    inner = asyncio.ensure_future(asyncio.sleep(SOON))
+    inner.cancel()
+    await inner
+
+
+async def cancelling_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(SOON)
+
+
+@pytest.mark.parametrize("cancelled", [cancelled_inside, cancelling_itself])
+def test_a_cancellation_that_nobody_asked_for_is_a_failure(cancelled: Callable[[], Any], caplog: Any) -> None:
+    async def run() -> None:
+        came: list[str] = []
+
+        async def send(one: Alert) -> None:
+            if one.symbol == "BTCUSDT":
+                await cancelled()
+            came.append(one.symbol)
+
+        async with AlertQueue([CallbackSink(send)], FAST) as queue:
+            queue.put(alert("BTCUSDT"))
+            await until(lambda: queue.degraded)
+            assert queue.metrics["failed"] == 1
+            queue.put(alert("ETHUSDT"))
+            queue.put(alert("XRPUSDT"))
+            await until(lambda: queue.metrics["sent"] == 2)
+            assert came == ["ETHUSDT", "XRPUSDT"] and not queue.degraded
+
+    asyncio.run(run())
+    assert "the alert of BTCUSDT was not delivered" in caplog.text
+
+
+def test_a_sink_that_does_not_stop_holds_up_neither_its_line_nor_the_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr("aione_lab.live.alerts.GOODBYE_S", 0.1)
+
+    async def run() -> None:
+        release = asyncio.Event()
+
+        async def stubborn() -> None:
+            while not release.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await release.wait()
+
+        class Stubborn(Sink):
+            async def send(self, alert: Alert) -> None:
+                await stubborn()
+
+            async def aclose(self) -> None:
+                await stubborn()
+
+        class Cancelled(Sink):
+            async def aclose(self) -> None:
+                await cancelled_inside()
+
+        last = Sink()
+        sinks = [Stubborn("stubborn"), Cancelled("cancelled"), last]
+        queue = AlertQueue(sinks, FAST.replace(timeout_s=0.1))
+        await queue.start()
+        queue.put(alert())
+        try:
+            await until(lambda: "has not come back" in queue.degraded.get("stubborn", ""))
+            closing = asyncio.ensure_future(queue.aclose())
+            await until(closing.done)
+            await closing
+            assert last.closed and queue.metrics["sent"] == 2
+        finally:
+            release.set()
+
+    asyncio.run(run())
+    assert "stubborn: did not stop" in caplog.text and "stubborn: 1 alerts were not delivered" in caplog.text
+    assert "stubborn could not be closed" in caplog.text and "cancelled could not be closed" in caplog.text
+
+
+def test_a_sink_that_makes_an_error_of_its_end_gets_no_further_alert(caplog: Any) -> None:
+    async def run() -> None:
+        asked: list[str] = []
+
+        async def send(one: Alert) -> None:
+            asked.append(one.symbol)
+            try:
+                await asyncio.sleep(SOON)
+            except asyncio.CancelledError:
+                raise ValueError("interrupted") from None
+
+        queue = AlertQueue([CallbackSink(send)], FAST.replace(timeout_s=0.1))
+        await queue.start()
+        queue.put(alert("BTCUSDT"))
+        await until(lambda: queue.degraded)
+        queue.put(alert("ETHUSDT"))
+        queue.put(alert("XRPUSDT"))
+        await until(lambda: len(asked) == 2)
+        await queue.aclose()
+        assert asked == ["BTCUSDT", "ETHUSDT"]
+
+    asyncio.run(run())
+    assert "2 alerts were not delivered before the end" in caplog.text
 
 
 def test_a_full_queue_drops_its_oldest() -> None:
