@@ -125,7 +125,10 @@ class WebhookSink:
 
 
 class CallbackSink:
-    """Alerts to a function of one's own: a coroutine function in the event loop, a plain one in a thread of its own."""
+    """Alerts to a function of one's own: a coroutine function in the event loop, a plain one in a thread of its own.
+
+    What a plain one gives back is awaited in the event loop, where it can be.
+    """
 
     def __init__(self, fn: Callable[[Alert], Any]) -> None:
         if not callable(fn):
@@ -142,27 +145,30 @@ class CallbackSink:
         if self._thread is not None and self._thread.is_alive():
             raise AlertError(f"{self.name}: has not come back from an earlier alert", 0.0)
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[Any] = loop.create_future()
 
-        def settle(error: BaseException | None) -> None:
+        def settle(result: Any, error: BaseException | None) -> None:
             if not done.done():
-                done.set_result(None) if error is None else done.set_exception(error)
+                done.set_result(result) if error is None else done.set_exception(error)
 
         def call() -> None:
+            result: Any = None
             problem: BaseException | None = None
             try:
-                self._fn(alert)
+                result = self._fn(alert)
             except BaseException as error:
                 problem = error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
             try:
-                loop.call_soon_threadsafe(settle, problem)
+                loop.call_soon_threadsafe(settle, result, problem)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 pass
 
         # not one of the loop's own threads: a function that never returns would take it away from everybody
         self._thread = threading.Thread(target=call, name=self.name, daemon=True)
         self._thread.start()
-        await done
+        result = await done
+        if inspect.isawaitable(result):
+            await result
 
     async def aclose(self) -> None:
         """Nothing: a plain function that runs comes to its end by itself."""

@@ -586,3 +586,21 @@ def test_callbacks_plain_slow_and_coroutine() -> None:
             await until(lambda: queue.metrics["sent"] == 6)
 
     asyncio.run(run())
+
+
+def test_what_a_plain_function_gives_back_is_awaited() -> None:
+    async def run() -> None:
+        told: list[Alert] = []
+
+        async def tell(one: Alert) -> None:
+            if one.symbol == "BTCUSDT":
+                raise ValueError("not this one")
+            told.append(one)
+
+        async with AlertQueue([CallbackSink(lambda one: tell(one))], FAST) as queue:
+            queue.put(alert("BTCUSDT"))
+            queue.put(alert("ETHUSDT"))
+            await until(lambda: queue.metrics["sent"])
+            assert queue.metrics["failed"] == 1 and [one.symbol for one in told] == ["ETHUSDT"]
+
+    asyncio.run(run())
