@@ -157,7 +157,9 @@ class CallbackSink:
             try:
                 result = self._fn(alert)
             except BaseException as error:
-                problem = error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
+                problem = error
+                if isinstance(error, StopIteration) or not isinstance(error, Exception):  # no future takes the former
+                    problem = RuntimeError(type(error).__name__)
             try:
                 loop.call_soon_threadsafe(settle, result, problem)
             except RuntimeError:  # the loop is closed: nobody waits any more

@@ -604,3 +604,19 @@ def test_what_a_plain_function_gives_back_is_awaited() -> None:
             assert queue.metrics["failed"] == 1 and [one.symbol for one in told] == ["ETHUSDT"]
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", [ValueError, StopIteration, StopAsyncIteration, SystemExit, asyncio.CancelledError])
+def test_whatever_a_plain_function_raises_is_a_failure(error: type[BaseException]) -> None:
+    async def run() -> None:
+        def tell(one: Alert) -> None:
+            if one.symbol == "BTCUSDT":
+                raise error
+
+        async with AlertQueue([CallbackSink(tell)], FAST) as queue:
+            queue.put(alert("BTCUSDT"))
+            queue.put(alert("ETHUSDT"))
+            await until(lambda: queue.metrics["sent"])
+            assert queue.metrics["failed"] == 1
+
+    asyncio.run(run())
