@@ -17,7 +17,7 @@ from aione_lab.backtest.phrases import UK
 from aione_lab.environment import Environment
 from aione_lab.errors import AlertError, InputError, is_whole
 from aione_lab.live.alert_text import Alert, telegram_html
-from aione_lab.live.outgoing import Outgoing, place_of, secret_of
+from aione_lab.live.outgoing import Outgoing, place_of, secret_of, secrets_of
 
 TELEGRAM = "https://api.telegram.org"
 TIMEOUT_S = 10.0
@@ -106,9 +106,7 @@ class WebhookSink:
     def __init__(self, url: str | SecretStr) -> None:
         self.name = f"webhook {place_of('url', url)}"
         self._url = secret_of("url", url)
-        text = self._url.get_secret_value()
-        path = text.split("://", 1)[1].partition("/")[2]
-        self._http = Outgoing(self.name, [self._url, *([SecretStr(path)] if len(path) >= 4 else [])], TIMEOUT_S)
+        self._http = Outgoing(self.name, secrets_of(self._url), TIMEOUT_S)
 
     async def send(self, alert: Alert) -> None:
         """POST it; any 2xx is good."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 from pydantic import SecretStr
@@ -28,10 +28,17 @@ class _Mute(logging.Filter):
     def __init__(self) -> None:
         super().__init__()
         self.secrets: set[str] = set()
+        self.pattern = _any_of(())
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        return not any(secret in text for secret in self.secrets)
+        return self.pattern.search(record.getMessage()) is None
+
+
+def _any_of(secrets: Iterable[str]) -> re.Pattern[str]:
+    """Finds every one of the texts, long ones first; those under four characters only as words: they are everywhere."""
+    longest_first = sorted(secrets, key=len, reverse=True)
+    found = (re.escape(text) if len(text) >= 4 else rf"(?<!\w){re.escape(text)}(?!\w)" for text in longest_first)
+    return re.compile("|".join(found) or "(?!)")
 
 
 _mute = _Mute()
@@ -39,7 +46,8 @@ _mute = _Mute()
 
 def keep_secret(secrets: Iterable[str]) -> None:
     """Keep these texts out of what httpx and httpcore log, from now on."""
-    _mute.secrets.update(secret for secret in secrets if len(secret) >= 4)
+    _mute.secrets.update(secrets)
+    _mute.pattern = _any_of(_mute.secrets)
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_mute)  # nothing happens where it has it
 
@@ -66,6 +74,16 @@ def place_of(argument: str, url: str | SecretStr) -> str:
     if place is None:
         raise InputError(f"{argument}: must be an address such as https://example.org/path (its value is not shown)")
     return place
+
+
+def secrets_of(url: SecretStr) -> list[SecretStr]:
+    """What is hidden of an address: the whole, its path, query, user and password, as typed, as sent and as read."""
+    typed = url.get_secret_value()
+    sent = httpx.URL(typed)  # with the host in small letters, dots followed, what is not allowed %-encoded
+    path, _, query = sent.raw_path.decode().partition("?")
+    user, _, password = sent.userinfo.decode().partition(":")
+    texts = {typed, str(sent), path.strip("/"), query, user, password}
+    return [SecretStr(text) for text in texts | {unquote(text) for text in texts} if text]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +136,7 @@ class Outgoing:
 
     def masked(self, text: str) -> str:
         """One short line for an error, without the secrets."""
-        for secret in self._secrets:
-            text = text.replace(secret.get_secret_value(), "***")
+        text = _any_of(secret.get_secret_value() for secret in self._secrets).sub("***", text)
         return f"{self._name}: {' '.join(without_controls(text).split())[:SHOWN]}"
 
     def refused(self, answer: Answer, why: str = "", retry_after: float | None = None) -> AlertError:

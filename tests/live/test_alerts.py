@@ -14,11 +14,14 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
+import httpx
 import pytest
 import waiting
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from aione_lab.backtest.decode import empty_stage2
 from aione_lab.cache import SimpleCacheHandler
@@ -26,6 +29,7 @@ from aione_lab.environment import Environment
 from aione_lab.errors import AlertError, InputError
 from aione_lab.live import Alert, AlertQueue, AlertSettings, CallbackSink, TelegramSink, WebhookSink
 from aione_lab.live.alert_text import telegram_html
+from aione_lab.live.outgoing import Outgoing
 
 sys.path.append(str(Path(__file__).resolve().parent))
 
@@ -311,6 +315,44 @@ def test_a_secret_is_in_no_log_repr_or_error(caplog: Any, capfd: Any) -> None:
     assert "connect_tcp" in caplog.text  # the libraries did log
     everything = "".join([*texts, out, err, caplog.text])
     assert TOKEN not in everything and "canary" not in everything
+
+
+@pytest.mark.parametrize(
+    ("user", "tail"),
+    [
+        ("", "/hook/{canary}"),
+        ("", "/a/../canary-hook"),
+        ("", "/%63anary%7b/"),
+        ("canary-user@", "/ab"),
+        ("me:canary%7bword@", ""),
+        ("canary^:pw@", "/?key=canary^x|y%5E"),
+    ],
+)
+def test_an_address_is_hidden_as_httpx_writes_it(user: str, tail: str, caplog: Any) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = httpx.URL(f"http://{user}place{tail}")
+    parts = [str(url), url.raw_path.decode(), url.path, url.userinfo.decode(), url.username, url.password]
+    told = [text for text in {*parts, *map(unquote, parts)} if "canary" in text or "ab" in text or "pw" in text]
+
+    async def run() -> None:
+        # httpx logs the address, httpcore the headers of an answer
+        async with HttpDouble(script=[(404, {}, {"Location": text}) for text in told]) as hook:
+            place = hook.url.removeprefix("http://").replace("127.0.0.1", "LOCALHOST")
+            sink = WebhookSink(f"HTTP://{user}{place}{tail}")
+            for _ in told:
+                with pytest.raises(AlertError, match="HTTP 404"):
+                    await sink.send(alert())
+            await sink.aclose()
+
+    asyncio.run(run())
+    logged = "".join(record.getMessage() for record in caplog.records if record.name.startswith("http"))
+    assert "connect_tcp" in logged and "canary" not in logged and "/ab" not in logged and "pw" not in logged
+
+
+def test_a_short_secret_is_hidden_where_it_is_a_word() -> None:
+    http = Outgoing("place", [SecretStr("a"), SecretStr("abcd")], 1.0)
+    assert http.masked("a bad answer of abcdef: a") == "place: *** bad answer of ***ef: ***"
+    assert Outgoing("place", [], 1.0).masked("nothing to hide") == "place: nothing to hide"
 
 
 # --- the queue ---------------------------------------------------------------------------------------------------
