@@ -14,14 +14,15 @@ from typing import Annotated, Any, Self
 from pydantic import Field
 
 from aione_lab.cache.handler import SimpleCacheHandler
-from aione_lab.errors import AlertError, CacheError, InputError
+from aione_lab.errors import AlertError, CacheError, InputError, is_whole
 from aione_lab.live.alert_text import Alert as Alert
 from aione_lab.settings import Config, NotNegative, Positive
 
 logger = logging.getLogger(__name__)
 
 MEMORY = "alerts_sent"
-"""Key of what was delivered: ``{"BTCUSDT": timestamp}``, so that a repetition is known after a restart."""
+"""Key of what was delivered: ``{"BTCUSDT/1m": [timestamp, ...]}``, so that a repetition is known after a restart."""
+REMEMBERED = 20  # newest alerts of a symbol and interval; a session that was killed tells those of some seconds again
 MEMORY_TTL_S = 7 * 86_400.0
 GOODBYE_S = 3.0  # what waits when the queue is closed has so long to go out
 PAUSES_S = (0.5, 30.0)  # first and longest pause between tries
@@ -67,8 +68,9 @@ class AlertQueue:
         self._outlets = [_Outlet(sink, self.settings, self._delivered, clock) for sink in sinks]
         self._cache, self._clock = cache, clock
         self._last: dict[str, float] = {}  # symbol → steady seconds of its last alert
-        self._seen: dict[str, int] = {}  # what was taken, or delivered before this run
-        self._memory: dict[str, int] = {}  # what was delivered
+        self._before: dict[str, list[int]] = {}  # what was delivered before this run
+        self._seen: dict[str, list[int]] = {}  # what was taken
+        self._memory: dict[str, list[int]] = {}  # what was delivered
         self._changed = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
         self._limited = self._taken = 0
@@ -84,10 +86,8 @@ class AlertQueue:
                 self._limited += 1
                 return False
             self._last[alert.symbol] = now
-        key = _key(alert)
-        if alert.timestamp <= self._seen.get(key, 0):
+        if not _is_new(self._seen, alert) or alert.timestamp in self._before.get(_key(alert), ()):
             alert = dataclasses.replace(alert, repeated=True)
-        self._seen[key] = max(alert.timestamp, self._seen.get(key, 0))
         self._taken += 1
         for outlet in self._outlets:
             outlet.add(alert)
@@ -115,11 +115,10 @@ class AlertQueue:
             return
         if self._cache is not None:
             try:
-                self._memory = _checked_memory(await self._cache.get_json(MEMORY))
+                self._before = _checked_memory(await self._cache.get_json(MEMORY))
+                self._memory = {key: list(stamps) for key, stamps in self._before.items()}
             except CacheError as error:
                 logger.warning("alerts sent before this run are not known: %s", error)
-        for key, timestamp in self._memory.items():
-            self._seen[key] = max(timestamp, self._seen.get(key, 0))
         self._keeper = asyncio.create_task(self._keep(), name="alerts sent")
         for outlet in self._outlets:
             outlet.start()
@@ -146,9 +145,8 @@ class AlertQueue:
         await self.aclose()
 
     def _delivered(self, alert: Alert) -> None:
-        key = _key(alert)
-        self._memory[key] = max(alert.timestamp, self._memory.get(key, 0))
-        self._changed.set()
+        if _is_new(self._memory, alert):
+            self._changed.set()
 
     async def _keep(self) -> None:
         while True:
@@ -295,11 +293,23 @@ def _is_sink(sink: Any) -> bool:
 
 
 def _key(alert: Alert) -> str:
-    return f"{alert.symbol}/2" if alert.second_look else alert.symbol
+    return f"{alert.symbol}/{alert.interval}{'/2' if alert.second_look else ''}"
 
 
-def _checked_memory(value: Any) -> dict[str, int]:
+def _is_new(known: dict[str, list[int]], alert: Alert) -> bool:
+    """Whether an alert is not among the known ones; now it is, and the oldest are forgotten."""
+    stamps = known.setdefault(_key(alert), [])
+    if alert.timestamp in stamps:
+        return False
+    stamps.append(alert.timestamp)
+    del stamps[:-REMEMBERED]
+    return True
+
+
+def _checked_memory(value: Any) -> dict[str, list[int]]:
     """What another run wrote; nothing where it is something else."""
     if not isinstance(value, dict):
         return {}
-    return {key: stamp for key, stamp in value.items() if isinstance(stamp, int) and not isinstance(stamp, bool)}
+    return {
+        key: [stamp for stamp in stamps if is_whole(stamp)] for key, stamps in value.items() if isinstance(stamps, list)
+    }

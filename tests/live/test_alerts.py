@@ -29,6 +29,7 @@ from aione_lab.environment import Environment
 from aione_lab.errors import AlertError, InputError
 from aione_lab.live import Alert, AlertQueue, AlertSettings, CallbackSink, TelegramSink, WebhookSink
 from aione_lab.live.alert_text import telegram_html
+from aione_lab.live.alerts import REMEMBERED
 from aione_lab.live.outgoing import Outgoing
 
 sys.path.append(str(Path(__file__).resolve().parent))
@@ -570,23 +571,43 @@ def test_repeated_after_a_restart_and_not_for_a_second_look(tmp_path: Path) -> N
         async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
             sink = Sink()
             async with AlertQueue([sink], FAST, cache) as queue:
-                queue.put(alert(minute=1))
-                queue.put(alert("ETHUSDT", minute=1))
-                await until(lambda: len(sink.came) == 2)
+                for one in (alert(), alert(minute=1), alert(minute=3), alert("ETHUSDT", minute=1)):
+                    queue.put(one)
+                await until(lambda: len(sink.came) == 4)
             again = Sink()
             async with AlertQueue([again], FAST, cache) as queue:
-                for one in (alert(), alert(minute=1), alert(minute=2), alert(minute=1, second_look=True)):
+                told = (alert(), alert(minute=1), alert(minute=3))  # by a session that was killed
+                new = (
+                    alert(minute=2), alert(minute=4), alert(minute=1, second_look=True),
+                    alert(minute=1, interval="5m"), alert(minute=-365 * 1440),
+                )  # fmt: skip
+                for one in told + new:
                     queue.put(one)
-                await until(lambda: len(again.came) == 4)
-            assert [one.repeated for one in sink.came] == [False, False]
-            assert [one.repeated for one in again.came] == [True, True, False, False]
+                await until(lambda: len(again.came) == 8)
+            assert not any(one.repeated for one in sink.came)
+            assert [one.repeated for one in again.came] == 3 * [True] + 5 * [False]
             assert "після перезапуску" in telegram_html(again.came[0])
-            await cache.set_json("alerts_sent", ["rubbish"])
-            third = Sink()
-            async with AlertQueue([third], FAST, cache) as queue:
-                queue.put(alert())
-                await until(lambda: third.came)
-            assert not third.came[0].repeated
+            for rubbish in (["rubbish"], {"SOLUSDT/1m": NOON}, {"SOLUSDT/1m": ["x", True]}):
+                await cache.set_json("alerts_sent", rubbish)
+                async with AlertQueue([third := Sink()], FAST, cache) as queue:
+                    queue.put(alert())
+                    await until(functools.partial(len, third.came))
+                assert not third.came[0].repeated
+
+    asyncio.run(run())
+
+
+def test_the_newest_alerts_of_a_symbol_are_remembered(tmp_path: Path) -> None:
+    async def run() -> None:
+        marked = []
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            for _ in range(2):
+                async with AlertQueue([sink := Sink()], FAST, cache) as queue:
+                    for minute in range(REMEMBERED + 5):
+                        queue.put(alert(minute=minute))
+                    await until(lambda: queue.metrics["sent"] == REMEMBERED + 5)  # noqa: B023
+                marked.append([one.repeated for one in sink.came])
+        assert marked == [(REMEMBERED + 5) * [False], 5 * [False] + REMEMBERED * [True]]
 
     asyncio.run(run())
 
