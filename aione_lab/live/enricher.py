@@ -68,8 +68,8 @@ class NarrativeEnricher:
 
     ``submit`` returns at once. Whatever exceeds the queue or the budget of an hour, takes too long or fails is left out
     and counted, never made up for later: a text about an old alert is worth nothing. ``on_text(enriched)``, plain or a
-    coroutine function, gets the texts. Only the Stage2 dictionary is sent, no key and no account. The ``key`` is in no
-    repr, log or error.
+    coroutine function, gets the texts; each time that it fails is logged and counted, and other listeners get the text
+    all the same. Only the Stage2 dictionary is sent, no key and no account. The ``key`` is in no repr, log or error.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class NarrativeEnricher:
                 await self._enrich(stage2)
             except AlertError as error:
                 self._failed(stage2, str(error))
-            except Exception as error:  # an own function that fails, too
+            except Exception as error:
                 logger.exception("%s: nothing added to the narrative", stage2["symbol"])
                 self._failed(stage2, f"enricher: {type(error).__name__}")
 
@@ -196,9 +196,21 @@ class NarrativeEnricher:
         settings = self.settings
         found = Enriched(stage2["symbol"], stage2.get("timestamp"), text, settings.language, settings.model, tokens)
         for on_text in self._on_text:
+            await self._hand_on(on_text, found)
+
+    async def _hand_on(self, on_text: Callable[[Enriched], Any], found: Enriched) -> None:
+        """Call one listener; whatever it raises is its own matter, and the next ones get the text too."""
+        try:
             result = on_text(found)
             if inspect.isawaitable(result):
                 await result
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # the enricher is being closed
+                raise
+            logger.exception("%s: a listener failed on the longer text", found.symbol)
+            self.degraded = f"enricher: {type(error).__name__}"
+            self._counts["failed"] += 1
 
     def _request(self, stage2: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         """What is sent, and how many tokens it may cost at most."""

@@ -125,6 +125,36 @@ def test_length_time_limit_and_a_function_that_fails(caplog: Any) -> None:
     assert "not wanted" in caplog.text
 
 
+def test_a_listener_that_fails_takes_the_text_from_nobody(caplog: Any) -> None:
+    def fails(enriched: Enriched) -> None:
+        raise ValueError("not wanted")
+
+    async def cancelled(enriched: Enriched) -> None:
+        inner = asyncio.ensure_future(asyncio.sleep(SOON))
+        inner.cancel()
+        await inner
+
+    async def run() -> None:
+        texts: list[Enriched] = []
+        async with HttpDouble(said("fine")) as model:
+            async with NarrativeEnricher(on(model), on_text=fails) as enricher:
+                enricher.listen(cancelled)
+                enricher.listen(texts.append)
+                enricher.submit(stage2())
+                enricher.submit(stage2("ETHUSDT"))
+                await until(lambda: len(texts) == 2)
+                assert enricher.metrics["texts"] == 2 and enricher.metrics["failed"] == 4
+                assert enricher.degraded == "enricher: CancelledError"
+                enricher.forget(fails)
+                enricher.forget(cancelled)
+                enricher.submit(stage2())
+                await until(lambda: len(texts) == 3)
+                assert not enricher.degraded
+
+    asyncio.run(run())
+    assert "not wanted" in caplog.text and "nothing added" not in caplog.text
+
+
 def test_the_budget_of_an_hour_and_a_bounded_queue() -> None:
     now = 0.0
 
