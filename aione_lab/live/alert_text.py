@@ -23,6 +23,7 @@ LEVELS = (
 LONGEST_NARRATIVE = 2_500  # UTF-16 units of Telegram's 4,096
 LONGEST_LINK = 500
 
+_OF_STAGE2 = ("symbol", "timestamp", "signal", "recommendation", "confidence", "trigger_reasons")  # taken as they are
 _WORDS = {
     "confidence": {UK: "впевненість", EN: "confidence"},
     "price": {UK: "Ціна", EN: "Price"},
@@ -87,37 +88,34 @@ class Alert:
         cls, stage2: Mapping[str, Any], *, interval: str = "1m", link: str = "", second_look: bool = False
     ) -> Self:
         """The alert of a Stage2 dictionary; ``link``: where its chart is, "" for nowhere."""
-        risk, context = stage2["risk_parameters"], stage2["market_context"]
-        low, high = risk.get("optimal_entry") or (None, None)
-        near = context.get("key_levels") or {}
-        found = {
-            "price": high,  # the entry zone ends at the price
-            "stop": risk.get("sl_level"),
-            **{f"target_{number}": price for number, price in enumerate(risk.get("tp_targets") or (), 1)},
-            "entry_low": low,
-            "entry_high": high,
-            "support": near.get("immediate_support"),
-            "resistance": near.get("immediate_resistance"),
-        }
-        return cls(
-            symbol=stage2["symbol"],
-            timestamp=to_ms(stage2["timestamp"], "timestamp"),
-            signal=stage2["signal"],
-            recommendation=stage2["recommendation"],
-            confidence=stage2["confidence"],
-            trigger_reasons=tuple(stage2["trigger_reasons"]),
-            narrative_uk=stage2["narrative"][UK],
-            narrative_en=stage2["narrative"][EN],
-            levels={name: price for name, price in found.items() if price is not None},
-            interval=interval,
-            link=link,
-            second_look=second_look,
-        )
+        try:
+            values = {name: stage2[name] for name in _OF_STAGE2}
+            values |= {"narrative_uk": stage2["narrative"][UK], "narrative_en": stage2["narrative"][EN]}
+            levels = _levels(stage2["risk_parameters"], stage2["market_context"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise InputError.of("stage2", stage2, "must be a Stage2 dictionary") from None
+        return cls(**values, levels=levels, interval=interval, link=link, second_look=second_look)
 
     def to_json(self) -> dict[str, Any]:
         """The alert as a JSON object, with ``time`` as ISO text beside the ``timestamp``."""
         values = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
         return {**values, "levels": dict(self.levels), "time": iso(self.timestamp)}
+
+
+def _levels(risk: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+    """The prices that ``risk_parameters`` and ``market_context`` of a Stage2 dictionary know."""
+    low, high = risk.get("optimal_entry") or (None, None)
+    near = context.get("key_levels") or {}
+    found = {
+        "price": high,  # the entry zone ends at the price
+        "stop": risk.get("sl_level"),
+        **{f"target_{number}": price for number, price in enumerate(risk.get("tp_targets") or (), 1)},
+        "entry_low": low,
+        "entry_high": high,
+        "support": near.get("immediate_support"),
+        "resistance": near.get("immediate_resistance"),
+    }
+    return {name: price for name, price in found.items() if price is not None}
 
 
 def telegram_html(alert: Alert, language: str = UK) -> str:

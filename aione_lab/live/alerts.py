@@ -15,6 +15,7 @@ from pydantic import Field
 
 from aione_lab.cache.handler import SimpleCacheHandler
 from aione_lab.errors import AlertError, CacheError, InputError, is_whole
+from aione_lab.lake.schema import as_list
 from aione_lab.live.alert_text import Alert as Alert
 from aione_lab.settings import Config, NotNegative, Positive
 
@@ -61,7 +62,7 @@ class AlertQueue:
         self.settings = AlertSettings() if settings is None else settings
         if not isinstance(self.settings, AlertSettings):
             raise InputError.of("settings", settings, "must be an AlertSettings")
-        sinks = list(sinks)
+        sinks = as_list(sinks, "sinks", "must be a list of sinks")
         for sink in sinks:
             if not _is_sink(sink):
                 raise InputError.of("sinks", sink, "must have a name and the coroutines send(alert) and aclose()")

@@ -107,6 +107,31 @@ def test_a_bad_alert_is_refused_by_name(values: dict[str, Any], named: str) -> N
     assert named in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        5,
+        {},
+        {name: value for name, value in STAGE2.items() if name != "signal"},
+        {**STAGE2, "risk_parameters": None},
+        {**STAGE2, "risk_parameters": {"optimal_entry": 5}},
+        {**STAGE2, "risk_parameters": {"tp_targets": 5}},
+        {**STAGE2, "market_context": {"key_levels": 5}},
+        {**STAGE2, "narrative": {"uk": ""}},
+    ],
+    ids=range(8),
+)
+def test_what_is_no_stage2_dictionary_is_refused_by_name(values: Any) -> None:
+    with pytest.raises(InputError, match="^stage2=.*: must be a Stage2 dictionary"):
+        Alert.from_stage2(values)
+
+
+def test_the_values_of_a_stage2_dictionary_are_checked_as_those_of_an_alert() -> None:
+    for name, value in (("trigger_reasons", "ABC"), ("timestamp", "noon"), ("signal", None)):
+        with pytest.raises(InputError, match=f"^{name}="):
+            Alert.from_stage2({**STAGE2, name: value})
+
+
 class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -267,6 +292,8 @@ def test_a_webhook_gets_json() -> None:
         lambda: WebhookSink("https://canary.org/a b"),
         lambda: CallbackSink("x"),  # type: ignore[arg-type]
         lambda: AlertQueue([object()]),
+        lambda: AlertQueue(None),  # type: ignore[arg-type]
+        lambda: AlertQueue(CallbackSink(print)),  # type: ignore[arg-type]
         lambda: AlertQueue([], settings={"queue_size": 1}),  # type: ignore[arg-type]
         lambda: AlertQueue([]).put("x"),  # type: ignore[arg-type]
         lambda: TelegramSink.from_environment(Environment.model_construct(TELEGRAM_TOKEN=None, ADMIN_ID=1)),
