@@ -8,18 +8,18 @@ const HERE_MS = 20_000; // how often a page says that it is still there
 const RESORT_MS = 1000; // rows must not jump about under the pointer
 
 const COLUMNS = [
-  { key: "symbol", title: "Symbol", width: 120 },
-  { key: "signal", title: "Signal", width: 70 },
-  { key: "confidence", title: "Confidence", width: 92 },
+  { key: "symbol", title: "Symbol", width: 118 },
+  { key: "signal", title: "Signal", width: 66 },
+  { key: "confidence", title: "Confidence", width: 90 },
   { key: "price", title: "Price", width: 88 },
   { key: "atr_percent", title: "ATR %", width: 58 },
-  { key: "volume", title: "Volume", width: 64 },
+  { key: "volume", title: "Volume", width: 66 },
   { key: "rsi", title: "RSI", width: 44 },
   { key: "recommendation", title: "Recommendation", width: 160 },
-  { key: "tp", title: "TP", width: 92 },
-  { key: "sl", title: "SL", width: 92 },
-  { key: "state", title: "State", width: 72 },
-  { key: "calibration", title: "Calibration", width: 90 },
+  { key: "tp", title: "TP", width: 90 },
+  { key: "sl", title: "SL", width: 90 },
+  { key: "state", title: "State", width: 68 },
+  { key: "calibration", title: "Calibration", width: 92 },
   { key: "reasons", title: "Reasons", width: 0 },
 ].map((column) => ({ ...column, number: NUMBERS.indexOf(column.key), text: TEXTS.indexOf(column.key) }));
 
