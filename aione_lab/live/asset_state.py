@@ -28,6 +28,7 @@ DEEPEST = 12  # levels of mappings and lists
 _MOST = sys.float_info.max
 _LARGEST = 2**63
 _ANSWERS = (*RECOMMENDATIONS, *FAILURES)
+_NEEDED = ("signal", "recommendation", "confidence", "risk_parameters")  # of a Stage2 dictionary
 
 
 class Plain(ReadOnly):
@@ -223,10 +224,16 @@ def stage2_fields(stage2: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that a Stage2 dictionary gives an asset, for ``update_asset``.
 
     ``state``: ``alert`` where it says BUY or SELL, ``error`` where it could not assess, else ``no_trade``;
-    ``stage2_status`` is ``skipped`` where the signal was no ALERT.
+    ``stage2_status`` is ``skipped`` where the signal was no ALERT. InputError for what is no Stage2 dictionary.
     """
+    if not isinstance(stage2, Mapping) or not all(name in stage2 for name in _NEEDED):
+        raise InputError.of("stage2", stage2, f"must be a Stage2 dictionary: a mapping with {', '.join(_NEEDED)}")
     answer, risk = stage2["recommendation"], stage2["risk_parameters"]
+    if not isinstance(risk, Mapping):
+        raise InputError.of("stage2.risk_parameters", risk, "must be a mapping")
     targets = risk.get("tp_targets") or (None,)
+    if not isinstance(targets, (list, tuple)):
+        raise InputError.of("stage2.risk_parameters.tp_targets", targets, "must be a list of numbers")
     fields = {
         "stage2": stage2,
         "recommendation": answer,

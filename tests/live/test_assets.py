@@ -8,6 +8,7 @@ import functools
 import json
 import logging
 import math
+import re
 import signal
 import sys
 import time
@@ -194,6 +195,21 @@ def test_stage2_fields() -> None:
         assert tuple(asset[name] for name in ("state", "stage2_status", "tp", "sl")) == expected
     manager.update_asset("BTCUSDT", stage2_fields(empty_stage2("BTCUSDT")))
     assert manager.snapshot()["BTCUSDT"]["stage2_status"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("stage2", "named"),
+    [
+        ({}, "stage2={}: must be a Stage2 dictionary: a mapping with signal, recommendation"),
+        (None, "stage2=None: must be"),
+        ({**empty_stage2("BTCUSDT"), "risk_parameters": [5]}, "stage2.risk_parameters=[5]: must be a mapping"),
+        ({**empty_stage2("BTCUSDT"), "risk_parameters": {"tp_targets": 5}}, "tp_targets=5: must be a list"),
+    ],
+    ids=["empty", "none", "risk", "targets"],
+)
+def test_what_is_no_stage2_dictionary_is_refused_by_name(stage2: Any, named: str) -> None:
+    with pytest.raises(InputError, match=re.escape(named)):
+        stage2_fields(stage2)
 
 
 def test_a_reader_in_the_same_process() -> None:
