@@ -126,20 +126,18 @@ class AssetStateManager:
     async def follow(self) -> AsyncIterator[AssetUpdate]:
         """The whole state first, then changes, for a reader in the same process; ends when the manager is closed.
 
-        A slow reader gets several changes of an asset as one, the newest.
+        A slow reader gets several changes of an asset as one, the newest; one that comes after the close the whole.
         """
         inbox = _Inbox()
         self._inboxes.add(inbox)
         try:
             yield AssetUpdate(whole=True, assets=self.snapshot())
-            while True:
+            while inbox.changed or not self._closed:  # it may have been closed before, or while the reader was away
                 await inbox.wake.wait()
                 inbox.wake.clear()
                 changed, inbox.changed = inbox.changed, {}
                 if changed:
                     yield AssetUpdate(whole=False, assets={name: self._assets[name] for name in changed})
-                if self._closed:
-                    return
         finally:
             self._inboxes.discard(inbox)
 

@@ -230,6 +230,24 @@ def test_a_reader_in_the_same_process() -> None:
     asyncio.run(run())
 
 
+def test_a_reader_of_a_closed_manager_is_told_what_it_missed_and_ends() -> None:
+    """Whether it began after the close or was away meanwhile."""
+
+    async def run() -> None:
+        manager = AssetStateManager(["BTCUSDT"])
+        away, idle = manager.follow(), manager.follow()
+        assert (await anext(away)).whole and (await anext(idle)).whole
+        manager.update_asset("BTCUSDT", {"state": "normal"})
+        assert (await anext(idle)).assets == manager.snapshot()
+        await manager.aclose()
+        assert [update.assets async for update in away] == [manager.snapshot()]
+        assert [update async for update in idle] == []
+        assert [update async for update in manager.follow()] == [AssetUpdate(whole=True, assets=manager.snapshot())]
+        assert not manager._inboxes
+
+    asyncio.run(asyncio.wait_for(run(), SOON))
+
+
 # --- through a cache ---------------------------------------------------------------------------------------------
 
 
