@@ -101,6 +101,7 @@ class Publisher:
                     await self._wake.wait()
             self._wake.clear()
             self._writing = asyncio.ensure_future(self._write(alive=True))
+            self._writing.add_done_callback(_hear)
             try:
                 await asyncio.shield(self._writing)
             except Exception as error:  # whatever it is: the task must go on, and say what it was
@@ -177,6 +178,12 @@ class Publisher:
             "alive": alive,
         }
         return orjson.dumps({**head, "assets": {symbol: self._texts[symbol] for symbol in symbols}})
+
+
+def _hear(writing: asyncio.Future[None]) -> None:
+    """Take notice of a failure: where the task that tells of them has ended meanwhile nobody else does."""
+    if not writing.cancelled():
+        writing.exception()
 
 
 def _chunks(symbols: list[str]) -> Iterator[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import gc
 import json
 import logging
 import math
@@ -447,6 +448,34 @@ def test_closing_while_redis_is_away_does_not_hang(own_redis: RedisServer) -> No
             assert (await cache.get_json("asset_state"))["assets"]["BTCUSDT"]["state"] == "normal"
 
     asyncio.run(run())
+
+
+def test_a_write_that_fails_while_it_closes_is_made_up_for_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    """Python would say at the end of a failed task that nobody heard of its failure."""
+
+    class AwayAtFirst:
+        asked = 0
+
+        async def store_and_publish(self, *_: Any, **__: Any) -> None:
+            self.asked += 1
+            if self.asked == 1:
+                await asyncio.sleep(0.2)
+                raise CacheError("the cache is away")
+
+        async def publish_all(self, *_: Any, **__: Any) -> None:
+            raise AssertionError("there is no signal")
+
+    async def run() -> None:
+        cache = AwayAtFirst()
+        manager = AssetStateManager(["BTCUSDT"], cache)
+        manager.start()
+        await until(lambda: cache.asked)
+        await manager.aclose()
+        assert cache.asked == 2
+
+    asyncio.run(run())
+    gc.collect()
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("turns", range(8))
