@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +16,7 @@ from aione_lab.live.asset_publisher import ASSET_STATE, UPDATES
 from aione_lab.live.asset_state import plain
 from aione_lab.units import parse_symbol
 
-RETRY_S = 0.5  # pause after a failure of the cache
+RETRY_S = 0.5  # pause after a failure of the cache, and the least between two looks at the state of a silent session
 SILENCE_S = 15.0  # without a word from the session, where it did not say how often it speaks
 NOBODY = "no session has written its state"
 ENDED = "the session has ended"
@@ -48,8 +50,9 @@ async def follow_assets(cache: SimpleCacheHandler) -> AsyncIterator[AssetUpdate]
                 await messages.__aenter__()  # before the state is read, so that nothing falls in between
                 if not reader.in_step:
                     yield await reader.read()
+                    reader.wait()
                 waiting = waiting or asyncio.ensure_future(anext(messages))
-                done, _ = await asyncio.wait({waiting}, timeout=reader.patience)
+                done, _ = await asyncio.wait({waiting}, timeout=max(0.0, reader.ends - time.monotonic()))
                 if done:
                     task, waiting = waiting, None
                     update = await reader.take(task.result().value)
@@ -57,6 +60,7 @@ async def follow_assets(cache: SimpleCacheHandler) -> AsyncIterator[AssetUpdate]
                     update = await reader.silence()
                 if update is not None:
                     yield update
+                    reader.wait()
             except CacheError as error:
                 reader.in_step = False
                 if (problem := str(error)) != reader.problem:
@@ -93,13 +97,19 @@ class _Reader:
         self.in_step = False
         self.problem = ""
         self._session, self._seq = "", 0
-        self.patience = SILENCE_S
+        self._patience = SILENCE_S
+        self.wait()
+
+    def wait(self) -> None:
+        """Be patient from now on, until ``ends``: messages that say nothing new are a silence, too."""
+        self.ends = time.monotonic() + self._patience
 
     async def read(self) -> AssetUpdate:
         """The whole state, which may be empty; from here on messages are compared with it."""
         content = await self._cache.fetch_from_cache(ASSET_STATE, NAMESPACE, raw=True)
         state = None if content is None else _parsed(_json(content))
         self.in_step = True
+        self.wait()
         if state is None:
             self._session, self._seq = "", 0
             self.problem = NOBODY if content is None else f"what {ASSET_STATE} holds is no state of assets"
@@ -134,13 +144,14 @@ class _Reader:
         whole = await self.read()
         if (self._session, self._seq) != seen:
             return whole
-        self.problem = self.problem or f"the session has been silent for more than {self.patience:g} s"
+        self.problem = self.problem or f"the session has been silent for more than {self._patience:g} s"
         return None if self.problem == before else AssetUpdate(whole=False, problem=self.problem)
 
     def _stand(self, state: _State) -> None:
         self._session, self._seq = state.session, state.seq
-        self.patience = 3 * state.period_s
+        self._patience = max(3 * state.period_s, RETRY_S)
         self.problem = "" if state.alive else ENDED
+        self.wait()
 
 
 def _json(content: bytes) -> Any:
@@ -153,10 +164,13 @@ def _json(content: bytes) -> Any:
 def _parsed(value: Any) -> _State | None:
     """A state or message with usable numbers and symbols; None for anything else."""
     try:
+        period_s = float(value["period_s"])
+        if not math.isfinite(period_s):  # JSON has no such number, Python's reader has
+            return None
         state = _State(
             session=str(value["session"])[:40],
             seq=int(value["seq"]),
-            period_s=min(max(float(value["period_s"]), 0.01), 3600.0),
+            period_s=min(period_s, 3600.0),
             alive=value["alive"] is not False,
             assets={parse_symbol(symbol): plain(symbol, asset, -1) for symbol, asset in value["assets"].items()},
         )

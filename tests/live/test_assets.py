@@ -380,6 +380,64 @@ def test_a_new_session_a_silent_one_and_rubbish_on_the_channel(tmp_path: Path) -
     asyncio.run(run())
 
 
+STATE = b'{"session": "x", "seq": %s, "period_s": %s, "alive": true, "assets": {"BTCUSDT": {"signal": "NONE"}}}'
+
+
+@pytest.mark.parametrize("period", [b"NaN", b"Infinity", b"1e999", b"-Infinity", b"-5", b"0", b"1e-300"])
+def test_a_state_that_says_it_speaks_at_no_time_or_always_is_not_read_all_the_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, period: bytes
+) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            await cache.store_in_cache("asset_state", "global", STATE % (b"1", period), raw=True)
+            reads = []
+            fetch = cache.fetch_from_cache
+
+            async def counted(*arguments: Any, **more: Any) -> Any:
+                reads.append(arguments)
+                return await fetch(*arguments, **more)
+
+            monkeypatch.setattr(cache, "fetch_from_cache", counted)
+            reader = Follower(follow_assets(cache))
+            await asyncio.sleep(1.2)
+            await reader.stop()
+            assert 1 <= len(reads) <= 3
+            assert "nan" not in reader.problem and "inf" not in reader.problem
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("where", ["state", "message"])
+def test_a_number_far_ahead_and_rubbish_hide_neither_a_session_nor_its_silence(tmp_path: Path, where: str) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            manager = AssetStateManager(["BTCUSDT"], cache, period_s=0.1, ttl_s=30.0)
+            manager.start()
+            await until(lambda: manager.status["writes"])
+            ahead = (STATE % (b"1e300", b"0.1")).replace(b'"x"', f'"{manager.status["session"]}"'.encode())
+            if where == "state":
+                await cache.store_in_cache("asset_state", "global", ahead, raw=True)
+            reader = Follower(follow_assets(cache))
+            await until(lambda: reader.updates)
+            if where == "message":
+                await cache.publish("asset_state_update", json.loads(ahead))
+            manager.update_asset("BTCUSDT", {"state": "normal"})
+            await until(lambda: reader.assets == manager.snapshot())
+            manager._publisher._task.cancel()  # type: ignore[union-attr]
+
+            async def rubbish() -> None:
+                while True:
+                    await cache.publish("asset_state_update", {})
+                    await asyncio.sleep(0.05)
+
+            task = asyncio.ensure_future(rubbish())
+            await until(lambda: "silent" in reader.problem)
+            task.cancel()
+            await reader.stop()
+
+    asyncio.run(run())
+
+
 async def through_faults(redis: RedisServer, faults: list[str], least_updates: int) -> tuple[float, float]:
     """Updates go on through every fault; longest update and slowest return of the newest state, in seconds."""
     longest = slowest = 0.0
