@@ -246,7 +246,7 @@ class Prefilter:
     The first look is at once, unless ``refresh`` has looked before.
     ``latest`` is what was found last, None before the first look has ended. While the exchange or the cache fails the
     list before stays, and ``degraded`` says why. ``on_change(found)``, plain or a coroutine function, is told of a list
-    with other symbols in it.
+    with other symbols in it; where it raises, at each look again until it does not.
     """
 
     def __init__(
@@ -265,18 +265,20 @@ class Prefilter:
         self._exchange, self._cache, self._on_change = exchange, cache, on_change
         self.latest: FastSymbols | None = None
         self.degraded = ""
+        self._told: set[str] | None = None  # the list that on_change took last
         self._task: asyncio.Task[None] | None = None
 
     async def refresh(self) -> FastSymbols:
-        """Look now; errors as of ``find_fast_symbols``. A cache that fails costs a log entry."""
+        """Look now; errors as of ``find_fast_symbols`` and of ``on_change``. A cache that fails costs a log entry."""
         found = await find_fast_symbols(self._exchange, self.settings)
-        before, self.latest = self.latest, found
+        self.latest = found
         self.degraded = ""
         await self._write()
-        if self._on_change is not None and (before is None or set(before.symbols) != set(found.symbols)):
+        if self._on_change is not None and self._told != set(found.symbols):
             result = self._on_change(found)
             if inspect.isawaitable(result):
                 await result
+            self._told = set(found.symbols)
         return found
 
     async def _write(self) -> None:

@@ -251,6 +251,32 @@ def test_refreshed_in_a_task_written_to_the_cache_and_kept_through_failures(
     asyncio.run(run())
 
 
+def test_a_change_is_told_at_every_look_until_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    lists = [("AAAUSDT",), *[("BBBUSDT",)] * 4]
+    told: list[tuple[str, ...]] = []
+
+    async def found(*_: Any) -> FastSymbols:
+        return FastSymbols(lists.pop(0), pd.DataFrame())
+
+    def change(fast: FastSymbols) -> None:
+        told.append(fast.symbols)
+        if told[1:] and len(told) < 4:
+            raise ValueError("not now")
+
+    async def run() -> None:
+        work = Prefilter("binanceusdm", on_change=change)
+        for refused in (False, True, True, False, False):
+            if refused:
+                with pytest.raises(ValueError, match="not now"):
+                    await work.refresh()
+            else:
+                await work.refresh()
+
+    monkeypatch.setattr("aione_lab.live.prefilter.find_fast_symbols", found)
+    asyncio.run(run())
+    assert told == [("AAAUSDT",), *[("BBBUSDT",)] * 3]
+
+
 def test_an_exchange_that_is_away_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aione_lab.live.prefilter.ATTEMPTS", 1)
     with Futures({"AAAUSDT": GOOD, "BBBUSDT": GOOD}) as server:
