@@ -27,6 +27,9 @@ class FundingBook:
     Only bars with a payment stamp in them are asked for; how often a symbol pays is told from its known stamps
     (``default_hours`` until there are two). ``on_known(symbol)`` is called when an answer came, ``on_late(symbol,
     bar)`` where it brought a rate of a bar that was decided already.
+
+    An error of the lab's own that the feed raises is no answer: it is asked again, with pauses. Anything else is a
+    mistake, which ``rate`` raises from then on, so that the session ends with it.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class FundingBook:
         self._until: dict[str, int] = {}
         self._spacing: dict[str, int] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
+        self._mistake: BaseException | None = None
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._new: list[tuple[str, int, float]] = []
         self.unknown = 0
@@ -61,14 +65,24 @@ class FundingBook:
         return dict(self._spacing)
 
     def rate(self, symbol: str, bar: int) -> float | None:
-        """The rate that falls into the bar that opens at ``bar``; NaN: none. None: not known yet, it is asked for."""
+        """The rate that falls into the bar that opens at ``bar``; NaN: none. None: not known yet, it is asked for.
+
+        Raises what the feed raised by mistake, whichever symbol it was asked for.
+        """
+        if self._mistake is not None:
+            raise self._mistake
         if bar + self._step <= self._until[symbol] or not self._is_due(symbol, bar):
             return self._rates[symbol].get(bar, math.nan)
         if symbol not in self._asking:
             task = asyncio.ensure_future(self._ask(symbol, bar + self._step))
             self._asking[symbol] = task
-            task.add_done_callback(lambda _: self._asking.pop(symbol, None))
+            task.add_done_callback(lambda task: self._asked(symbol, task))
         return None
+
+    def _asked(self, symbol: str, task: asyncio.Task[None]) -> None:
+        del self._asking[symbol]
+        if not task.cancelled():
+            self._mistake = self._mistake or task.exception()
 
     def taken(self, symbol: str, bar: int) -> None:
         """The bar is decided: its rate need not be kept."""

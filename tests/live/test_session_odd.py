@@ -16,7 +16,7 @@ from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, c
 
 from aione_lab.backtest.stages import Stage2Processor
 from aione_lab.cache import SimpleCacheHandler
-from aione_lab.errors import AioneError, InputError
+from aione_lab.errors import AioneError, ExchangeError, InputError
 from aione_lab.lake.store import Lake
 from aione_lab.live import session as sessions
 from aione_lab.live.asset_follower import follow_assets
@@ -61,11 +61,56 @@ def test_a_reference_that_comes_behind_very_many_candles_is_waited_for(
     monkeypatch.setattr(sessions, "MOST_WAITING", 50)
     session = Session(Late(lake, NAMES, start=FROM, end=FROM + BARS * MINUTE_MS), lake, reference=REFERENCE)
     recorder = Recorder(session)
-    asyncio.run(asyncio.wait_for(session.run(), 60))
+    asyncio.run(asyncio.wait_for(session.run(), 15))
     assert session.gate.without_reference == 0
     for name in NAMES:
         candles = market()[name][0][: 2 * 1440 + BARS]
         check([recorder], name, replayed(name, candles, market()[REFERENCE][0]), FROM)
+
+
+class Unpaid(ReplayFeed):
+    """Fails with ``failures``, one a question, where it is asked for the rates of the bars that are replayed."""
+
+    failures: list[Exception]
+    asked = 0
+
+    async def funding(self, symbol: str, start: int, end: int) -> Any:
+        if self.now_ms() > FROM and symbol == "SOLUSDT":
+            self.asked += 1
+            if self.failures:
+                raise self.failures.pop()
+        return await super().funding(symbol, start, end)
+
+
+@pytest.mark.parametrize("speed", [math.inf, 1200.0])
+def test_a_mistake_of_a_feed_at_a_funding_rate_ends_the_session_with_it(
+    lake: Lake, tmp_path: Path, speed: float
+) -> None:
+    """At once, while candles come and where none come any more; a restart decides what waited for the rate."""
+    feed = Unpaid(lake, NAMES, start=FROM, end=FROM + 500 * MINUTE_MS, speed=speed)
+    feed.failures = [ConnectionResetError("the other side hung up")]
+    session = Session(feed, lake, journal=tmp_path)
+    with pytest.raises(ConnectionResetError, match="hung up"):
+        asyncio.run(asyncio.wait_for(session.run(), 15))
+    assert feed.asked == 1 and session.status()["failure"] == "the other side hung up"
+    second = Session(ReplayFeed(lake, NAMES, start=FROM, end=FROM + 500 * MINUTE_MS), lake, journal=tmp_path)
+    asyncio.run(second.run())
+    frame = second.journal.read("bar")
+    for name in NAMES:
+        times = frame.loc[frame["symbol"] == name, "timestamp"].tolist()
+        assert times == list(range(FROM, FROM + 500 * MINUTE_MS, MINUTE_MS))
+
+
+def test_a_funding_rate_is_asked_for_again_while_the_feed_does_not_answer(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aione_lab.live.funding_book.PAUSES_S", (0.01, 0.01))
+    for failures, unknown in ((2, 0), (3, 1)):
+        feed = Unpaid(lake, NAMES, start=FROM, end=FROM + 10 * MINUTE_MS)
+        feed.failures = [ExchangeError("no answer")] * failures
+        session = Session(feed, lake)
+        asyncio.run(asyncio.wait_for(session.run(), 15))
+        assert session.counts["bars"] == 30 and session.funding.unknown == unknown and feed.asked == 3
 
 
 def test_closes_are_let_go_of_although_a_symbol_is_silent() -> None:
