@@ -22,7 +22,8 @@ class FastSessions:
 
     ``make(symbols)`` gives a Session of these symbols, of whichever feed. Give it a journal: then what stays on the
     list goes on where it stood, and only what is new warms up. A symbol with an open paper trade stays on the list, and
-    ``always`` names those that are on it anyway, such as the reference. ``session`` is the one that runs (or ran last).
+    ``always`` names those that are on it anyway, such as the reference. A list that would be empty changes nothing; at
+    the beginning the first look that finds something is waited for. ``session`` is the one that runs (or ran last).
     """
 
     session: Session
@@ -40,10 +41,22 @@ class FastSessions:
         self._stopping = False
 
     async def open(self) -> None:
-        """Look for the first time and make the first session; raises what either raises."""
+        """Look until something is fast and make the first session; raises what the first look or making it raises.
+
+        There is no session where ``stop`` is called before.
+        """
         self._seen = await self._prefilter.refresh()
-        self._symbols = self._wanted(self._seen)
-        self.session = self._make(self._symbols)
+        if not self._wanted(self._seen):
+            _log.warning("no symbol is fast now: the next looks may find one")
+            async with self._prefilter:
+                while not self._stopping and not self._wanted(self._seen):
+                    await asyncio.sleep(LOOK_S)
+                    assert self._prefilter.latest is not None
+                    self._seen = self._prefilter.latest
+        if not self._stopping:
+            symbols = self._wanted(self._seen)
+            self.session = self._make(symbols)
+            self._symbols = symbols
 
     def start(self) -> asyncio.Task[None]:
         """``run`` as a task of the running event loop."""
@@ -51,7 +64,7 @@ class FastSessions:
 
     async def run(self) -> None:
         """Go on until a session ends by itself, which raises what it raises, or ``stop`` is called."""
-        if self._seen is None and not self._stopping:
+        if not self._symbols and not self._stopping:
             await self.open()
         async with self._prefilter:
             while not self._stopping and await self._run_one():
@@ -67,7 +80,7 @@ class FastSessions:
     async def stop(self) -> None:
         """Stop cleanly: what was decided is on disk when this returns."""
         self._stopping = True
-        if self._seen is not None:
+        if self._symbols:
             await self.session.stop()
             await self.session.feed.aclose()  # of one that never began
 
@@ -97,4 +110,4 @@ class FastSessions:
 
     def _wanted(self, found: FastSymbols) -> tuple[str, ...]:
         held = [name for name in self.session.held() if name in self._symbols] if self._symbols else []
-        return tuple(dict.fromkeys([*self._always, *found.symbols, *held]))
+        return tuple(dict.fromkeys([*self._always, *found.symbols, *held])) or self._symbols

@@ -247,6 +247,68 @@ def test_what_is_always_there_changes_nothing_by_entering_the_list(tmp_path: Pat
         assert set(sessions._wanted(FastSymbols(names, pd.DataFrame()))) == {"BTCUSDT", "LINKUSDT"}
 
 
+class Looks(Prefilter):
+    """Finds these lists, one after the other, the last one for good."""
+
+    def __init__(self, *lists: tuple[str, ...]) -> None:
+        super().__init__("binanceusdm", SETTINGS.replace(refresh_s=1.0))
+        self.lists, self.looks = list(lists), 0
+
+    async def refresh(self) -> FastSymbols:
+        self.looks += 1
+        names = self.lists.pop(0) if self.lists[1:] else self.lists[0]
+        self.latest = FastSymbols(names, pd.DataFrame())
+        return self.latest
+
+
+def test_a_list_that_becomes_empty_leaves_the_symbols_and_one_beside_those_that_are_always_there(
+    server: Futures,
+) -> None:
+    exchange = Market(server, None)
+
+    async def run(looks: Looks, always: Sequence[str], then: set[str]) -> None:
+        sessions = FastSessions(looks, exchange.session, always=always)
+        task = sessions.start()
+        await until(lambda: looks.looks == 4 and sessions.session.counts["bars"])
+        await asyncio.sleep(1.5)
+        assert not task.done() and set(exchange.made[-1]) == then
+        await sessions.stop()
+        await asyncio.wait_for(task, 5)
+
+    asyncio.run(run(Looks(("LINKUSDT",), (), (), ()), (), {"LINKUSDT"}))
+    assert len(exchange.made) == 1
+    asyncio.run(run(Looks(("LINKUSDT",), (), (), ()), ["BTCUSDT"], {"BTCUSDT"}))
+
+
+def test_where_nothing_is_fast_at_first_it_waits_for_a_look_or_a_stop(
+    server: Futures, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = Market(server, None, bars=5, speed=np.inf)
+    looks = Looks((), (), (), ("LINKUSDT",))
+    asyncio.run(FastSessions(looks, exchange.session).run())
+    assert exchange.made == [("LINKUSDT",)] and looks.looks == 4
+    assert caplog.text.count("no symbol is fast") == 1
+
+    async def stopped() -> None:
+        sessions = FastSessions(Looks(()), exchange.session)
+        task = sessions.start()
+        await until(lambda: caplog.text.count("no symbol is fast") == 2)
+        await sessions.stop()
+        await asyncio.wait_for(task, 5)
+
+    asyncio.run(stopped())
+
+    async def stopped_during_its_first_look() -> None:
+        sessions = FastSessions(exchange.prefilter, exchange.session)
+        task = sessions.start()
+        await asyncio.sleep(0)
+        await sessions.stop()
+        await asyncio.wait_for(task, 5)
+
+    asyncio.run(stopped_during_its_first_look())
+    assert len(exchange.made) == 1
+
+
 def test_held_are_the_symbols_with_an_open_trade_or_an_order(tmp_path: Path, server: Futures) -> None:
     """Beside the replay, at the close of a bar at which a trade is open and of one at which an order waits."""
     reference, (candles, funding) = market()["BTCUSDT"][0], market()["LINKUSDT"]
