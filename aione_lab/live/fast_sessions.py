@@ -6,8 +6,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
+import stamina
+
 from aione_lab.engine.params import check_kind
-from aione_lab.errors import InputError
+from aione_lab.errors import ExchangeError, InputError
+from aione_lab.lake.client import RefusedError
 from aione_lab.live.prefilter import FastSymbols, Prefilter
 from aione_lab.live.session import Session
 from aione_lab.units import parse_symbol
@@ -15,6 +18,8 @@ from aione_lab.units import parse_symbol
 _log = logging.getLogger(__name__)
 
 LOOK_S = 1.0  # between two looks whether the prefilter has looked anew
+ATTEMPTS = 8  # sessions of other symbols that may fail to begin, one after the other
+PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0  # after the first and after a later one, doubling
 
 
 class FastSessions:
@@ -38,7 +43,7 @@ class FastSessions:
         self._always = tuple(parse_symbol(name, "always") for name in always)
         self._seen: FastSymbols | None = None  # the look that the session's symbols come from
         self._symbols: tuple[str, ...] = ()
-        self._stopping = False
+        self._stopping = self._pausing = False
 
     async def open(self) -> None:
         """Look until something is fast and make the first session; raises what the first look or making it raises.
@@ -63,11 +68,16 @@ class FastSessions:
         return asyncio.ensure_future(self.run())
 
     async def run(self) -> None:
-        """Go on until a session ends by itself, which raises what it raises, or ``stop`` is called."""
+        """Go on until a session ends by itself, which raises what it raises, or ``stop`` is called.
+
+        Where the exchange does not answer while a session of other symbols begins, it is tried again for some minutes.
+        """
         if not self._symbols and not self._stopping:
             await self.open()
+        attempts = 1  # whoever has just begun wants to know at once that there is no network
         async with self._prefilter:
-            while not self._stopping and await self._run_one():
+            while not self._stopping and await self._run_one(attempts):
+                attempts = ATTEMPTS
                 assert self._prefilter.latest is not None
                 before, self._seen = self._symbols, self._prefilter.latest
                 self._symbols = self._wanted(self._seen)  # asked anew: a trade may have opened while it was stopping
@@ -81,22 +91,50 @@ class FastSessions:
         """Stop cleanly: what was decided is on disk when this returns."""
         self._stopping = True
         if self._symbols:
-            await self.session.stop()
+            await self._end()
             await self.session.feed.aclose()  # of one that never began
 
-    async def _run_one(self) -> bool:
+    async def _end(self) -> None:
+        """Stop the session, or the pause before the next try."""
+        await self.session.stop()
+        if self._pausing:
+            self._running.cancel()
+
+    async def _run_one(self, attempts: int) -> bool:
         """Run the session until it ends; True where that was because of other symbols."""
-        running, changed = self.session.start(), asyncio.ensure_future(self._changed())
+        self._pausing = False
+        self._running = running = asyncio.ensure_future(self._tried(self.session.start(), attempts))
+        changed = asyncio.ensure_future(self._changed())
         try:
             await asyncio.wait({running, changed}, return_when=asyncio.FIRST_COMPLETED)
             others = changed.done() and not running.done()
         finally:
             changed.cancel()
-            await self.session.stop()
+            await self._end()
         await asyncio.wait({running})
-        if not running.cancelled():  # it is where it was stopped before its first step
+        if not running.cancelled():  # it is where it was stopped before its first step or amid a pause
             running.result()
         return others
+
+    async def _tried(self, running: asyncio.Task[None], attempts: int) -> None:
+        """Wait for the session that is ``running``; where it could not begin, for others of its symbols after it."""
+        async for attempt in stamina.retry_context(
+            on=self._may_pass, attempts=attempts, timeout=None, wait_initial=PAUSE_S, wait_max=LONGEST_PAUSE_S
+        ):
+            with attempt:
+                if attempt.num > 1:
+                    self._pausing = False
+                    self.session = self._make(self._symbols)
+                    running = self.session.start()
+                await running
+
+    def _may_pass(self, error: Exception) -> bool:
+        """Whether a session failed at its beginning with what the feed of one that runs rides out."""
+        away = isinstance(error, ExchangeError) and not isinstance(error, RefusedError)
+        self._pausing = away and self.session.closing.lag_s is None and not self._stopping
+        if self._pausing:
+            _log.warning("the session of the fast symbols could not begin: %s", error)
+        return self._pausing
 
     async def _changed(self) -> None:
         """Return as soon as a look of the prefilter means other symbols than the session's."""

@@ -18,11 +18,13 @@ from test_prefilter import GOOD, SETTINGS, Futures
 from aione_lab.backtest.replay import replay
 from aione_lab.cli.live_table import Screen
 from aione_lab.engine.records import SIGNAL
-from aione_lab.errors import AioneError, InputError
+from aione_lab.errors import AioneError, ExchangeError, InputError
+from aione_lab.lake.client import RefusedError
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
-from aione_lab.live import FastSessions, FastSymbols, Prefilter, ReplayFeed, Session, drift
+from aione_lab.live import FastSessions, FastSymbols, Prefilter, ReplayFeed, Session, drift, fast_sessions
 from aione_lab.live.enricher import EnricherSettings, NarrativeEnricher
+from aione_lab.live.fast_sessions import ATTEMPTS
 from aione_lab.live.journal import BarRows, Journal, signal_records
 
 NAMES = ("BTCUSDT", "LINKUSDT", "SOLUSDT")
@@ -307,6 +309,98 @@ def test_where_nothing_is_fast_at_first_it_waits_for_a_look_or_a_stop(
 
     asyncio.run(stopped_during_its_first_look())
     assert len(exchange.made) == 1
+
+
+class Away(Market):
+    """An exchange that fails with ``failures``, one a session, where a session of several symbols asks for candles."""
+
+    failures: list[Exception]
+
+    def session(self, symbols: Sequence[str], **more: Any) -> Session:
+        session = super().session(symbols, **more)
+        if symbols[1:] and self.failures:
+            error = self.failures.pop(0)
+
+            async def history(*_: Any) -> Any:
+                raise error
+
+            session.feed.history = history  # type: ignore[method-assign]
+        return session
+
+
+ONE, TWO = ("LINKUSDT",), ("LINKUSDT", "SOLUSDT")
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_where_the_exchange_is_away_at_a_change_the_change_is_tried_again(
+    server: Futures, caplog: pytest.LogCaptureFixture
+) -> None:
+    exchange = Away(server, None)
+    exchange.failures = [ExchangeError("no answer"), ExchangeError("still none")]
+
+    async def run() -> None:
+        sessions = FastSessions(Looks(ONE, TWO), exchange.session)
+        task = sessions.start()
+        await until(lambda: exchange.made[3:] and sessions.session.counts["bars"])
+        await sessions.stop()
+        await asyncio.wait_for(task, 5)
+
+    asyncio.run(run())
+    assert exchange.made == [ONE, TWO, TWO, TWO]
+    told = [text for text in caplog.messages if "no answer" in text or "still none" in text]
+    assert len(told) == 2 and all("could not begin" in text for text in told)
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(
+    ("error", "made"),
+    [(ExchangeError("no answer"), [ONE, *[TWO] * ATTEMPTS]), (RefusedError("no"), [ONE, TWO]), (OSError(), [ONE, TWO])],
+    ids=["away", "refused", "other"],
+)
+def test_what_fails_for_good_at_a_change_ends_it_with_its_error(
+    server: Futures, error: Exception, made: list[tuple[str, ...]]
+) -> None:
+    exchange = Away(server, None)
+    exchange.failures = [error] * 20
+    with pytest.raises(type(error)) as found:
+        asyncio.run(FastSessions(Looks(ONE, TWO), exchange.session).run())
+    assert found.value is error and exchange.made == made
+    exchange.made.clear()
+    with pytest.raises(type(error)):  # the first one of all is not tried again: somebody waits for it
+        asyncio.run(FastSessions(Looks(TWO), exchange.session).run())
+    assert exchange.made == [TWO]
+
+
+@pytest.mark.parametrize("end", ["stop", "cancel", "another list"])
+def test_a_pause_before_the_next_try_holds_nobody_up(
+    server: Futures, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fast_sessions, "PAUSE_S", 600.0)
+    monkeypatch.setattr(fast_sessions, "LONGEST_PAUSE_S", 600.0)
+    exchange = Away(server, None)
+    exchange.failures = [ExchangeError("no answer")]
+    looks = Looks(ONE, TWO)
+
+    async def run() -> None:
+        sessions = FastSessions(looks, exchange.session)
+        task = sessions.start()
+        await until(lambda: exchange.made[1:] and sessions.session.status()["state"] == "failed")
+        await asyncio.sleep(0.1)
+        if end == "another list":
+            looks.lists = [ONE]
+            await until(lambda: exchange.made[2:] and sessions.session.counts["bars"])
+            assert exchange.made == [ONE, TWO, ONE]
+        if end == "cancel":
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(task, 5)
+        else:
+            await sessions.stop()
+            await asyncio.wait_for(task, 5)
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(run())
 
 
 def test_held_are_the_symbols_with_an_open_trade_or_an_order(tmp_path: Path, server: Futures) -> None:
