@@ -34,7 +34,7 @@ from aione_lab.cli.options import (
 )
 from aione_lab.cli.output import emit_json, say
 from aione_lab.cli.replays import DEFAULT_REFERENCE
-from aione_lab.errors import InputError
+from aione_lab.errors import AioneError, InputError
 from aione_lab.files import make_folder
 
 if TYPE_CHECKING:
@@ -213,7 +213,6 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
         chosen = loaded_config(PrefilterSettings, options.criteria, "--criteria")
     named = _symbols(options)
     always = _beside(options, named)
-    lake = _lake(options) if options.lake else None
     async with contextlib.AsyncExitStack() as stack:
         cache = SimpleCacheHandler.from_environment(environment)
         stack.push_async_callback(cache.aclose)
@@ -233,6 +232,8 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
         if journal is None and options.prefilter:  # what goes on with other symbols rests on one
             journal = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="aione-lab-")))
 
+        lake = _lake(options) if options.lake else None
+
         def make(symbols: Sequence[str]) -> Session:
             return Session(
                 _feed(options, list(symbols)),
@@ -250,16 +251,20 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
         work: Session | FastSessions
         if options.prefilter:
             work = FastSessions(Prefilter(options.exchange, chosen, cache), make, always=always)
-            await work.open()
         else:
             work = make([*always, *named])
-
-        def current() -> Session:
-            return work.session if isinstance(work, FastSessions) else work
-
-        on_terminal, kept = _is_screen(options.as_json), options.journal is not None
-        screen = Screen(current, on_terminal=on_terminal, silent=options.as_json, journal=kept)
         with _stopping_on_signals(work):
+            if isinstance(work, FastSessions):
+                say("looking for fast symbols; where there are none, again and again until there are", err=True)
+                await work.open()
+
+            def current() -> Session:
+                return work.session if isinstance(work, FastSessions) else work
+
+            if isinstance(work, FastSessions) and not hasattr(work, "session"):
+                raise AioneError("stopped before any symbol was fast")
+            on_terminal, kept = _is_screen(options.as_json), options.journal is not None
+            screen = Screen(current, on_terminal=on_terminal, silent=options.as_json, journal=kept)
             task = work.start()
             await asyncio.gather(task, screen.follow(task))
         return current().status()

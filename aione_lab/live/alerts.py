@@ -125,18 +125,14 @@ class AlertQueue:
             outlet.start()
 
     async def aclose(self) -> None:
-        """Let what waits go out for three seconds at most, then stop and close the sinks."""
+        """Let what waits go out, then stop and close the sinks: three seconds at most for each of the steps."""
         if self._keeper is not None:
             await asyncio.gather(*(outlet.stop() for outlet in self._outlets))
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
             self._keeper = None
             await self._save()
-        for outlet in self._outlets:
-            try:
-                await _within(asyncio.ensure_future(outlet.sink.aclose()), GOODBYE_S)
-            except Exception:
-                logger.exception("%s could not be closed", outlet.sink.name)
+        await asyncio.gather(*(outlet.close() for outlet in self._outlets))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -209,6 +205,12 @@ class _Outlet:
                 logger.warning("%s: did not stop when told to, and is left to itself", self.sink.name)
         if self.waiting:
             logger.warning("%s: %d alerts were not delivered before the end", self.sink.name, len(self.waiting))
+
+    async def close(self) -> None:
+        try:
+            await _within(asyncio.ensure_future(self.sink.aclose()), GOODBYE_S)
+        except Exception:
+            logger.exception("%s could not be closed", self.sink.name)
 
     async def _run(self) -> None:
         while True:

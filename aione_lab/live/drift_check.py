@@ -106,7 +106,9 @@ def drift(journal: Journal | str | os.PathLike[str], lake: Lake, *, spec: Featur
     bars = 0
     runs = _runs(table, spec)
     if not runs:
-        raise InputError.of("journal", str(book.folder), "holds no bars of a warm-up that it holds too")
+        without = _unfounded(table)
+        why = "holds no bars yet" if not without else "holds no bars of a warm-up that it holds too"
+        raise InputError.of("journal", str(book.folder), why)
     if not any(_is_in(run, lake) for run in runs):
         names = ", ".join(dict.fromkeys(run.symbol for run in runs))
         raise InputError.of("lake", lake.root, f"holds no candle of the journal's bars ({names})")

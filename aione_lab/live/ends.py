@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-async def uncut(work: Coroutine[Any, Any, T]) -> T:
+async def uncut(work: Awaitable[T]) -> T:
     """Result of ``work``, which goes on to its end; a cancellation meanwhile takes effect then, unless it fails."""
     task = asyncio.ensure_future(work)
     cancelled = None

@@ -58,7 +58,8 @@ class FundingBook:
         self._until[symbol], self._rates[symbol], self._stamps[symbol] = until, {}, set()
         self._spacing[symbol] = spacing_ms or self._default
         if rates is not None:
-            self._learn(symbol, pd.DatetimeIndex(rates.index).as_unit("ms").asi8)
+            stamps = pd.DatetimeIndex(rates.index).as_unit("ms").asi8
+            self._learn(symbol, stamps[stamps < until - MINUTE_MS // 2])  # those of bars to come are asked for anew
 
     def spacings(self) -> dict[str, int]:
         """How often each symbol pays, ms."""

@@ -117,27 +117,25 @@ class Keeper:
         A cancellation takes effect when the write is over: a second one must not begin beside it.
         """
         async with self._committing:
-            await uncut(self._commit(snapshot))
-
-    async def _commit(self, snapshot: bool | None) -> None:
-        rows, self._rows = self._rows, []
-        candles, self._candles = self._candles, {}
-        rates, self._rates = [*self._rates, *self._new_rates()], []
-        due = time.monotonic() - self._last_snapshot >= SNAPSHOT_S if snapshot is None else snapshot
-        taken = self._take_snapshot() if due and self._journal is not None else None
-        loop = asyncio.get_running_loop()
-        done: set[str] = set()
-        try:
-            done = await loop.run_in_executor(self._writer, self._write, rows, candles, rates, taken)
-        finally:  # a mistake of ours ends the session, and what was not written stays together
-            if "journal" not in done:
-                self._rows = [*rows, *self._rows]
-            if "lake" not in done:
-                for symbol, ours in self._candles.items():
-                    candles.setdefault(symbol, []).extend(ours)
-                self._candles, self._rates = candles, [*rates, *self._rates]
-            if "snapshot" in done:
-                self._last_snapshot = time.monotonic()
+            rows, self._rows = self._rows, []
+            candles, self._candles = self._candles, {}
+            rates, self._rates = [*self._rates, *self._new_rates()], []
+            due = time.monotonic() - self._last_snapshot >= SNAPSHOT_S if snapshot is None else snapshot
+            taken = self._take_snapshot() if due and self._journal is not None else None
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(self._writer, self._write, rows, candles, rates, taken)
+            try:
+                await uncut(work)
+            finally:  # a mistake of ours ends the session, and what was not written stays together
+                done = set() if work.exception() else work.result()
+                if "journal" not in done:
+                    self._rows = [*rows, *self._rows]
+                if "lake" not in done:
+                    for symbol, ours in self._candles.items():
+                        candles.setdefault(symbol, []).extend(ours)
+                    self._candles, self._rates = candles, [*rates, *self._rates]
+                if "snapshot" in done:
+                    self._last_snapshot = time.monotonic()
 
     def close(self) -> None:
         """End the thread of the writes."""
@@ -155,6 +153,7 @@ class Keeper:
             ("journal", lambda: self._write_rows(rows)),
             ("lake", lambda: self._write_lake(candles, rates)),
             ("snapshot", lambda: self._write_snapshot(taken)),
+            ("journal", lambda: self._put_together(taken)),
         ):
             try:
                 work()
@@ -188,9 +187,11 @@ class Keeper:
 
     def _write_snapshot(self, taken: Snapshot | None) -> None:
         if taken is not None and self._journal is not None:
-            number = self._journal.last
-            self._journal.save_snapshot({**taken[0], "commit": number}, taken[1])
-            self._journal.put_together(number)
+            self._journal.save_snapshot({**taken[0], "commit": self._journal.last}, taken[1])
+
+    def _put_together(self, taken: Snapshot | None) -> None:
+        if taken is not None and self._journal is not None:
+            self._journal.put_together(self._journal.last)
 
     async def ask_at_last(self) -> None:
         """Ask about revised bars once more, for a moment: what is not known then stays a row of the journal."""

@@ -29,7 +29,7 @@ class Limits:
         self._symbols, self._interval, self._spec = symbols, interval, spec
         self._store = given if isinstance(given, ThresholdStore) else None
         self._given: dict[str, Thresholds] = {}
-        self._told: dict[str, Thresholds] = {}  # what the store said last
+        self.last: dict[str, Thresholds] = {}  # as they were read last
         self.problems: dict[str, str] = {}
         if isinstance(given, Thresholds):
             self._given = dict.fromkeys(symbols, given)
@@ -60,6 +60,7 @@ class Limits:
             try:
                 out[name] = self._given[name] if name in self._given else self._current(name)
                 self.problems.pop(name, None)
+                self.last[name] = out[name]
             except AioneError as error:
                 if self.problems.get(name) != str(error):
                     _log.warning("%s: the stored thresholds are not used: %s", name, error)
@@ -83,14 +84,20 @@ class Limits:
             return thresholds_for(name)
         found = self._store.current(name, interval=self._interval).thresholds
         self.check(found)
-        self._told[name] = found
         return found
 
+    def news(self) -> dict[str, Thresholds]:
+        """``read``, but only what is another set than it was the last time."""
+        before = dict(self.last)
+        return {
+            name: limits
+            for name, limits in self.read().items()
+            if limits != before.get(name) or limits.meta != before[name].meta
+        }
+
     async def follow(self, put: Callable[[str, Thresholds], None]) -> None:
-        """Look into the store every LOOK_S seconds, for good, and pass on what is another set than it was."""
+        """Look into the store every LOOK_S seconds, for good, and pass on what is new."""
         while self._store is not None:
             await asyncio.sleep(LOOK_S)
-            before = dict(self._told)
-            for name, limits in (await asyncio.to_thread(self.read)).items():
-                if limits != before.get(name) or limits.meta != before[name].meta:
-                    put(name, limits)
+            for name, limits in (await asyncio.to_thread(self.news)).items():
+                put(name, limits)

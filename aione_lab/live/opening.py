@@ -52,7 +52,7 @@ def configuration(session: Session) -> dict[str, Any]:
     first = session.fleet.engines[0]
     return {
         **versions(),
-        "interval": session.interval,
+        **_candles_of(session),
         "reference": session.reference,
         "symbols": list(session.symbols),
         "spec": first.spec.model_dump(mode="json"),
@@ -85,8 +85,8 @@ async def open_session(session: Session) -> dict[str, int]:
         # Those of bars that only the others have still to take are among them.
         frame = session.recent.candles(session.reference, KEPT)
         closes = dict(zip(_ms(frame).tolist(), frame["close"].tolist(), strict=True)) | closes
-    given = await asyncio.to_thread(session.limits.read)
-    for name in (restored & given.keys()) - session.coming.keys():  # a set that was put meanwhile comes after these
+    news, given = await asyncio.to_thread(session.limits.news), session.limits.last
+    for name in ((restored & given.keys()) | news.keys()) - session.coming.keys():  # who has one put by hand keeps it
         session.set_thresholds(name, given[name])
     last = {}
     for name in session.symbols:
@@ -124,7 +124,7 @@ async def _pasts(session: Session, fresh: list[str], now: int) -> dict[str, Past
     pasts = dict(zip(wanted, await asyncio.gather(*map(one, wanted)), strict=True))
     if reference is not None:
         known = max(session.fleet.last_time(reference) or 0, *_ms(pasts[reference].candles)[-1:].tolist(), 0)
-        late = max(known, now - round(1000 * REFERENCE_WAIT_S))
+        late = max(known, now - round(1000 * REFERENCE_WAIT_S) - session.step_ms)
         for name in fresh if known else ():
             # Bars that wait for the reference's, as they would in the session, are taken when that is there.
             pasts[name] = pasts[name]._replace(candles=pasts[name].candles[_ms(pasts[name].candles) <= late])
@@ -200,9 +200,7 @@ def _restore(session: Session) -> Restored:
         session.renew()
         out = Restored()
     if not out:
-        table = journal.table(columns=("kind", "symbol", "timestamp", "detail"))
-        if _is_of(session, table):
-            _note_journalled(session, table)
+        _note_journalled(session, _of_this_kind(session, journal))
     return out
 
 
@@ -224,14 +222,19 @@ def _candles_of(session: Session) -> dict[str, str]:
     return {"interval": session.interval, "feed": getattr(session.feed, "origin", "")}
 
 
-def _is_of(session: Session, table: pa.Table) -> bool:
-    """Whether the journal's last run decided as this session does: then it has what it has, else that is another's."""
-    starts = pc.is_in(table["kind"].cast(pa.string()), value_set=pa.array(["start", "resume"]))
-    configurations = table["detail"].filter(starts)
-    if not len(configurations):
-        return False
-    then, now = json.loads(configurations[-1].as_py()), configuration(session)
-    return all(then[name] == now[name] for name in ("interval", "reference", "spec", "settings", "costs"))
+def _of_this_kind(session: Session, journal: Journal) -> pa.Table:
+    """The journal's last rows that were decided as this session decides; what others made of those bars is theirs."""
+    table = journal.table(columns=("kind", "symbol", "timestamp", "detail"))
+    starts = np.flatnonzero(np.isin(table["kind"].to_numpy(), ("start", "resume"))).tolist()
+    now, first = configuration(session), len(table)
+    for at in reversed(starts):
+        then = json.loads(table["detail"][at].as_py())
+        if first == len(table):
+            _refuse_another(session, journal, then)
+        if any(then[name] != now[name] for name in ("interval", "reference", "spec", "settings", "costs")):
+            break
+        first = at
+    return table.slice(first)
 
 
 def _note_journalled(session: Session, table: pa.Table) -> None:
@@ -320,6 +323,7 @@ def _take_alerts(session: Session, table: pa.Table, out: Restored, asks: bool) -
         quality = stage2["quality_metrics"]
         if row["kind"] == "second_look":
             session.counts["second_looks"] += 1
+            session.calibrations.waiting.pop(name, None)
         elif quality["used_default_calibration"]:
             session.decisions.default_counts[name] = quality["default_calibration_count"]
             if asks and not session.calibrations.rests(name, bar):

@@ -35,10 +35,8 @@ class _Mute(logging.Filter):
 
 
 def _any_of(secrets: Iterable[str]) -> re.Pattern[str]:
-    """Finds every one of the texts, long ones first; those under four characters only as words: they are everywhere."""
-    longest_first = sorted(secrets, key=len, reverse=True)
-    found = (re.escape(text) if len(text) >= 4 else rf"(?<!\w){re.escape(text)}(?!\w)" for text in longest_first)
-    return re.compile("|".join(found) or "(?!)")
+    """Finds every one of the texts, long ones first."""
+    return re.compile("|".join(map(re.escape, sorted(secrets, key=len, reverse=True))) or "(?!)")
 
 
 _mute = _Mute()
@@ -77,13 +75,17 @@ def place_of(argument: str, url: str | SecretStr) -> str:
 
 
 def secrets_of(url: SecretStr) -> list[SecretStr]:
-    """What is hidden of an address: the whole, its path, query, user and password, as typed, as sent and as read."""
+    """What is hidden of an address: the whole, its path, query, user and password, as typed, as sent and as read.
+
+    Parts of less than four characters are hidden with the whole only: they are in every line.
+    """
     typed = url.get_secret_value()
     sent = httpx.URL(typed)  # with the host in small letters, dots followed, what is not allowed %-encoded
     path, _, query = sent.raw_path.decode().partition("?")
     user, _, password = sent.userinfo.decode().partition(":")
-    texts = {typed, str(sent), path.strip("/"), query, user, password}
-    return [SecretStr(text) for text in texts | {unquote(text) for text in texts} if text]
+    without_user = str(sent.copy_with(userinfo=b"")) if path.strip("/") or query else ""
+    texts = {typed, str(sent), without_user, path.strip("/"), query, user, password}
+    return [SecretStr(text) for text in texts | {unquote(text) for text in texts} if len(text) >= 4]
 
 
 @dataclass(frozen=True, slots=True)

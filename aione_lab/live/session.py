@@ -45,6 +45,7 @@ from aione_lab.units import interval_ms, iso, parse_symbol
 _log = logging.getLogger(__name__)
 
 PAUSE_S = 2.0  # between two looks at what waits
+GOODBYE_S = 10.0  # for which the feed and the other parts may take their time to stop
 ALERTS_KEPT = 200
 REFERENCE = "BTCUSDT"
 MOST_WAITING = 20_000  # candles that wait for something before no more are taken from the feed
@@ -112,6 +113,7 @@ class Session:
         self.resumed: tuple[str, ...] = ()  # symbols that went on from the journal's snapshot
         self.left_out: tuple[str, ...] = ()  # symbols of that snapshot which this session does not follow
         self._state, self._failure = "new", ""
+        self._error: BaseException | None = None  # what ended a part of the session, and so the session
         self._main: asyncio.Task[None] | None = None
         self.renew()
         if metrics is not None:
@@ -159,10 +161,13 @@ class Session:
             with self.journal.hold() if self.journal is not None else contextlib.nullcontext():
                 await self._run()
         except asyncio.CancelledError:
+            if self._error is not None:  # it was told to stop while it ended by that
+                self._failure = _told(self._error)
+                raise self._error from None
             if self._state != "stopping":
                 raise
         except BaseException as error:
-            self._failure = " ".join(str(error).split()) or type(error).__name__
+            self._failure = _told(error)
             raise
         finally:
             self._state = "failed" if self._failure else "stopped"
@@ -204,10 +209,11 @@ class Session:
         sound = True
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            sound = all(task.exception() is None for task in tasks if task.done())
-            for task in tasks:
-                if task.done():
-                    task.result()
+            errors = [task.exception() for task in tasks if task.done()]
+            self._error = next((error for error in errors if error is not None), None)
+            sound = self._error is None
+            if self._error is not None:
+                raise self._error
         finally:
             await uncut(self._end(tasks, sound))
 
@@ -239,18 +245,22 @@ class Session:
     async def _end(self, tasks: Sequence[asyncio.Task[None]], sound: bool) -> None:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, left = await asyncio.wait(tasks, timeout=GOODBYE_S)
+        if left:
+            _log.warning("the feed or another part does not stop when told to, and is left to itself")
         await self._finish(sound)
 
     async def _finish(self, sound: bool) -> None:
         """Write everything; where a bar was broken off no snapshot, so that a restart decides it again."""
-        await self.calibrations.aclose()
-        await self.funding.aclose()
-        self.closing.aclose()
-        await self.keeper.ask_at_last()
-        await self.keeper.commit(snapshot=sound and not self.closing.broken_off)
-        self.keeper.close()
-        await self.assets.aclose()
+        try:
+            await self.calibrations.aclose()
+            await self.funding.aclose()
+            self.closing.aclose()
+            await self.keeper.ask_at_last()
+        finally:
+            await self.keeper.commit(snapshot=sound and not self.closing.broken_off)
+            self.keeper.close()
+            await self.assets.aclose()
         if self.keeper.problems:
             raise AioneError(f"not everything could be written at the end: {'; '.join(self.keeper.problems.values())}")
 
@@ -387,6 +397,10 @@ class Session:
         if name not in self.fleet.places:
             raise InputError.unknown("symbol", name, self.symbols)
         return name
+
+
+def _told(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _reference(given: str | None, symbols: tuple[str, ...]) -> str | None:

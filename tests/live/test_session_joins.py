@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import pytest
 from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed
 
 from aione_lab.calibration.queue import CalibrationQueue
-from aione_lab.errors import AioneError, InputError
+from aione_lab.errors import AioneError, ExchangeError, InputError
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
 from aione_lab.live import drift, opening
+from aione_lab.live import keeper as keepers
 from aione_lab.live import limits as limit_rules
+from aione_lab.live import session as sessions
 from aione_lab.live.drift_check import Drift
 from aione_lab.live.journal import Journal
 from aione_lab.live.replay_feed import ReplayFeed
@@ -106,8 +110,8 @@ def test_one_that_is_long_behind_is_not(lake: Lake, tmp_path: Path) -> None:
         behind, by = REFERENCE, 30
 
     session = ran(lake, tmp_path, NAMES[:2], 60, kind=Behind)
-    assert bars_of(tmp_path, "SOLUSDT")[0] == FROM - 9 * MINUTE_MS
-    assert session.counts["bars"] == 60 + 30 + 60 + 9
+    assert bars_of(tmp_path, "SOLUSDT")[0] == FROM - 10 * MINUTE_MS
+    assert session.counts["bars"] == 60 + 30 + 60 + 10
 
 
 def test_a_reference_without_a_history_holds_up_nobody(lake: Lake, tmp_path: Path) -> None:
@@ -177,6 +181,47 @@ def test_a_store_without_news_leaves_a_set_that_was_put_by_hand(
     assert asyncio.run(asyncio.wait_for(main(), 30)) == (0.3, 0.9)
 
 
+def test_a_set_that_the_store_gets_before_the_first_bar_is_in_force_from_it(lake: Lake, tmp_path: Path) -> None:
+    store = ThresholdStore(tmp_path / "experiments")
+    feed = ReplayFeed(lake, NAMES[:2], start=FROM, end=FROM + 60 * MINUTE_MS)
+    session = Session(feed, Lake(tmp_path / "lake"), journal=tmp_path / "journal", thresholds=store)
+    store.promote("SOLUSDT", EASY, verdict="accept", provenance=PROVENANCE)
+    asyncio.run(session.run())
+    assert session.fleet.thresholds("SOLUSDT").min_confidence == 0.3 and drifted(tmp_path).clean
+
+
+class Late(ReplayFeed):
+    """Its present is well inside a bar, as an exchange's is, and tells the rates until then."""
+
+    streams = False
+
+    def now_ms(self) -> int:
+        return super().now_ms() + (0 if self.streams else 40_000)
+
+    async def funding(self, symbol: str, start: int, end: int) -> pd.Series:
+        return await self._read(self._source.funding, symbol, start, max(start, min(end, self.now_ms())))
+
+    async def stream(self, after: Any) -> Any:
+        self.streams = True
+        async for candle in super().stream(after):
+            yield candle
+
+
+@pytest.mark.parametrize("behind", [0, 5])
+def test_a_rate_that_is_known_before_its_bar_is_that_bars(lake: Lake, tmp_path: Path, behind: int) -> None:
+    stamp = lake.funding("SOLUSDT").index[-2].value // 10**6 // MINUTE_MS * MINUTE_MS
+
+    class Behind(Late, Short):
+        pass
+
+    Behind.behind, Behind.by = REFERENCE, behind
+    ran(lake, tmp_path, NAMES, 30, first=stamp + (3 * MINUTE_MS if behind else 0), kind=Behind)
+    rows = Journal(tmp_path / "journal").read("bar")
+    paid = rows[rows["funding_rate"].notna()]
+    assert sorted(paid["symbol"]) == sorted(NAMES) and set(paid["timestamp"]) == {stamp}
+    assert drifted(tmp_path).clean
+
+
 def test_a_symbol_that_was_left_out_for_a_run_is_journalled_once(lake: Lake, tmp_path: Path) -> None:
     """Also where the run before was killed: its rows are newer than the snapshot that knows of them."""
     feed = ReplayFeed(lake, NAMES[:2], start=FROM, end=FROM + 100 * MINUTE_MS)
@@ -203,9 +248,22 @@ def test_what_other_costs_make_of_the_same_bars_is_journalled_too(lake: Lake, tm
     assert len(bars_of(tmp_path, "SOLUSDT")) == 120
 
 
+def test_what_other_costs_made_is_no_reason_to_leave_bars_out(lake: Lake, tmp_path: Path) -> None:
+    ran(lake, tmp_path, NAMES[:2], 100)
+    ran(lake, tmp_path, NAMES[:2], 60, costs=Costs(fee=0.001))
+    (tmp_path / "journal" / "snapshot.bin").unlink()
+    ran(lake, tmp_path, NAMES[:2], 120, costs=Costs(fee=0.001))
+    assert len(bars_of(tmp_path, "SOLUSDT")) == 100 + 120 and drifted(tmp_path).clean
+
+
+@pytest.mark.parametrize("snapshot", [True, False])
 @pytest.mark.parametrize("other", ["interval", "feed"])
-def test_a_journal_of_other_candles_is_refused_and_stays_as_it_is(lake: Lake, tmp_path: Path, other: str) -> None:
+def test_a_journal_of_other_candles_is_refused_and_stays_as_it_is(
+    lake: Lake, tmp_path: Path, other: str, snapshot: bool
+) -> None:
     ran(lake, tmp_path, NAMES[:2], 30)
+    if not snapshot:
+        (tmp_path / "journal" / "snapshot.bin").unlink()
     before = {path.name: path.read_bytes() for path in (tmp_path / "journal").iterdir()}
     source, interval = (SimulatedExchange(seed=3), "5m") if other == "interval" else (SimulatedExchange(seed=3), "1m")
     feed = ReplayFeed(source, NAMES[:2], interval, start=FROM, end=FROM + 60 * MINUTE_MS)
@@ -245,6 +303,97 @@ def test_a_second_cancellation_cuts_nothing_short(lake: Lake, tmp_path: Path) ->
     assert sum(len(bars_of(tmp_path, name)) for name in NAMES) == session.counts["bars"] >= 300
 
 
+class Breaks(ReplayFeed):
+    """Fails after some candles, and takes its time to stop."""
+
+    async def stream(self, after: Any) -> Any:
+        left = 50
+        try:
+            async for candle in super().stream(after):
+                left -= 1
+                if not left:
+                    raise ExchangeError("it broke")
+                yield candle
+        finally:
+            await asyncio.sleep(0.2)
+
+
+def test_a_stop_amid_the_end_of_a_failing_session_does_not_hide_why_it_ended(lake: Lake) -> None:
+    async def main() -> Session:
+        session = Session(Breaks(lake, NAMES, start=FROM, end=FROM + DAY_MS))
+        ask = session.keeper.ask_at_last
+
+        async def stopped() -> None:
+            asyncio.ensure_future(session.stop())
+            await asyncio.sleep(0.05)
+            await ask()
+
+        task = session.start()
+        session.keeper.ask_at_last = stopped
+        with pytest.raises(ExchangeError, match="it broke"):
+            await task
+        return session
+
+    session = asyncio.run(asyncio.wait_for(main(), 30))
+    assert session.status()["state"] == "failed" and session.status()["failure"] == "it broke"
+
+
+def test_a_feed_that_does_not_stop_keeps_no_session_from_its_end(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "GOODBYE_S", 0.1)
+    forever = asyncio.Event()
+
+    class Stays(ReplayFeed):
+        async def stream(self, after: Any) -> Any:
+            try:
+                async for candle in super().stream(after):
+                    yield candle
+            finally:
+                await forever.wait()
+
+    async def main() -> int:
+        feed = Stays(lake, NAMES, start=FROM, end=FROM + DAY_MS, speed=6_000)
+        session = Session(feed, Lake(tmp_path / "lake"), journal=tmp_path / "journal")
+        session.start()
+        while session.counts["bars"] < 30:
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(session.stop(), 10)
+        forever.set()
+        return session.counts["bars"]
+
+    decided = asyncio.run(main())
+    assert sum(len(bars_of(tmp_path, name)) for name in NAMES) == decided
+
+
+def test_an_event_loop_that_ends_amid_a_commit_writes_no_row_twice(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keepers, "FLUSH_S", 0.1)
+    commit, writing = Journal.commit, threading.Event()
+
+    def slow(self: Journal, rows: Any) -> int:
+        number = commit(self, rows)
+        writing.set()
+        time.sleep(0.5)
+        return number
+
+    async def main() -> None:
+        feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + DAY_MS, speed=6_000)
+        session = Session(feed, Lake(tmp_path / "lake"), journal=tmp_path / "journal")
+        session.start()
+        while session.counts["bars"] < 30:
+            await asyncio.sleep(0.01)
+        monkeypatch.setattr(Journal, "commit", slow)
+        writing.clear()
+        while not writing.is_set():
+            await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    rows = Journal(tmp_path / "journal").read("bar")
+    assert len(rows) >= 30 and not rows.duplicated(["symbol", "timestamp"]).any() and drifted(tmp_path).clean
+
+
 def never(request: Any, report: Any) -> None:
     """A calibration that does not come to its turn."""
 
@@ -263,6 +412,35 @@ def test_calibrations_that_were_asked_for_before_a_restart_are_asked_for_again(l
     first = asyncio.run(life(300))
     again = asyncio.run(life(301))
     assert first[0] and first == again
+
+
+def test_a_second_look_that_was_told_before_a_kill_is_not_told_again(lake: Lake, tmp_path: Path) -> None:
+    async def life(bars: int, *, done: bool) -> set[str]:
+        queue = CalibrationQueue(never)
+        feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + bars * MINUTE_MS)
+        session = Session(feed, Lake(tmp_path / "lake"), journal=tmp_path / "journal", queue=queue)
+        finish, ask_again = session._finish, session.calibrations.ask_again
+
+        def answered() -> None:
+            ask_again()
+            for name in list(session.calibrations.waiting):
+                session.calibrations.update_asset(name, {"calib_status": "completed"})
+
+        async def killed(sound: bool) -> None:
+            await finish(False)
+
+        if done:
+            session.calibrations.ask_again, session._finish = answered, killed
+        await session.run()
+        await queue.close()
+        return set(session.calibrations.waiting)
+
+    waiting = asyncio.run(life(300, done=False))
+    asyncio.run(life(300, done=True))
+    looks = len(Journal(tmp_path / "journal").read("second_look"))
+    assert looks == len(waiting) > 0 and not asyncio.run(life(300, done=False))
+    asyncio.run(life(300, done=True))
+    assert len(Journal(tmp_path / "journal").read("second_look")) == looks
 
 
 @pytest.mark.parametrize("bars", ["x", float("nan"), -1, True])
