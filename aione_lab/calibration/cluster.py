@@ -8,6 +8,7 @@ again elsewhere. In the end the shared trials go into the study's own database, 
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import uuid
@@ -214,6 +215,9 @@ def connected(cluster: Any) -> Iterator[Client]:
     before = log.level
     log.setLevel(logging.CRITICAL)
     try:
+        # Dask closes a client that never connected when it is collected; amid the start of another one it would wait
+        # for a lock that this thread holds.
+        gc.collect()
         try:
             client = Client(cluster, timeout=CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
