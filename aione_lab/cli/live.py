@@ -255,7 +255,7 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
             work = make([*always, *named])
         with _stopping_on_signals(work):
             if isinstance(work, FastSessions):
-                say("looking for fast symbols; where there are none, again and again until there are", err=True)
+                say(f"looking for fast symbols, and again every {chosen.refresh_s:g} s", err=True)
                 await work.open()
 
             def current() -> Session:
