@@ -378,7 +378,7 @@ def test_an_address_is_hidden_as_httpx_writes_it(user: str, tail: str, caplog: A
 
 def test_a_short_part_of_an_address_is_hidden_with_the_whole_and_silences_nothing_else(caplog: Any) -> None:
     """Whose path is OK, of all things."""
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "httpx")  # which a command of before may have made quiet
 
     async def run() -> None:
         async with HttpDouble() as hook, HttpDouble() as other:
