@@ -93,7 +93,8 @@ class Screen:
         status = self._session.status()
         count = status["alerts"] + status["second_looks"]
         # What the journal brought the first session was told by a run of before; another one goes on from here.
-        for alert in reversed(self._session.last_alerts(n=count - (before if self._told is None else self._told))):
+        new = max(0, count - (before if self._told is None else self._told))  # a session begun anew counts anew
+        for alert in reversed(self._session.last_alerts(n=new)):
             say(alert_line(alert))
         self._told = count
 
@@ -103,7 +104,7 @@ class Screen:
             return
         count = session.counts["trades"]
         before = session.closed_before if self._closed is None else self._closed
-        for trade in reversed(session.last_trades(n=count - before)):
+        for trade in reversed(session.last_trades(n=max(0, count - before))):
             say(trade_line(trade))
         self._closed = count
 

@@ -267,6 +267,23 @@ def test_lines_tell_no_alert_again_after_a_restart(tmp_path: Path, capsys: pytes
     assert f"net {closed['pnl']:+,.2f} USDT ({closed['r_multiple']:+.2f} R)" in trades[-1]
 
 
+def test_a_session_that_had_to_begin_anew_tells_what_it_finds_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    """As where other symbols come and the journal's snapshot cannot be used: it counts from nothing again."""
+    feed = ReplayFeed(SimulatedExchange(seed=3), NAMES, start=START + DAY_MS, end=START + 2 * DAY_MS)
+    session = Session(feed)
+    screen = Screen(lambda: session, on_terminal=False, silent=False)
+    session.told_before, screen._told, screen._closed = 0, 7, 3
+    for _ in range(2):
+        screen._tell_alerts()
+        screen._tell_trades()
+    assert capsys.readouterr().out == "" and (screen._told, screen._closed) == (0, 0)
+    asyncio.run(session.run())
+    screen._tell_alerts()
+    screen._tell_trades()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == session.counts["alerts"] + session.counts["trades"] > 0
+
+
 @pytest.mark.parametrize(
     ("named", "asked", "reference", "bars"),
     [
