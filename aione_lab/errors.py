@@ -48,6 +48,11 @@ def is_whole(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its class where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def whole(argument: str, value: Any, least: int, most: int | None = None) -> int:
     """Int of a whole number from ``least`` to ``most`` (None: no end); a bool is none."""
     if is_whole(value) and least <= value and (most is None or value <= most):

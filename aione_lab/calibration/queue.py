@@ -35,7 +35,7 @@ from aione_lab.calibration.queue_order import (
 )
 from aione_lab.calibration.queue_settings import QueueSettings
 from aione_lab.calibration.request import CalibrationOutcome, CalibrationRequest, Job
-from aione_lab.errors import AioneError, InputError
+from aione_lab.errors import AioneError, InputError, one_line
 from aione_lab.research.arguments import finite, whole
 from aione_lab.units import interval_ms, parse_symbol
 
@@ -329,7 +329,7 @@ class CalibrationQueue:
         self._tasks_failed += 1
         if self._breaker.failed(key[0], self._clock()):
             logger.warning("%s: rests for %g seconds after failures in a row", key[0], REST_S)
-        note = " ".join(str(error).split()) or type(error).__name__
+        note = one_line(error)
         await self._tell(key, ERROR, note=note[:LONGEST_NOTE])
 
     async def _tell(self, key: Key, state: str, **shown: Any) -> None:

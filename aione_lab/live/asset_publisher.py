@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from aione_lab.cache.handler import NAMESPACE, SimpleCacheHandler
-from aione_lab.errors import CacheError, CacheRefusedError
+from aione_lab.errors import CacheError, CacheRefusedError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Publisher:
                 if not failed:
                     own = isinstance(error, CacheError)
                     logger.warning("asset states are not written for now: %s", error, exc_info=not own)
-                self.degraded = " ".join(str(error).split()) or type(error).__name__
+                self.degraded = one_line(error)
                 self.failures += 1
                 await asyncio.sleep(RETRY_S[min(failed, len(RETRY_S) - 1)])
                 failed += 1

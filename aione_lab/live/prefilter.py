@@ -17,7 +17,7 @@ import pandas as pd
 from pydantic import Field, field_validator
 
 from aione_lab.cache.handler import SimpleCacheHandler
-from aione_lab.errors import AioneError, CacheError, ExchangeError, InputError
+from aione_lab.errors import AioneError, CacheError, ExchangeError, InputError, one_line
 from aione_lab.lake.client import Client, RefusedError
 from aione_lab.settings import Config, NotNegative
 from aione_lab.units import HOUR_MS, parse_symbol
@@ -321,7 +321,7 @@ class Prefilter:
                 own = isinstance(error, AioneError)
                 logger.warning("no look for fast symbols: %s", error, exc_info=not own)
                 await self._write()  # the list before, so that it does not expire
-                self.degraded = " ".join(str(error).split()) or type(error).__name__
+                self.degraded = one_line(error)
                 wait = min(wait, RETRY_S)
 
 

@@ -19,7 +19,7 @@ from aione_lab.calibration.queue import CalibrationQueue
 from aione_lab.engine.fleet import Fleet
 from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
-from aione_lab.errors import AioneError, InputError, whole
+from aione_lab.errors import AioneError, InputError, one_line, whole
 from aione_lab.lake.store import Lake
 from aione_lab.live.alerts import AlertQueue
 from aione_lab.live.assets import AssetStateManager
@@ -162,12 +162,12 @@ class Session:
                 await self._run()
         except asyncio.CancelledError:
             if self._error is not None:  # it was told to stop while it ended by that
-                self._failure = _told(self._error)
+                self._failure = one_line(self._error)
                 raise self._error from None
             if self._state != "stopping":
                 raise
         except BaseException as error:
-            self._failure = _told(error)
+            self._failure = one_line(error)
             raise
         finally:
             self._state = "failed" if self._failure else "stopped"
@@ -397,10 +397,6 @@ class Session:
         if name not in self.fleet.places:
             raise InputError.unknown("symbol", name, self.symbols)
         return name
-
-
-def _told(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _reference(given: str | None, symbols: tuple[str, ...]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import math
 from pathlib import Path
@@ -15,7 +16,9 @@ from aione_lab.backtest.result import Result
 from aione_lab.engine.records import ASSESSMENT, FEATURES, SIGNAL, TRADE
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
-from aione_lab.live.journal import BarRows
+from aione_lab.live.drift_check import Drift, drift
+from aione_lab.live.journal import BarRows, Journal
+from aione_lab.live.replay_feed import ReplayFeed
 from aione_lab.live.session import Session
 
 NAMES = ("BTCUSDT", "SOLUSDT", "LINKUSDT")
@@ -112,3 +115,29 @@ def check(recorders: list[Recorder], name: str, result: Result, first: int) -> i
     assert trades.tobytes() == expected.tobytes(), name
     assert (result.trade_records["exit_time"] >= first).sum() <= len(trades)
     return len(found[found["timestamp"] >= first])
+
+
+def ran(
+    source: Any,
+    folder: Path,
+    names: Any,
+    bars: int,
+    *,
+    first: int = START + 2 * DAY_MS,
+    kind: Any = ReplayFeed,
+    **more: Any,
+):
+    """A session of ``names`` from ``first`` on, which writes to a lake and a journal in ``folder``."""
+    made = kind(source, names, start=first, end=first + bars * MINUTE_MS)
+    session = Session(made, Lake(folder / "lake"), journal=folder / "journal", **more)
+    asyncio.run(asyncio.wait_for(session.run(), 60))
+    return session
+
+
+def drifted(folder: Path) -> Drift:
+    return drift(folder / "journal", Lake(folder / "lake"))
+
+
+def bars_of(folder: Path, name: str) -> list[int]:
+    frame = Journal(folder / "journal").read("bar")
+    return frame[frame["symbol"] == name]["timestamp"].tolist()

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed
+from session_runs import (
+    DAY_MS,
+    MINUTE_MS,
+    NAMES,
+    REFERENCE,
+    START,
+    Recorder,
+    bars_of,
+    check,
+    drifted,
+    filled,
+    market,
+    ran,
+    replayed,
+)
+from waiting import until
 
 from aione_lab.calibration.queue import CalibrationQueue
-from aione_lab.errors import AioneError, ExchangeError, InputError
+from aione_lab.errors import InputError
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
 from aione_lab.live import drift, opening
-from aione_lab.live import keeper as keepers
 from aione_lab.live import limits as limit_rules
-from aione_lab.live import session as sessions
-from aione_lab.live.drift_check import Drift
 from aione_lab.live.journal import Journal
 from aione_lab.live.replay_feed import ReplayFeed
 from aione_lab.live.session import Session
@@ -48,23 +58,6 @@ class Short(ReplayFeed):
     async def history(self, symbol: str, start: int, end: int) -> pd.DataFrame:
         found = await super().history(symbol, start, end)
         return found[: len(found) - self.by] if symbol == self.behind else found
-
-
-def ran(source: Any, folder: Path, names: Any, bars: int, *, first: int = FROM, kind: Any = ReplayFeed, **more: Any):
-    """A session of ``names`` from ``first`` on, which writes to a lake and a journal in ``folder``."""
-    made = kind(source, names, start=first, end=first + bars * MINUTE_MS)
-    session = Session(made, Lake(folder / "lake"), journal=folder / "journal", **more)
-    asyncio.run(asyncio.wait_for(session.run(), 60))
-    return session
-
-
-def drifted(folder: Path) -> Drift:
-    return drift(folder / "journal", Lake(folder / "lake"))
-
-
-def bars_of(folder: Path, name: str) -> list[int]:
-    frame = Journal(folder / "journal").read("bar")
-    return frame[frame["symbol"] == name]["timestamp"].tolist()
 
 
 def test_a_symbol_that_is_new_to_the_journal_joins_where_the_others_stand(lake: Lake, tmp_path: Path) -> None:
@@ -167,8 +160,7 @@ def test_a_store_without_news_leaves_a_set_that_was_put_by_hand(
         feed = ReplayFeed(lake, NAMES[:2], start=FROM, end=FROM + DAY_MS, speed=3_000)
         session = Session(feed, thresholds=store)
         session.start()
-        while session.counts["bars"] < 4:
-            await asyncio.sleep(0.01)
+        await until(lambda: session.counts["bars"] >= 4, 20)
         session.set_thresholds("SOLUSDT", EASY)
         await asyncio.sleep(0.3)
         by_hand = session.fleet.thresholds("SOLUSDT").min_confidence
@@ -286,114 +278,6 @@ def test_an_own_step_that_fails_in_the_warm_up_names_its_symbol(lake: Lake, tmp_
         asyncio.run(session.run())
 
 
-def test_a_second_cancellation_cuts_nothing_short(lake: Lake, tmp_path: Path) -> None:
-    async def main() -> Session:
-        feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + DAY_MS, speed=6_000)
-        session = Session(feed, Lake(tmp_path / "lake"), journal=tmp_path / "journal")
-        task = session.start()
-        while session.counts["bars"] < 300:
-            await asyncio.sleep(0.01)
-        task.cancel()
-        await asyncio.sleep(0)
-        await session.stop()
-        await asyncio.gather(task, return_exceptions=True)
-        return session
-
-    session = asyncio.run(asyncio.wait_for(main(), 60))
-    assert sum(len(bars_of(tmp_path, name)) for name in NAMES) == session.counts["bars"] >= 300
-
-
-class Breaks(ReplayFeed):
-    """Fails after some candles, and takes its time to stop."""
-
-    async def stream(self, after: Any) -> Any:
-        left = 50
-        try:
-            async for candle in super().stream(after):
-                left -= 1
-                if not left:
-                    raise ExchangeError("it broke")
-                yield candle
-        finally:
-            await asyncio.sleep(0.2)
-
-
-def test_a_stop_amid_the_end_of_a_failing_session_does_not_hide_why_it_ended(lake: Lake) -> None:
-    async def main() -> Session:
-        session = Session(Breaks(lake, NAMES, start=FROM, end=FROM + DAY_MS))
-        ask = session.keeper.ask_at_last
-
-        async def stopped() -> None:
-            asyncio.ensure_future(session.stop())
-            await asyncio.sleep(0.05)
-            await ask()
-
-        task = session.start()
-        session.keeper.ask_at_last = stopped
-        with pytest.raises(ExchangeError, match="it broke"):
-            await task
-        return session
-
-    session = asyncio.run(asyncio.wait_for(main(), 30))
-    assert session.status()["state"] == "failed" and session.status()["failure"] == "it broke"
-
-
-def test_a_feed_that_does_not_stop_keeps_no_session_from_its_end(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sessions, "GOODBYE_S", 0.1)
-    forever = asyncio.Event()
-
-    class Stays(ReplayFeed):
-        async def stream(self, after: Any) -> Any:
-            try:
-                async for candle in super().stream(after):
-                    yield candle
-            finally:
-                await forever.wait()
-
-    async def main() -> int:
-        feed = Stays(lake, NAMES, start=FROM, end=FROM + DAY_MS, speed=6_000)
-        session = Session(feed, Lake(tmp_path / "lake"), journal=tmp_path / "journal")
-        session.start()
-        while session.counts["bars"] < 30:
-            await asyncio.sleep(0.01)
-        await asyncio.wait_for(session.stop(), 10)
-        forever.set()
-        return session.counts["bars"]
-
-    decided = asyncio.run(main())
-    assert sum(len(bars_of(tmp_path, name)) for name in NAMES) == decided
-
-
-def test_an_event_loop_that_ends_amid_a_commit_writes_no_row_twice(
-    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keepers, "FLUSH_S", 0.1)
-    commit, writing = Journal.commit, threading.Event()
-
-    def slow(self: Journal, rows: Any) -> int:
-        number = commit(self, rows)
-        writing.set()
-        time.sleep(0.5)
-        return number
-
-    async def main() -> None:
-        feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + DAY_MS, speed=6_000)
-        session = Session(feed, Lake(tmp_path / "lake"), journal=tmp_path / "journal")
-        session.start()
-        while session.counts["bars"] < 30:
-            await asyncio.sleep(0.01)
-        monkeypatch.setattr(Journal, "commit", slow)
-        writing.clear()
-        while not writing.is_set():
-            await asyncio.sleep(0.01)
-
-    asyncio.run(main())
-    rows = Journal(tmp_path / "journal").read("bar")
-    assert len(rows) >= 30 and not rows.duplicated(["symbol", "timestamp"]).any() and drifted(tmp_path).clean
-
-
 def never(request: Any, report: Any) -> None:
     """A calibration that does not come to its turn."""
 
@@ -450,56 +334,3 @@ def test_a_number_of_bars_is_one(lake: Lake, bars: Any) -> None:
         session.candles("SOLUSDT", bars)
     with pytest.raises(InputError, match="^n="):
         session.last_alerts(n=bars)
-
-
-# --- damaged and foreign files ----------------------------------------------------------------------------------------
-
-
-def test_a_damaged_part_is_named(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ran(lake, tmp_path, NAMES[:2], 30)
-    journal = Journal(tmp_path / "journal")
-    part = journal.parts()[0].path
-    part.write_bytes(part.read_bytes()[:200])
-    with pytest.raises(AioneError, match=f"{part.name}: cannot be read"):
-        drifted(tmp_path)
-    with pytest.raises(AioneError, match=f"{part.name}: cannot be read"):
-        journal.put_together(journal.parts()[-1].last)
-
-
-def test_a_foreign_part_and_a_folder_in_the_snapshots_place_are_named(lake: Lake, tmp_path: Path) -> None:
-    ran(lake, tmp_path, NAMES[:2], 30)
-    journal = Journal(tmp_path / "journal")
-    (journal.folder / "snapshot.bin").unlink()
-    (journal.folder / "snapshot.bin").mkdir()
-    with pytest.raises(AioneError, match=r"snapshot\.bin: cannot be read"):
-        journal.snapshot()
-    foreign = journal.folder / "0000009000-0000009000.parquet"
-    pd.DataFrame({"a": [1.0]}).to_parquet(foreign)
-    with pytest.raises(AioneError, match=f"{foreign.name}: is no part of a journal"):
-        drifted(tmp_path)
-
-
-def test_bars_whose_warm_up_is_gone_are_told(lake: Lake, tmp_path: Path) -> None:
-    ran(lake, tmp_path, NAMES[:2], 60)
-    ran(lake, tmp_path, NAMES[:2], 90)
-    journal = Journal(tmp_path / "journal")
-    journal.parts()[0].path.unlink()
-    with pytest.raises(InputError, match="holds no bars of a warm-up that it holds too"):
-        drifted(tmp_path)
-    ran(lake, tmp_path, NAMES[:2], 90, costs=Costs(fee=0.001))
-    found = drifted(tmp_path)
-    assert found.causes == {"missing warm-up": 2}
-    assert {(one.symbol, one.what, one.recorded) for one in found.differences} == {
-        (name, "warm-up", "90 bars") for name in NAMES[:2]
-    }
-
-
-def test_a_journal_whose_folder_was_taken_away_is_made_again(lake: Lake, tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
-    with journal.hold():
-        journal.commit([])
-        for path in journal.folder.iterdir():
-            path.unlink()
-        journal.folder.rmdir()
-        journal.commit([{"kind": "bar", "symbol": "SOLUSDT", "timestamp": FROM}])
-    assert len(journal.read("bar")) == 1
