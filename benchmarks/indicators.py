@@ -15,6 +15,7 @@ from aione_lab.engine import bulk
 from aione_lab.engine.columns import scratch
 from aione_lab.engine.features import _momentum, _ranges, _reference, _volatility, _volume
 from aione_lab.engine.records import FEATURE_NAMES, FEATURE_STATE
+from aione_lab.engine.rings import empty_rings
 from aione_lab.engine.spec import FeatureSpec
 from benchmarks.market import Market
 from benchmarks.timing import Row, measure, measure_pair
@@ -50,20 +51,20 @@ SHARE = (
 """The features that come out of TA-Lib functions; the groups of the step that make them make some more."""
 
 
-def _share(states, bars, specs, rows, block, places, columns):  # type: ignore[no-untyped-def]
+def _share(states, rings, bars, specs, rows, block, places, columns):  # type: ignore[no-untyped-def]
     """The step's own groups that make ``SHARE``, and nothing else of it; columns (len(SHARE), n)."""
-    state, spec = states[0], specs[0]
+    state, ring, spec = states[0], rings[:, 0], specs[0]
     size = block.shape[0]
     for base in range(0, bars.size, size):
         n = min(size, bars.size - base)
         for i in range(n):
             bar, row = bars[base + i], rows[i]
             number = bar.timestamp // spec.step_ms
-            _volatility(state, bar, spec, number, row)
-            _momentum(state, bar, spec, number, row)
-            _volume(state, bar, spec, number, (bar.high + bar.low + bar.close) / 3.0, row)
-            _ranges(state, bar, spec, number, row)
-            _reference(state, bar, spec, number, row)
+            _volatility(state, ring, bar, spec, number, row)
+            _momentum(state, ring, bar, spec, number, row)
+            _volume(state, ring, bar, spec, number, (bar.high + bar.low + bar.close) / 3.0, row)
+            _ranges(state, ring, bar, spec, number, row)
+            _reference(state, ring, bar, spec, number, row)
             state.prev_close = bar.close
             state.seen += 1
         for j in range(places.size):
@@ -121,9 +122,9 @@ def bench_features(market: Market) -> list[Row]:
     rows, block = scratch()
 
     def everything() -> None:
-        states = np.zeros(1, FEATURE_STATE)
-        bulk.start_features(states)
-        bulk.compute_features(states, bars, spec, rows, block, columns)
+        states, rings = np.zeros(1, FEATURE_STATE), empty_rings()
+        bulk.start_features(states, rings)
+        bulk.compute_features(states, rings, bars, spec, rows, block, columns)
 
     places = np.array([FEATURE_NAMES.index(name) for name in SHARE])
     shared = np.empty((len(SHARE), n))
@@ -131,9 +132,9 @@ def bench_features(market: Market) -> list[Row]:
     kernel = numba.njit(_share, error_model="numpy")
 
     def share() -> None:
-        states = np.zeros(1, FEATURE_STATE)
-        bulk.start_features(states)
-        kernel(states, bars, spec, rows, block, places, shared)
+        states, rings = np.zeros(1, FEATURE_STATE), empty_rings()
+        bulk.start_features(states, rings)
+        kernel(states, rings, bars, spec, rows, block, places, shared)
 
     calls = talib_calls(bars)
 

@@ -12,6 +12,7 @@ from aione_lab import Costs, Engine, FeatureSpec, Settings, Thresholds
 from aione_lab.backtest.prepare import prepare_bars
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import BAR, OUT, STATE
+from aione_lab.engine.rings import empty_rings
 from aione_lab.engine.step import start, step_bar
 from benchmarks.market import SYMBOL, Market
 from benchmarks.timing import Row, measure, row, yardstick_seconds
@@ -21,15 +22,15 @@ WARM_UP = 1500  # bars: past the day that signals need
 FIELDS = ("timestamp", "open", "high", "low", "close", "volume", "quote_volume", "taker_buy_volume")
 
 
-def _start_all(states, params):  # type: ignore[no-untyped-def]
+def _start_all(states, rings, params):  # type: ignore[no-untyped-def]
     for k in range(states.size):
-        start(states[k], params[0])
+        start(states[k], rings[:, k], params[0])
 
 
-def _close_bar(states, bars, no_inner, params, outs):  # type: ignore[no-untyped-def]
+def _close_bar(states, rings, bars, no_inner, params, outs):  # type: ignore[no-untyped-def]
     """One bar of every symbol: states, bars (symbols,), no finer bars, the decisions in outs (symbols,)."""
     for k in range(states.size):
-        step_bar(states[k], bars[k], no_inner, params[0], outs[k])
+        step_bar(states[k], rings[:, k], bars[k], no_inner, params[0], outs[k])
 
 
 def bench_live(market: Market) -> list[Row]:
@@ -73,24 +74,24 @@ def _many_symbols(bars: np.ndarray, market: Market) -> list[Row]:
     table = np.stack([bars[k * shift : k * shift + length] for k in range(size.symbols)], axis=1)
     table["timestamp"] = bars["timestamp"][:length, None]
     params = params_record(Thresholds(), "1m", FeatureSpec(), Settings(), Costs())
-    states, outs = np.zeros(size.symbols, STATE), np.zeros(size.symbols, OUT)
-    numba.njit(_start_all, error_model="numpy")(states, params)
+    states, rings, outs = np.zeros(size.symbols, STATE), empty_rings(size.symbols), np.zeros(size.symbols, OUT)
+    numba.njit(_start_all, error_model="numpy")(states, rings, params)
     no_inner = np.zeros(0, BAR)
     kernel = numba.njit(_close_bar, error_model="numpy")  # not cached on disk, see indicators.py
     for bar in table[:WARM_UP]:
-        kernel(states, bar, no_inner, params, outs)
-    pushes = _pushes(states, table[WARM_UP - 1 :], f"{size.symbols} symbols, decisions out", size.repeats)
+        kernel(states, rings, bar, no_inner, params, outs)
+    pushes = _pushes(states, rings, table[WARM_UP - 1 :], f"{size.symbols} symbols, decisions out", size.repeats)
     half = WARM_UP + size.closes // 2
     back_to_back, after_others = [], []
     yard = yardstick_seconds()
     for bar in table[WARM_UP:half]:
-        back_to_back.append(_timed(kernel, states, bar, no_inner, params, outs))
+        back_to_back.append(_timed(kernel, states, rings, bar, no_inner, params, outs))
     other_work = np.zeros(8_000_000)
     for bar in table[half:]:
         other_work += 1.0  # 64 MB: what a minute of other programs leaves of the caches
-        after_others.append(_timed(kernel, states, bar, no_inner, params, outs))
+        after_others.append(_timed(kernel, states, rings, bar, no_inner, params, outs))
     name = f"{size.symbols} symbols, decisions out"
-    per = f"; {states.nbytes / 1e6:.0f} MB of state"
+    per = f"; {(states.nbytes + rings.nbytes) / 1e6:.0f} MB of state"
     return [
         row(
             GROUP,
@@ -113,11 +114,12 @@ def _many_symbols(bars: np.ndarray, market: Market) -> list[Row]:
     ]
 
 
-def _pushes(states: np.ndarray, table: np.ndarray, name: str, repeats: int) -> Row:
+def _pushes(states: np.ndarray, rings: np.ndarray, table: np.ndarray, name: str, repeats: int) -> Row:
     """The same by ``Engine.push``, each engine going on from its warm state; ``table`` starts with its last bar."""
     engines = [Engine(f"SYM{k}USDT", interval="1m") for k in range(len(states))]
     for k, engine in enumerate(engines):
         engine._state = states[k : k + 1].copy()
+        engine._rings[:, 0] = rings[:, k]
         engine._last_time = int(table["timestamp"][0, k])
     closes = iter([_messages(bar) for bar in table[1 : repeats + 4]])
 

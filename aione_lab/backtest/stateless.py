@@ -26,6 +26,7 @@ from aione_lab.engine.records import (
     SUPPRESSED,
     TRADE,
 )
+from aione_lab.engine.rings import empty_rings
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.lake.schema import check_candles
 from aione_lab.settings import Costs, Settings
@@ -65,19 +66,20 @@ def replay_last_bar(
         return _no_bar(spec, interval)
     bars = prepare_bars(candles, interval, reference)
     params = params_record(thresholds, interval, spec, settings, Costs())
-    states = np.zeros(1, STATE)
-    start_state(states, params)
+    states, rings = np.zeros(1, STATE), empty_rings()
+    start_state(states, rings, params)
     hints = [] if days is None else _seed_days(states, params, days, bars, spec)
     n = len(bars)
     rows, block = scratch()
     signals, alerts, trades = np.zeros(n, SIGNAL), np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
-    loop, state = bulk.replay_features, states["stages"]
+    memory: tuple[np.ndarray, ...]
+    loop, memory = bulk.replay_features, (states["stages"],)
     if spec.custom:
-        columns = run_features(states["features"], bars, spec, interval)
+        columns = run_features(states["features"], rings, bars, spec, interval)
     else:
-        columns, loop, state = np.empty((len(spec.feature_names), n)), bulk.replay_bars, states
+        columns, loop, memory = np.empty((len(spec.feature_names), n)), bulk.replay_bars, (states, rings)
     inner = inner_of(None, interval, bars)
-    loop(state, bars, *inner, 0, n, params, np.zeros(1, OUT), rows, block, columns, signals, alerts, trades)
+    loop(*memory, bars, *inner, 0, n, params, np.zeros(1, OUT), rows, block, columns, signals, alerts, trades)
     row, signal = features_at(columns, n - 1), signals[-1]
     return LastBar(row, signal, tuple(hints + _hints(row, signal, bars, spec, interval)))
 

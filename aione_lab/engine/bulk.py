@@ -26,16 +26,16 @@ def _is_gap(last_time, time, step_ms):
 
 @njit
 def replay_bars(
-    states, bars, inner, offsets, first, last, params, out, rows, block, columns, signals, assessments, trades
+    states, rings, bars, inner, offsets, first, last, params, out, rows, block, columns, signals, assessments, trades
 ):
     """Push ``bars[first:last]`` through ``step_bar``; returns (number of assessments, number of trades).
 
-    ``states, params, out`` have length 1; ``rows`` is a scratch of BLOCK FEATURES and ``block`` the
-    same memory as float64 (BLOCK, F). ``inner[offsets[t]:offsets[t + 1]]`` are the finer bars inside bar t; ``offsets``
-    (n + 1,) of int64. ``columns`` (F, n), ``signals`` (n,), ``assessments`` (≥ alerts,)
-    and ``trades`` (≥ trades,) are written from their beginning. The state is advanced in place.
+    ``states, params, out`` have length 1, ``rings`` is (ROWS, 1); ``rows`` is a scratch of BLOCK FEATURES and
+    ``block`` the same memory as float64 (BLOCK, F). ``inner[offsets[t]:offsets[t + 1]]`` are the finer bars inside
+    bar t; ``offsets`` (n + 1,) of int64. ``columns`` (F, n), ``signals`` (n,), ``assessments`` (≥ alerts,)
+    and ``trades`` (≥ trades,) are written from their beginning. State and rings are advanced in place.
     """
-    state, param, result = states[0], params[0], out[0]
+    state, ring, param, result = states[0], rings[:, 0], params[0], out[0]
     alerts = 0
     closed = 0
     for base in range(first, last, BLOCK):
@@ -44,11 +44,11 @@ def replay_bars(
             t = base + i
             bar = bars[t]
             if _is_gap(state.features.last_time, bar.timestamp, param.spec.step_ms):
-                break_sequence(state, param, result)
+                break_sequence(state, ring, param, result)
                 if result.trades == 1:
                     trades[closed] = result.trade
                     closed += 1
-            step_bar(state, bar, inner[offsets[t] : offsets[t + 1]], param, result)
+            step_bar(state, ring, bar, inner[offsets[t] : offsets[t + 1]], param, result)
             rows[i] = result.features
             signals[t] = result.signal
             if result.signal.signal == ALERT:
@@ -62,16 +62,16 @@ def replay_bars(
 
 
 @njit
-def compute_features(states, bars, specs, rows, block, columns):
+def compute_features(states, rings, bars, specs, rows, block, columns):
     """Features alone: ``features_step`` over ``bars`` into ``columns`` (F, n)."""
-    state, spec = states[0], specs[0]
+    state, ring, spec = states[0], rings[:, 0], specs[0]
     for base in range(0, bars.size, BLOCK):
         n = min(BLOCK, bars.size - base)
         for i in range(n):
             bar = bars[base + i]
             if _is_gap(state.last_time, bar.timestamp, spec.step_ms):
-                features_reset(state)
-            features_step(state, bar, spec, rows[i])
+                features_reset(state, ring)
+            features_step(state, ring, bar, spec, rows[i])
         scatter(block, columns, base, n)
 
 
@@ -121,45 +121,46 @@ def trigger_masks(columns, params, rows, block, scratch, masks):
 
 
 @njit
-def start_features(states):
-    """Make zeroed FEATURE_STATE (1,) ready for a first bar."""
-    features_reset(states[0])
+def start_features(states, rings):
+    """Make zeroed FEATURE_STATE (1,) and their column of ``rings`` ready for a first bar."""
+    features_reset(states[0], rings[:, 0])
 
 
 @njit
-def start_state(states, params):
-    """Make zeroed STATE (1,) ready for a first bar."""
-    start(states[0], params[0])
+def start_state(states, rings, params):
+    """Make zeroed STATE (1,) and their column of ``rings`` ready for a first bar."""
+    start(states[0], rings[:, 0], params[0])
 
 
 @njit
-def push_bar(states, bars, inner, params, outs):
-    """One bar: ``step_bar`` on arrays of length 1."""
-    step_bar(states[0], bars[0], inner, params[0], outs[0])
+def push_bar(states, rings, place, bars, inner, params, outs):
+    """One bar: ``step_bar`` on arrays of length 1 and column ``place`` of ``rings``."""
+    step_bar(states[0], rings[:, place], bars[0], inner, params[0], outs[0])
 
 
 @njit
-def push_many(states, places, bars, no_inner, params, outs, gaps, ended):
-    """One bar of several symbols: ``bars[i]`` is that of ``states[places[i]]``, and so for params and outs.
+def push_many(states, rings, places, bars, no_inner, params, outs, gaps, ended):
+    """One bar of several symbols: ``bars[i]`` is that of ``states[places[i]]``, and so for rings, params and outs.
 
     Where bars are missing before one of them the sequence is broken first, as in ``replay_bars``: ``gaps[i]`` is then 1
     if that closed a trade, which is in ``ended[i]``, else 0.
     """
     for i in range(places.size):
-        state, param, out = states[places[i]], params[places[i]], outs[places[i]]
+        k = places[i]
+        state, ring, param, out = states[k], rings[:, k], params[k], outs[k]
         gaps[i] = 0
         if _is_gap(state.features.last_time, bars[i].timestamp, param.spec.step_ms):
-            break_sequence(state, param, out)
+            break_sequence(state, ring, param, out)
             if out.trades == 1:
                 ended[i] = out.trade
                 gaps[i] = 1
-        step_bar(state, bars[i], no_inner, param, out)
+        step_bar(state, ring, bars[i], no_inner, param, out)
 
 
 @njit
-def push_features(states, bars, params, outs):
-    """The first half of a step on arrays of length 1."""
-    features_step(states[0].features, bars[0], params[0].spec, outs[0].features)
+def push_features(states, rings, place, bars, params, outs):
+    """The first half of a step on arrays of length 1 and column ``place`` of ``rings``."""
+    features_step(states[0].features, rings[:, place], bars[0], params[0].spec, outs[0].features)
 
 
 @njit
@@ -169,9 +170,9 @@ def push_stages(states, bars, inner, params, outs):
 
 
 @njit
-def break_state(states, params, outs):
-    """Bars are missing: ``break_sequence`` on arrays of length 1."""
-    break_sequence(states[0], params[0], outs[0])
+def break_state(states, rings, place, params, outs):
+    """Bars are missing: ``break_sequence`` on arrays of length 1 and column ``place`` of ``rings``."""
+    break_sequence(states[0], rings[:, place], params[0], outs[0])
 
 
 @njit

@@ -28,12 +28,14 @@ BUILT_IN = len(FEATURE_NAMES)
 _Step = tuple[Any, bool, np.dtype[Any]]  # step, whether it is a factor's, dtype of its memory
 
 
-def run_features(states: np.ndarray, bars: np.ndarray, spec: FeatureSpec, interval: str) -> np.ndarray:
-    """Columns (F, n) of every feature of ``bars``, own numbers last; FEATURE_STATE (1,) is advanced."""
+def run_features(
+    states: np.ndarray, rings: np.ndarray, bars: np.ndarray, spec: FeatureSpec, interval: str
+) -> np.ndarray:
+    """Columns (F, n) of every feature of ``bars``, own numbers last; FEATURE_STATE (1,) and ``rings`` are advanced."""
     record = spec.record(interval)
     columns = np.empty((len(spec.feature_names), len(bars)))
     rows, block = scratch()
-    bulk.compute_features(states, bars, record, rows, block, columns[:BUILT_IN])
+    bulk.compute_features(states, rings, bars, record, rows, block, columns[:BUILT_IN])
     own = custom_run(spec)
     if own is not None:
         own.fill(bars, columns[:BUILT_IN], columns[BUILT_IN:], int(record["step_ms"][0]))

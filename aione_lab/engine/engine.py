@@ -15,6 +15,7 @@ from aione_lab.engine.custom_run import BUILT_IN, CustomRun, custom_run
 from aione_lab.engine.event import Event
 from aione_lab.engine.params import check_kind, limits_record, params_record
 from aione_lab.engine.records import BAR, LAYOUT, OUT, STATE
+from aione_lab.engine.rings import ROWS, empty_rings
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError, SequenceBreak
 from aione_lab.settings import Costs, Settings
@@ -24,6 +25,7 @@ from aione_lab.units import DAY_MS, EARLIEST_MS, LATEST_MS, iso, parse_symbol, t
 
 _MAGIC = b"AIONE-ENGINE\n"
 _DIGEST_SIZE = 32
+_STATE_BYTES = STATE.itemsize + 8 * ROWS
 
 
 class Engine:
@@ -54,13 +56,14 @@ class Engine:
         self._params = params_record(self._thresholds, interval, self.spec, self.settings, self.costs)
         self._step_ms = int(self._params["spec"]["step_ms"][0])
         self._state = np.zeros(1, STATE)
+        self._rings, self._place = empty_rings(), 0  # column ``_place``: in a fleet the rings are everybody's
         self._out = np.zeros(1, OUT)
         self._out_bytes = self._out.view(np.uint8)  # copying bytes is 100 times quicker than copying fields
         self._out["features"]["custom"] = math.nan
         self._custom = custom_run(self.spec)
         self._bar = np.zeros(1, BAR)
         self._no_inner = np.zeros(0, BAR)
-        bulk.start_state(self._state, self._params)
+        bulk.start_state(self._state, self._rings, self._params)
         self._last_time = 0
         self._after_gap = False
 
@@ -120,7 +123,7 @@ class Engine:
         self._bar[0] = (time, *prices, close, rate)
         inner = _read_finer(finer, time, self._step_ms) if len(finer) else self._no_inner
         if self._custom is None:
-            bulk.push_bar(self._state, self._bar, inner, self._params, self._out)
+            bulk.push_bar(self._state, self._rings, self._place, self._bar, inner, self._params, self._out)
         else:
             self._push_with(self._custom, inner)
         self._last_time = time
@@ -129,13 +132,14 @@ class Engine:
 
     def _push_with(self, custom: CustomRun, inner: np.ndarray) -> None:
         """The step in three calls: features, own steps, stages. Nothing has happened where an own step fails."""
-        before, memory = self._state.view(np.uint8).copy(), custom.memory.copy()
-        bulk.push_features(self._state, self._bar, self._params, self._out)
+        state, ring = self._state.view(np.uint8), self._rings[:, self._place]
+        before = state.copy(), ring.copy(), custom.memory.copy()
+        bulk.push_features(self._state, self._rings, self._place, self._bar, self._params, self._out)
         row = self._out_bytes[: self.spec.row_dtype.itemsize].view(np.float64).reshape(-1, 1)
         try:
             custom.fill(self._bar, row[:BUILT_IN], row[BUILT_IN:], self._step_ms)
         except InputError:
-            self._state, custom.memory = before.view(STATE), memory
+            state[:], ring[:], custom.memory = before
             raise
         bulk.push_stages(self._state, self._bar, inner, self._params, self._out)
 
@@ -155,7 +159,7 @@ class Engine:
         The next candle may then be any later one. Returns the closed trade as an array of TRADE (0 or 1
         long); what replay does at a gap.
         """
-        bulk.break_state(self._state, self._params, self._out)
+        bulk.break_state(self._state, self._rings, self._place, self._params, self._out)
         if self._custom is not None:
             self._custom.forget()
         self._after_gap = True
@@ -181,7 +185,7 @@ class Engine:
         """
         head = {
             "layout": LAYOUT,
-            "state_bytes": STATE.itemsize,
+            "state_bytes": _STATE_BYTES,
             "symbol": self.symbol,
             "interval": self.interval,
             "last_time": self._last_time,
@@ -193,7 +197,8 @@ class Engine:
         }
         text = json.dumps(head).encode()
         memory = b"" if self._custom is None else self._custom.memory.tobytes()
-        body = len(text).to_bytes(4, "big") + text + self._state.tobytes() + memory
+        state = self._state.tobytes() + self._rings[:, self._place].tobytes()
+        body = len(text).to_bytes(4, "big") + text + state + memory
         return _MAGIC + hashlib.sha256(body).digest() + body
 
     @classmethod
@@ -213,7 +218,7 @@ class Engine:
         state = body[4 + size :]
         try:
             head = json.loads(body[4 : 4 + size])
-            if head["layout"] != LAYOUT or head["state_bytes"] != STATE.itemsize:
+            if head["layout"] != LAYOUT or head["state_bytes"] != _STATE_BYTES:
                 raise InputError.of("blob", f"layout {head['layout']}", f"this version reads layout {LAYOUT}")
             engine = cls(
                 head["symbol"],
@@ -229,11 +234,12 @@ class Engine:
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError.of("blob", bytes(blob[:16]), f"has a head that is none ({error!r})") from None
         memory = engine._custom.memory if engine._custom is not None else np.zeros(0, np.uint8)
-        if len(state) != STATE.itemsize + memory.nbytes or type(last_time) is not int or type(after_gap) is not bool:
+        if len(state) != _STATE_BYTES + memory.nbytes or type(last_time) is not int or type(after_gap) is not bool:
             raise InputError.of("blob", bytes(blob[:16]), "does not hold what its head says")
         engine._state = np.frombuffer(state, STATE, 1).copy()
+        engine._rings[:, 0] = np.frombuffer(state, np.float64, ROWS, STATE.itemsize)
         if engine._custom is not None:
-            engine._custom.memory = np.frombuffer(state, memory.dtype, 1, STATE.itemsize).copy()
+            engine._custom.memory = np.frombuffer(state, memory.dtype, 1, _STATE_BYTES).copy()
         if last_time != engine._state["stages"]["last_time"][0]:
             raise InputError.of("blob", bytes(blob[:16]), f"ends at {last_time}, its state does not")
         engine._last_time = last_time

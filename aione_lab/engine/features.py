@@ -12,7 +12,7 @@ import math
 from aione_lab.engine.averages import ema_push, wilder_push
 from aione_lab.engine.levels import crossings, daily_push, nearest_levels, reset_daily, reset_swings, swings_push
 from aione_lab.engine.profile import profile_push, reset_profile
-from aione_lab.engine.records import CAPACITY, LONG, WEEK
+from aione_lab.engine.rings import CLOSES, RINGS, VELOCITIES
 from aione_lab.engine.windows import (
     max_push,
     max_value,
@@ -29,26 +29,27 @@ from aione_lab.engine.windows import (
 from aione_lab.jit import njit
 
 NAN = math.nan
-_RING = CAPACITY + 1
 
 
 @njit
-def features_step(state, bar, spec, row):
-    """Advance ``state`` (FEATURE_STATE) by the closed candle ``bar`` (BAR) and fill ``row`` (FEATURES)."""
+def features_step(state, ring, bar, spec, row):
+    """Advance ``state`` (FEATURE_STATE) and ``ring`` (ROWS,) by the closed candle ``bar`` (BAR) and fill
+    ``row`` (FEATURES).
+    """
     number = bar.timestamp // spec.step_ms
     typical = (bar.high + bar.low + bar.close) / 3.0
     row.close = bar.close
-    _volatility(state, bar, spec, number, row)
-    _momentum(state, bar, spec, number, row)
-    _volume(state, bar, spec, number, typical, row)
-    _ranges(state, bar, spec, number, row)
-    _reference(state, bar, spec, number, row)
+    _volatility(state, ring, bar, spec, number, row)
+    _momentum(state, ring, bar, spec, number, row)
+    _volume(state, ring, bar, spec, number, typical, row)
+    _ranges(state, ring, bar, spec, number, row)
+    _reference(state, ring, bar, spec, number, row)
     _higher_timeframes(state, bar, spec, typical, row)
     crossings(state, bar, row)
     daily_push(state.daily, bar, spec)
-    swings_push(state.swings, bar, spec, number, row)
+    swings_push(state.swings, ring, bar, spec, number, row)
     nearest_levels(state.daily, bar.timestamp, row)
-    profile_push(state.profile, typical, bar.volume, spec, number, row)
+    profile_push(state.profile, ring, typical, bar.volume, spec, number, row)
     state.prev_close = bar.close
     state.prev_daily_high = row.daily_high
     state.prev_daily_low = row.daily_low
@@ -61,7 +62,7 @@ def features_step(state, bar, spec, row):
 
 
 @njit
-def _volatility(state, bar, spec, number, row):
+def _volatility(state, ring, bar, spec, number, row):
     """True range, Wilder's ATR (the first true range is high − low), its week's mean, and bursts."""
     true_range = bar.high - bar.low
     if state.seen > 0:
@@ -74,22 +75,22 @@ def _volatility(state, bar, spec, number, row):
     known = min(state.atr_7d.count, spec.atr_mean_bars)
     row.atr_7d_days = known / spec.day_bars
     if known > 0:
-        row.atr_7d = sum_so_far(state.atr_7d) / known
+        row.atr_7d = sum_so_far(state.atr_7d, ring, RINGS.atr_7d) / known
     if row.atr_pct == row.atr_pct:
-        sum_push(state.atr_7d, row.atr_pct, spec.atr_mean_bars, number)
+        sum_push(state.atr_7d, ring, RINGS.atr_7d, row.atr_pct, spec.atr_mean_bars, number)
 
-    mean_range = sum_value(state.range_mean, spec.range_window) / spec.range_window
+    mean_range = sum_value(state.range_mean, ring, RINGS.range_mean, spec.range_window) / spec.range_window
     row.range_burst = NAN
     if mean_range > 0.0:
         row.range_burst = true_range / mean_range
-    sum_push(state.range_mean, true_range, spec.range_window, number)
+    sum_push(state.range_mean, ring, RINGS.range_mean, true_range, spec.range_window, number)
     row.body = 0.0
     if true_range > 0.0:
         row.body = abs(bar.close - bar.open) / true_range
 
 
 @njit
-def _momentum(state, bar, spec, number, row):
+def _momentum(state, ring, bar, spec, number, row):
     """RSI (Wilder), MACD (Appel), stochastic (Lane), price change and velocity."""
     row.rsi = NAN
     row.rsi_mean = NAN
@@ -100,8 +101,8 @@ def _momentum(state, bar, spec, number, row):
         if gain == gain:
             # 100 − 100/(1 + gain/loss), written so that a flat price is 50 and not a division by zero.
             row.rsi = 50.0 if gain + loss == 0.0 else 100.0 * gain / (gain + loss)
-            sum_push(state.rsi_mean, row.rsi, spec.rsi_mean_window, number)
-            row.rsi_mean = sum_value(state.rsi_mean, spec.rsi_mean_window) / spec.rsi_mean_window
+            sum_push(state.rsi_mean, ring, RINGS.rsi_mean, row.rsi, spec.rsi_mean_window, number)
+            row.rsi_mean = sum_value(state.rsi_mean, ring, RINGS.rsi_mean, spec.rsi_mean_window) / spec.rsi_mean_window
 
     fast = ema_push(state.ema_fast, bar.close, spec.macd_fast)
     slow = ema_push(state.ema_slow, bar.close, spec.macd_slow)
@@ -118,75 +119,77 @@ def _momentum(state, bar, spec, number, row):
             row.macd_hist_change = (histogram - state.prev_macd_hist) / row.atr
     state.prev_macd_hist = fast - slow - signal
 
-    max_push(state.stoch_high, bar.high, spec.stochastic_window, number)
-    min_push(state.stoch_low, bar.low, spec.stochastic_window, number)
-    high = max_value(state.stoch_high, spec.stochastic_window)
-    low = min_value(state.stoch_low, spec.stochastic_window)
+    max_push(state.stoch_high, ring, RINGS.stoch_high, bar.high, spec.stochastic_window, number)
+    min_push(state.stoch_low, ring, RINGS.stoch_low, bar.low, spec.stochastic_window, number)
+    high = max_value(state.stoch_high, ring, RINGS.stoch_high, spec.stochastic_window)
+    low = min_value(state.stoch_low, ring, RINGS.stoch_low, spec.stochastic_window)
     row.stoch_k = NAN
     row.stoch_d = NAN
     if high == high:
         row.stoch_k = 50.0 if high == low else 100.0 * (bar.close - low) / (high - low)
-        sum_push(state.stoch_mean, row.stoch_k, spec.stochastic_smooth, number)
-        row.stoch_d = sum_value(state.stoch_mean, spec.stochastic_smooth) / spec.stochastic_smooth
+        sum_push(state.stoch_mean, ring, RINGS.stoch_mean, row.stoch_k, spec.stochastic_smooth, number)
+        smooth = spec.stochastic_smooth
+        row.stoch_d = sum_value(state.stoch_mean, ring, RINGS.stoch_mean, smooth) / smooth
 
     row.price_change = NAN
     if state.seen >= spec.sr_window:
-        row.price_change = bar.close / state.closes[(number - spec.sr_window) % _RING] - 1.0
+        row.price_change = bar.close / ring[RINGS.closes + (number - spec.sr_window) % CLOSES] - 1.0
     row.velocity = NAN
     row.acceleration = NAN
     if state.seen >= spec.velocity_window and row.atr > 0.0:
-        row.velocity = (bar.close - state.closes[(number - spec.velocity_window) % _RING]) / row.atr
-        row.acceleration = row.velocity - state.velocities[(number - spec.velocity_window) % 64]
-    state.velocities[number % 64] = row.velocity
-    state.closes[number % _RING] = bar.close
+        row.velocity = (bar.close - ring[RINGS.closes + (number - spec.velocity_window) % CLOSES]) / row.atr
+        row.acceleration = row.velocity - ring[RINGS.velocities + (number - spec.velocity_window) % VELOCITIES]
+    ring[RINGS.velocities + number % VELOCITIES] = row.velocity
+    ring[RINGS.closes + number % CLOSES] = bar.close
 
 
 @njit
-def _volume(state, bar, spec, number, typical, row):
+def _volume(state, ring, bar, spec, number, typical, row):
     """Volume against the previous bars, VWAP of typical prices, taker-buy imbalance."""
     row.volume = bar.volume
-    row.volume_mean, row.volume_std = moments_value(state.volume, spec.volume_window)
+    means, m2s = RINGS.volume_means, RINGS.volume_m2s
+    row.volume_mean, row.volume_std = moments_value(state.volume, ring, means, m2s, spec.volume_window)
     row.volume_z = NAN
     if row.volume_std > 0.0:
         row.volume_z = (bar.volume - row.volume_mean) / row.volume_std
-    moments_push(state.volume, bar.volume, spec.volume_window, number)
+    moments_push(state.volume, ring, means, m2s, bar.volume, spec.volume_window, number)
 
-    sum_push(state.vwap_value, typical * bar.volume, spec.vwap_window, number)
-    sum_push(state.vwap_volume, bar.volume, spec.vwap_window, number)
-    volume = sum_value(state.vwap_volume, spec.vwap_window)
+    sum_push(state.vwap_value, ring, RINGS.vwap_value, typical * bar.volume, spec.vwap_window, number)
+    sum_push(state.vwap_volume, ring, RINGS.vwap_volume, bar.volume, spec.vwap_window, number)
+    volume = sum_value(state.vwap_volume, ring, RINGS.vwap_volume, spec.vwap_window)
     row.vwap = NAN
     row.vwap_dev = NAN
     if volume > 0.0:
-        row.vwap = sum_value(state.vwap_value, spec.vwap_window) / volume
+        row.vwap = sum_value(state.vwap_value, ring, RINGS.vwap_value, spec.vwap_window) / volume
         row.vwap_dev = bar.close / row.vwap - 1.0
 
     row.taker_imbalance = NAN
     if bar.volume > 0.0:
         row.taker_imbalance = 2.0 * bar.taker_buy_volume / bar.volume - 1.0
-    sum_push(state.flow_buy, bar.taker_buy_volume, spec.flow_window, number)
-    sum_push(state.flow_all, bar.volume, spec.flow_window, number)
-    volume = sum_value(state.flow_all, spec.flow_window)
+    sum_push(state.flow_buy, ring, RINGS.flow_buy, bar.taker_buy_volume, spec.flow_window, number)
+    sum_push(state.flow_all, ring, RINGS.flow_all, bar.volume, spec.flow_window, number)
+    volume = sum_value(state.flow_all, ring, RINGS.flow_all, spec.flow_window)
     row.flow_imbalance = NAN
     if volume > 0.0:
-        row.flow_imbalance = 2.0 * sum_value(state.flow_buy, spec.flow_window) / volume - 1.0
+        row.flow_imbalance = 2.0 * sum_value(state.flow_buy, ring, RINGS.flow_buy, spec.flow_window) / volume - 1.0
 
 
 @njit
-def _ranges(state, bar, spec, number, row):
+def _ranges(state, ring, bar, spec, number, row):
     """High and low of the previous sr_window bars, and the rolling day with this bar in it."""
-    row.sr_high = max_value(state.sr_high, spec.sr_window)
-    row.sr_low = min_value(state.sr_low, spec.sr_window)
-    max_push(state.sr_high, bar.high, spec.sr_window, number)
-    min_push(state.sr_low, bar.low, spec.sr_window, number)
-    max_push(state.day_high, bar.high, spec.day_bars, number)
-    min_push(state.day_low, bar.low, spec.day_bars, number)
-    row.daily_high = max_value(state.day_high, spec.day_bars)
-    row.daily_low = min_value(state.day_low, spec.day_bars)
+    row.sr_high = max_value(state.sr_high, ring, RINGS.sr_high, spec.sr_window)
+    row.sr_low = min_value(state.sr_low, ring, RINGS.sr_low, spec.sr_window)
+    max_push(state.sr_high, ring, RINGS.sr_high, bar.high, spec.sr_window, number)
+    min_push(state.sr_low, ring, RINGS.sr_low, bar.low, spec.sr_window, number)
+    max_push(state.day_high, ring, RINGS.day_high, bar.high, spec.day_bars, number)
+    min_push(state.day_low, ring, RINGS.day_low, bar.low, spec.day_bars, number)
+    row.daily_high = max_value(state.day_high, ring, RINGS.day_high, spec.day_bars)
+    row.daily_low = min_value(state.day_low, ring, RINGS.day_low, spec.day_bars)
     row.daily_range = row.daily_high - row.daily_low
 
 
 @njit
-def _reference(state, bar, spec, number, row):
+def _reference(state, ring, bar, spec, number, row):
     """Correlation of log returns with the reference; pairs need both bars at both times."""
     own = NAN
     other = NAN
@@ -194,8 +197,8 @@ def _reference(state, bar, spec, number, row):
         own = math.log(bar.close / state.prev_close)
         other = math.log(bar.reference_close / state.prev_reference)
     state.prev_reference = bar.reference_close
-    pairs_push(state.pairs, own, other, spec.correlation_window, number)
-    n, mean_x, mean_y, m2_x, m2_y, c_xy = pairs_value(state.pairs, spec.correlation_window)
+    pairs_push(state.pairs, ring, RINGS.pairs, own, other, spec.correlation_window, number)
+    n, mean_x, mean_y, m2_x, m2_y, c_xy = pairs_value(state.pairs, ring, RINGS.pairs, spec.correlation_window)
     row.correlation = NAN
     row.relative_strength = NAN
     row.market_drift = NAN
@@ -280,7 +283,7 @@ def _reset_higher(higher):
 
 
 @njit
-def features_reset(state):
+def features_reset(state, ring):
     """Forget everything: the next bar is the first one. Used at the start and after a missing bar."""
     state.seen = 0
     state.last_time = 0
@@ -300,21 +303,17 @@ def features_reset(state):
         state.stoch_mean,
         state.flow_buy,
         state.flow_all,
+        state.atr_7d,
     ):
         window.count = 0
-        window.buffer[:] = 0.0
-    for extreme in (state.stoch_high, state.stoch_low, state.sr_high, state.sr_low):
+    for extreme in (state.stoch_high, state.stoch_low, state.sr_high, state.sr_low, state.day_high, state.day_low):
         extreme.count = 0
-        extreme.buffer[:CAPACITY] = 0.0
-    for extreme in (state.day_high, state.day_low):
-        extreme.count = 0
-        extreme.buffer[:LONG] = 0.0
     state.volume.count = 0
     state.pairs.count = 0
-    state.pairs.buffer[:] = 0.0
-    state.velocities[:] = NAN
-    state.atr_7d.count = 0
-    state.atr_7d.buffer[:WEEK] = 0.0
+    for i in range(ring.size):
+        ring[i] = 0.0
+    for i in range(VELOCITIES):
+        ring[RINGS.velocities + i] = NAN
     _reset_higher(state.higher_1)
     _reset_higher(state.higher_2)
     reset_daily(state.daily)

@@ -55,6 +55,8 @@ class Fleet:
         n = len(self.engines)
         self.states, self.outs, self.params = np.zeros(n, STATE), np.zeros(n, OUT), np.zeros(n, PARAMS)
         self._features = self.outs.view(np.float64).reshape(n, -1)[:, : FEATURES.itemsize // 8]
+        self._own = self.engines[0]._custom is not None  # pushed one by one: each keeps rings of its own
+        self.rings = np.repeat(self.engines[0]._rings, 1 if self._own else n, axis=1)
         for symbol, engine in zip(self.places, self.engines, strict=True):
             self._adopt(symbol, engine)
         self._no_inner = np.zeros(0, BAR)
@@ -66,6 +68,9 @@ class Fleet:
             whole.view(np.uint8).reshape(len(whole), -1)[k] = getattr(engine, name).view(np.uint8)
             setattr(engine, name, whole[k : k + 1])
         engine._out_bytes = engine._out.view(np.uint8)
+        if not self._own:
+            self.rings[:, k] = engine._rings[:, engine._place]
+            engine._rings, engine._place = self.rings, k
         self.engines[k] = engine
 
     def last_time(self, symbol: str) -> int | None:
@@ -92,8 +97,8 @@ class Fleet:
         spec failed: the bars from that place on are then not taken.
         """
         gaps, ended = np.zeros(len(places), np.int8), np.zeros(len(places), TRADE)
-        if self.engines[0]._custom is None:
-            bulk.push_many(self.states, places, bars, self._no_inner, self.params, self.outs, gaps, ended)
+        if not self._own:
+            bulk.push_many(self.states, self.rings, places, bars, self._no_inner, self.params, self.outs, gaps, ended)
             for k, time in zip(places.tolist(), bars["timestamp"].tolist(), strict=True):
                 self._taken(k, time)
         else:
@@ -110,13 +115,7 @@ class Fleet:
             ended[: len(closed)] = closed
         engine._bar = bar
         assert engine._custom is not None
-        before = engine._state
-        try:
-            engine._push_with(engine._custom, self._no_inner)
-        except InputError:  # it put a copy of its own in place
-            before.view(np.uint8)[:] = engine._state.view(np.uint8)
-            engine._state = before
-            raise
+        engine._push_with(engine._custom, self._no_inner)
         self._taken(k, time)
 
     def _taken(self, k: int, time: int) -> None:
@@ -134,16 +133,20 @@ class Fleet:
         rows, block = scratch()
         state, params, out = self.states[k : k + 1], self.params[k : k + 1], self.outs[k : k + 1]
         finer = self._no_inner, np.zeros(n + 1, np.int64)
-        loop, memory = bulk.replay_bars, state
+        # Many bars of one symbol run over a block of its own: in the column each value is far from the next.
+        ring = engine._rings[:, engine._place : engine._place + 1].copy()
+        memory: tuple[np.ndarray, ...]
+        loop, memory = bulk.replay_bars, (state, ring)
         if engine._custom is not None:
-            loop, memory = bulk.replay_features, state["stages"]
+            loop, memory = bulk.replay_features, (state["stages"],)
             if engine.next_time not in (None, int(bars["timestamp"][0])):
                 engine._custom.forget()
-            bulk.compute_features(state["features"], bars, params["spec"], rows, block, columns[:BUILT_IN])
+            bulk.compute_features(state["features"], ring, bars, params["spec"], rows, block, columns[:BUILT_IN])
             engine._custom.fill(bars, columns[:BUILT_IN], columns[BUILT_IN:], engine._step_ms)
         n_alerts, n_trades = loop(
-            memory, bars, *finer, 0, n, params, out, rows, block, columns, signals, alerts, trades
+            *memory, bars, *finer, 0, n, params, out, rows, block, columns, signals, alerts, trades
         )
+        engine._rings[:, engine._place] = ring[:, 0]
         self._features[k, : len(columns)] = columns[:, -1]  # the loop keeps those of a bar elsewhere
         self._taken(k, int(bars["timestamp"][-1]))
         return Advanced(columns, signals, alerts[:n_alerts].copy(), trades[:n_trades].copy())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 from aione_lab.engine.records import LEVELS
+from aione_lab.engine.rings import RINGS
 from aione_lab.jit import njit
 from aione_lab.units import DAY_MS
 
@@ -197,7 +198,7 @@ def _insert_level(daily, level):
 
 
 @njit
-def swings_push(swings, bar, spec, number, row):
+def swings_push(swings, ring, bar, spec, number, row):
     """Confirm the bar ``swing_bars`` ago as a swing, and compare its RSI with the swing before it.
 
     ``bullish_divergence``: price made a lower low than the previous confirmed swing low, at most
@@ -209,25 +210,26 @@ def swings_push(swings, bar, spec, number, row):
     # Each value is written twice, size places apart: the last `size` bars then always lie in one row.
     place = swings.place
     swings.place = place + 1 if place + 1 < size else 0
-    swings.highs[place] = swings.highs[place + size] = bar.high
-    swings.lows[place] = swings.lows[place + size] = bar.low
-    swings.rsis[place] = swings.rsis[place + size] = row.rsi
+    highs, lows, rsis = RINGS.swing_highs, RINGS.swing_lows, RINGS.swing_rsis
+    ring[highs + place] = ring[highs + place + size] = bar.high
+    ring[lows + place] = ring[lows + place + size] = bar.low
+    ring[rsis + place] = ring[rsis + place + size] = row.rsi
     swings.count += 1
     row.bullish_divergence = NAN
     row.bearish_divergence = NAN
     if swings.count >= size:
         at = place + 1 + wing
         centre = number - wing
-        rsi = swings.rsis[at]
-        if _is_peak(swings.highs, 1.0, at, wing):
-            price = swings.highs[at]
+        rsi = ring[rsis + at]
+        if _is_peak(ring, 1.0, highs + at, wing):
+            price = ring[highs + at]
             if swings.high_bar >= 0 and centre - swings.high_bar <= spec.divergence_bars and price > swings.high_price:
                 row.bearish_divergence = swings.high_rsi - rsi
             swings.high_price = price
             swings.high_rsi = rsi
             swings.high_bar = centre
-        if _is_peak(swings.lows, -1.0, at, wing):
-            price = swings.lows[at]
+        if _is_peak(ring, -1.0, lows + at, wing):
+            price = ring[lows + at]
             if swings.low_bar >= 0 and centre - swings.low_bar <= spec.divergence_bars and price < swings.low_price:
                 row.bullish_divergence = rsi - swings.low_rsi
             swings.low_price = price

@@ -12,31 +12,31 @@ from __future__ import annotations
 
 import math
 
+from aione_lab.engine.rings import RINGS
 from aione_lab.jit import njit
 
 
 @njit
-def profile_push(profile, typical, volume, spec, number, row):
+def profile_push(profile, ring, typical, volume, spec, number, row):
     """Add a bar, refresh when due, and fill ``poc, value_low, value_high`` of ``row``."""
     size = spec.profile_window
     # The place in the ring follows the absolute bar number: sums below run in the same order always.
-    profile.typical[number % size] = typical
-    profile.volume[number % size] = volume
+    ring[RINGS.profile_typical + number % size] = typical
+    ring[RINGS.profile_volume + number % size] = volume
     profile.count += 1
     if profile.count >= size and (number + 1) % spec.profile_refresh == 0:
-        _refresh(profile, size, spec.profile_bins, spec.value_area)
+        _refresh(profile, ring, size, spec.profile_bins, spec.value_area)
     row.poc = profile.poc
     row.value_low = profile.value_low
     row.value_high = profile.value_high
 
 
 @njit
-def _refresh(profile, size, bins, share):
-    low = profile.typical[0]
-    high = profile.typical[0]
+def _refresh(profile, ring, size, bins, share):
+    low = high = ring[RINGS.profile_typical]
     for i in range(1, size):
-        low = min(low, profile.typical[i])
-        high = max(high, profile.typical[i])
+        low = min(low, ring[RINGS.profile_typical + i])
+        high = max(high, ring[RINGS.profile_typical + i])
     width = (high - low) / bins
     if width <= 0.0:
         profile.poc = profile.value_low = profile.value_high = low
@@ -47,9 +47,9 @@ def _refresh(profile, size, bins, share):
     per_width = 1.0 / width
     for i in range(size):
         # Prices on ticks often lie on the edge of a bin: rounding noise must not decide which.
-        b = min(int((profile.typical[i] - low) * per_width + 1e-9), bins - 1)
-        profile.bins[b] += profile.volume[i]
-        total += profile.volume[i]
+        b = min(int((ring[RINGS.profile_typical + i] - low) * per_width + 1e-9), bins - 1)
+        profile.bins[b] += ring[RINGS.profile_volume + i]
+        total += ring[RINGS.profile_volume + i]
     peak = 0
     for b in range(1, bins):
         if profile.bins[b] > profile.bins[peak]:

@@ -16,13 +16,9 @@ import numpy as np
 
 from aione_lab.thresholds.params import CUSTOM, LIMITS
 
-LAYOUT = 2
+LAYOUT = 3
 """Version of the state's layout: a snapshot of another version is refused."""
 
-CAPACITY = 512  # longest short window
-LONG = 1440  # longest profile, correlation and one-day window: a day of minutes
-DAYS = 7  # longest atr_mean_days
-WEEK = DAYS * 1440  # its bars, on one-minute candles
 LEVELS = 64  # daily swing levels kept
 FACTORS_COUNT = 9 + CUSTOM  # the built-in ones, then a user's own; unused: weight 0, strength NaN, contribution 0
 CUSTOM_SLOTS = 3 * CUSTOM  # two numbers a factor, then one a trigger
@@ -350,21 +346,17 @@ RULES = record_dtype(
 
 PARAMS = record_dtype(("spec", SPEC), ("rules", RULES), ("limits", LIMITS))
 
-# ---- state -------------------------------------------------------------------------------------
+# ---- state: what is small; the values of the windows are in the rings ----------------------------
 
 AVERAGE = record_dtype(("value", "f8"), ("count", "i8"))
-SUM = record_dtype(("total", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (CAPACITY,)))
-SUM_WEEK = record_dtype(("total", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (WEEK,)))
-EXTREME = record_dtype(("best", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (CAPACITY,)))
-EXTREME_DAY = record_dtype(("best", "f8"), ("count", "i8"), ("offset", "i8"), ("buffer", "f8", (LONG,)))
+SUM = record_dtype(("total", "f8"), ("count", "i8"), ("offset", "i8"))
+EXTREME = record_dtype(("best", "f8"), ("count", "i8"), ("offset", "i8"))
 MOMENTS = record_dtype(
     ("centre", "f8"),  # mean of the running prefix
     ("m2", "f8"),
     ("n", "i8"),  # values in the running prefix
     ("count", "i8"),
     ("offset", "i8"),
-    ("means", "f8", (CAPACITY,)),
-    ("m2s", "f8", (CAPACITY,)),
 )
 PAIRS = record_dtype(
     ("n", "f8"),
@@ -375,7 +367,6 @@ PAIRS = record_dtype(
     ("c_xy", "f8"),
     ("count", "i8"),
     ("offset", "i8"),
-    ("buffer", "f8", (LONG, 6)),
 )
 HIGHER = record_dtype(
     ("bars", "i8"),  # base bars in the running higher bar; 0: none, or the stream began in its middle
@@ -391,9 +382,6 @@ HIGHER = record_dtype(
     ("last_quote_volume", "f8"),  # of the last completed higher bar; NaN until there
 )
 SWINGS = record_dtype(
-    ("highs", "f8", (82,)),
-    ("lows", "f8", (82,)),
-    ("rsis", "f8", (82,)),
     ("count", "i8"),
     ("place", "i8"),  # where the next bar goes
     ("high_price", "f8"),
@@ -420,8 +408,6 @@ DAILY = record_dtype(
     ("above", "f8"),
 )
 PROFILE = record_dtype(
-    ("typical", "f8", (LONG,)),
-    ("volume", "f8", (LONG,)),
     ("count", "i8"),
     ("poc", "f8"),
     ("value_low", "f8"),
@@ -453,8 +439,8 @@ FEATURE_STATE = record_dtype(
     ("stoch_low", EXTREME),
     ("sr_high", EXTREME),
     ("sr_low", EXTREME),
-    ("day_high", EXTREME_DAY),
-    ("day_low", EXTREME_DAY),
+    ("day_high", EXTREME),
+    ("day_low", EXTREME),
     ("volume", MOMENTS),
     ("pairs", PAIRS),
     ("higher_1", HIGHER),
@@ -462,9 +448,7 @@ FEATURE_STATE = record_dtype(
     ("swings", SWINGS),
     ("daily", DAILY),
     ("profile", PROFILE),
-    ("closes", "f8", (CAPACITY + 1,)),  # ring by bar number
-    ("velocities", "f8", (64,)),  # ring by bar number
-    ("atr_7d", SUM_WEEK),
+    ("atr_7d", SUM),
 )
 
 POSITION = record_dtype(
@@ -519,7 +503,7 @@ STAGE_STATE = record_dtype(
     ("position", POSITION),
 )
 STATE = record_dtype(("features", FEATURE_STATE), ("stages", STAGE_STATE))
-"""The whole memory of one symbol."""
+"""The memory of one symbol, but for its column of the rings (``rings.py``)."""
 
 OUT = record_dtype(
     ("features", FEATURES),

@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import Field, model_serializer, model_validator
 
 from aione_lab.engine.custom import Factor, Trigger, check_together
-from aione_lab.engine.records import CAPACITY, DAYS, FACTORS, FEATURE_NAMES, LONG, REASONS, SPEC, record_dtype
+from aione_lab.engine.records import FACTORS, FEATURE_NAMES, REASONS, SPEC, record_dtype
+from aione_lab.engine.rings import CAPACITY, DAYS, LONG
 from aione_lab.errors import InputError
 from aione_lab.settings import Config
 from aione_lab.thresholds.params import CUSTOM

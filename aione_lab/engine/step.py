@@ -18,12 +18,12 @@ from aione_lab.jit import njit
 
 
 @njit
-def step_bar(state, bar, inner, params, out):
-    """Advance ``state`` (STATE) by ``bar`` (BAR) under ``params`` (PARAMS) and fill ``out`` (OUT).
+def step_bar(state, ring, bar, inner, params, out):
+    """Advance ``state`` (STATE) and ``ring`` (ROWS,) by ``bar`` (BAR) under ``params`` (PARAMS) and fill ``out`` (OUT).
 
     ``inner``: the bars of a finer interval inside this one, empty where the caller has none; only fills look at them.
     """
-    features_step(state.features, bar, params.spec, out.features)
+    features_step(state.features, ring, bar, params.spec, out.features)
     stages_step(state.stages, bar, inner, out.features, params.limits, params.rules, out)
 
 
@@ -72,14 +72,14 @@ def _tell_fills(position, flat, held, fills, out):
 
 
 @njit
-def break_sequence(state, params, out):
+def break_sequence(state, ring, params, out):
     """Bars are missing before the next one: forget the windows, end the trade. Fills ``out.trade``."""
-    features_reset(state.features)
+    features_reset(state.features, ring)
     out.trades = stage3_gap(state.stages, params.rules, out.trade)
 
 
 @njit
-def start(state, params):
-    """Make a zeroed ``state`` ready for its first bar."""
-    features_reset(state.features)
+def start(state, ring, params):
+    """Make a zeroed ``state`` and its ``ring`` ready for its first bar."""
+    features_reset(state.features, ring)
     state.stages.cash = params.rules.initial_capital

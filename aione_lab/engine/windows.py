@@ -1,9 +1,10 @@
 """Rolling windows as aligned blocks: cheap, and bit-identical wherever the stream began.
 
 A window of ``size`` bars is cut into blocks that start at absolute bar numbers divisible by ``size``.
-While a block fills, ``buffer[:offset]`` holds its raw values and a running prefix aggregate; the rest,
-``buffer[offset:]``, still holds the *suffix* aggregates of the block before it. The window that ends
-at the newest bar is the suffix at ``offset`` merged with the prefix. When a block is full its raw
+A window has as many rows of the symbol's ``ring``, from row ``first`` on (``rings.py``). While a block fills,
+those before ``offset`` hold its raw values, and the state a running prefix aggregate; the rest still hold the
+*suffix* aggregates of the block before it. The window that ends at the newest bar is the suffix at ``offset``
+merged with the prefix. When a block is full its raw
 values are turned into suffix aggregates in place, from the last to the first.
 
 No aggregate ever depends on a value outside its two blocks, so two streams that began at different
@@ -15,17 +16,18 @@ from __future__ import annotations
 
 import math
 
+from aione_lab.engine.rings import PAIR
 from aione_lab.jit import njit
 
 
 @njit
-def sum_push(window, x, size, bar):
+def sum_push(window, ring, first, x, size, bar):
     """Add ``x``, the value of absolute bar ``bar``. A NaN makes exactly the windows holding it NaN."""
     if window.count == 0:
         window.offset = bar % size
         window.total = 0.0
     k = window.offset
-    window.buffer[k] = x
+    ring[first + k] = x
     window.total += x
     window.count += 1
     if k + 1 < size:
@@ -33,34 +35,34 @@ def sum_push(window, x, size, bar):
         return
     suffix = 0.0
     for i in range(size - 1, -1, -1):
-        suffix += window.buffer[i]
-        window.buffer[i] = suffix
+        suffix += ring[first + i]
+        ring[first + i] = suffix
     window.offset = 0
     window.total = 0.0
 
 
 @njit
-def sum_so_far(window):
+def sum_so_far(window, ring, first):
     """Sum over the last ``min(count, size)`` values (positions before the start hold zero)."""
-    return window.buffer[window.offset] + window.total
+    return ring[first + window.offset] + window.total
 
 
 @njit
-def sum_value(window, size):
+def sum_value(window, ring, first, size):
     """Sum over the last ``size`` values; NaN until there are that many."""
     if window.count < size:
         return math.nan
-    return window.buffer[window.offset] + window.total
+    return ring[first + window.offset] + window.total
 
 
 @njit
-def max_push(window, x, size, bar):
+def max_push(window, ring, first, x, size, bar):
     """Add ``x`` to a rolling maximum."""
     if window.count == 0:
         window.offset = bar % size
         window.best = x
     k = window.offset
-    window.buffer[k] = x
+    ring[first + k] = x
     if k == 0 or x > window.best:
         window.best = x
     window.count += 1
@@ -69,45 +71,48 @@ def max_push(window, x, size, bar):
         return
     suffix = x
     for i in range(size - 1, -1, -1):
-        if window.buffer[i] > suffix:
-            suffix = window.buffer[i]
-        window.buffer[i] = suffix
+        if ring[first + i] > suffix:
+            suffix = ring[first + i]
+        ring[first + i] = suffix
     window.offset = 0
 
 
 @njit
-def max_value(window, size):
+def max_value(window, ring, first, size):
     """Maximum of the last ``size`` values; NaN until there are that many."""
     if window.count < size:
         return math.nan
-    suffix = window.buffer[window.offset]
+    suffix = ring[first + window.offset]
     if window.offset == 0 or suffix > window.best:
         return suffix
     return window.best
 
 
 @njit
-def min_push(window, x, size, bar):
+def min_push(window, ring, first, x, size, bar):
     """Add ``x`` to a rolling minimum: the maximum of −x."""
-    max_push(window, -x, size, bar)
+    max_push(window, ring, first, -x, size, bar)
 
 
 @njit
-def min_value(window, size):
+def min_value(window, ring, first, size):
     """Minimum of the last ``size`` values; NaN until there are that many."""
-    return -max_value(window, size)
+    return -max_value(window, ring, first, size)
 
 
 @njit
-def moments_push(window, x, size, bar):
-    """Add ``x`` to a rolling mean and variance (Welford inside a block, Chan's merge across)."""
+def moments_push(window, ring, means, m2s, x, size, bar):
+    """Add ``x`` to a rolling mean and variance (Welford inside a block, Chan's merge across).
+
+    ``means, m2s``: the first rows of the two.
+    """
     if window.count == 0:
         window.offset = bar % size
         window.n = 0
         window.centre = 0.0
         window.m2 = 0.0
     k = window.offset
-    window.means[k] = x
+    ring[means + k] = x
     window.n += 1
     delta = x - window.centre
     window.centre += delta / window.n
@@ -120,13 +125,13 @@ def moments_push(window, x, size, bar):
     m2 = 0.0
     n = 0
     for i in range(size - 1, -1, -1):
-        value = window.means[i]
+        value = ring[means + i]
         n += 1
         delta = value - mean
         mean += delta / n
         m2 += delta * (value - mean)
-        window.means[i] = mean
-        window.m2s[i] = m2
+        ring[means + i] = mean
+        ring[m2s + i] = m2
     window.offset = 0
     window.n = 0
     window.centre = 0.0
@@ -134,7 +139,7 @@ def moments_push(window, x, size, bar):
 
 
 @njit
-def moments_value(window, size):
+def moments_value(window, ring, means, m2s, size):
     """(mean, population standard deviation) of the last ``size`` values; NaN until there are that many.
 
     Source of the merge: Chan, Golub, LeVeque, Updating Formulae (1979).
@@ -143,36 +148,36 @@ def moments_value(window, size):
         return math.nan, math.nan
     k = window.offset
     if k == 0:
-        return window.means[0], math.sqrt(window.m2s[0] / size)
-    delta = window.centre - window.means[k]
-    mean = window.means[k] + delta * (k / size)
-    m2 = window.m2s[k] + window.m2 + delta * delta * (k * (size - k) / size)
+        return ring[means], math.sqrt(ring[m2s] / size)
+    delta = window.centre - ring[means + k]
+    mean = ring[means + k] + delta * (k / size)
+    m2 = ring[m2s + k] + window.m2 + delta * delta * (k * (size - k) / size)
     return mean, math.sqrt(m2 / size)
 
 
 @njit
-def _merge_pairs(n, mean_x, mean_y, m2_x, m2_y, c_xy, other):
-    """Chan's merge of co-moments with the six numbers in ``other``; an empty side changes nothing."""
-    n_other = other[0]
+def _merge_pairs(n, mean_x, mean_y, m2_x, m2_y, c_xy, ring, at):
+    """Chan's merge of co-moments with the six numbers from row ``at`` on; an empty side changes nothing."""
+    n_other = ring[at]
     if n_other == 0.0:
         return n, mean_x, mean_y, m2_x, m2_y, c_xy
     total = n + n_other
-    dx = other[1] - mean_x
-    dy = other[2] - mean_y
+    dx = ring[at + 1] - mean_x
+    dy = ring[at + 2] - mean_y
     share = n_other / total
     cross = n * share
     return (
         total,
         mean_x + dx * share,
         mean_y + dy * share,
-        m2_x + other[3] + dx * dx * cross,
-        m2_y + other[4] + dy * dy * cross,
-        c_xy + other[5] + dx * dy * cross,
+        m2_x + ring[at + 3] + dx * dx * cross,
+        m2_y + ring[at + 4] + dy * dy * cross,
+        c_xy + ring[at + 5] + dx * dy * cross,
     )
 
 
 @njit
-def pairs_push(window, x, y, size, bar):
+def pairs_push(window, ring, first, x, y, size, bar):
     """Add the pair (x, y) to rolling co-moments; a pair with a NaN counts as absent."""
     if window.count == 0:
         window.offset = bar % size
@@ -180,15 +185,15 @@ def pairs_push(window, x, y, size, bar):
     if window.count == 0 or k == 0:
         window.n = 0.0
         window.mean_x = window.mean_y = window.m2_x = window.m2_y = window.c_xy = 0.0
-    row = window.buffer[k]
-    row[0] = 0.0
+    at = first + PAIR * k
+    ring[at] = 0.0
     if x == x and y == y:
-        row[0] = 1.0
-        row[1] = x
-        row[2] = y
-        row[3] = row[4] = row[5] = 0.0
+        ring[at] = 1.0
+        ring[at + 1] = x
+        ring[at + 2] = y
+        ring[at + 3] = ring[at + 4] = ring[at + 5] = 0.0
         window.n, window.mean_x, window.mean_y, window.m2_x, window.m2_y, window.c_xy = _merge_pairs(
-            window.n, window.mean_x, window.mean_y, window.m2_x, window.m2_y, window.c_xy, row
+            window.n, window.mean_x, window.mean_y, window.m2_x, window.m2_y, window.c_xy, ring, at
         )
     window.count += 1
     if k + 1 < size:
@@ -196,26 +201,25 @@ def pairs_push(window, x, y, size, bar):
         return
     n = mean_x = mean_y = m2_x = m2_y = c_xy = 0.0
     for i in range(size - 1, -1, -1):
-        row = window.buffer[i]
-        n, mean_x, mean_y, m2_x, m2_y, c_xy = _merge_pairs(n, mean_x, mean_y, m2_x, m2_y, c_xy, row)
-        row[0] = n
-        row[1] = mean_x
-        row[2] = mean_y
-        row[3] = m2_x
-        row[4] = m2_y
-        row[5] = c_xy
+        at = first + PAIR * i
+        n, mean_x, mean_y, m2_x, m2_y, c_xy = _merge_pairs(n, mean_x, mean_y, m2_x, m2_y, c_xy, ring, at)
+        ring[at] = n
+        ring[at + 1] = mean_x
+        ring[at + 2] = mean_y
+        ring[at + 3] = m2_x
+        ring[at + 4] = m2_y
+        ring[at + 5] = c_xy
     window.offset = 0
 
 
 @njit
-def pairs_value(window, size):
+def pairs_value(window, ring, first, size):
     """(n, mean_x, mean_y, m2_x, m2_y, c_xy) of the pairs in the last ``size`` bars; n = 0 until full."""
     if window.count < size:
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    k = window.offset
-    suffix = window.buffer[k]
-    if k == 0:
-        return suffix[0], suffix[1], suffix[2], suffix[3], suffix[4], suffix[5]
+    at = first + PAIR * window.offset
+    if window.offset == 0:
+        return ring[at], ring[at + 1], ring[at + 2], ring[at + 3], ring[at + 4], ring[at + 5]
     return _merge_pairs(
-        window.n, window.mean_x, window.mean_y, window.m2_x, window.m2_y, window.c_xy, suffix
+        window.n, window.mean_x, window.mean_y, window.m2_x, window.m2_y, window.c_xy, ring, at
     )

@@ -12,6 +12,7 @@ import pandas as pd
 
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import ASSESSMENT, BAR, FEATURE_NAMES, OUT, SIGNAL, SIGNALS, STATE, TRADE
+from aione_lab.engine.rings import empty_rings
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.engine.step import break_sequence, start, step_bar
 from aione_lab.settings import Costs, Settings
@@ -71,18 +72,18 @@ def bars_of(columns: Mapping[str, Any]) -> np.ndarray:
     return bars
 
 
-def _loop(states, bars, inner, offsets, params, outs, flags):
-    state, param = states[0], params[0]
-    start(state, param)
+def _loop(states, rings, bars, inner, offsets, params, outs, flags):
+    state, ring, param = states[0], rings[:, 0], params[0]
+    start(state, ring, param)
     for t in range(bars.size):
         flags[t] = 0
         last = state.features.last_time
         if last > 0 and bars[t].timestamp - last != param.spec.step_ms:
-            break_sequence(state, param, outs[t])
+            break_sequence(state, ring, param, outs[t])
             flags[t] = outs[t].trades
             if flags[t] == 1:
                 outs[bars.size + t].trade = outs[t].trade
-        step_bar(state, bars[t], inner[offsets[t] : offsets[t + 1]], param, outs[t])
+        step_bar(state, ring, bars[t], inner[offsets[t] : offsets[t + 1]], param, outs[t])
 
 
 _compiled = _loop if numba.config.DISABLE_JIT else numba.njit(_loop)
@@ -110,10 +111,9 @@ def run(
     params = params_record(
         thresholds or Thresholds(), interval, spec or FeatureSpec(), settings or Settings(), costs or Costs()
     )
-    states = np.zeros(1, STATE)
     outs = np.zeros(2 * bars.size, OUT)  # the second half holds trades that a gap closed
     flags = np.zeros(bars.size, np.int64)
-    _compiled(states, bars, inner, offsets, params, outs, flags)
+    _compiled(np.zeros(1, STATE), empty_rings(), bars, inner, offsets, params, outs, flags)
     steps = outs[: bars.size]
     features = pd.DataFrame({name: steps["features"][name] for name in FEATURE_NAMES})
     signals = steps["signal"].astype(SIGNAL)

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 
 from aione_lab.engine import windows
 from aione_lab.engine.averages import ema_push, wilder_push
-from aione_lab.engine.records import AVERAGE, CAPACITY, EXTREME, MOMENTS, PAIRS, SUM
+from aione_lab.engine.records import AVERAGE, EXTREME, MOMENTS, PAIRS, SUM
+from aione_lab.engine.rings import CAPACITY
 
 SIZES = range(2, 61)
 EPS = 2.0**-52
+FIRST, M2S, ROWS_USED = 5, 600, 1200  # of the ring: any rows, as long as windows do not meet
 MAGNITUDES = st.floats(min_value=1e-12, max_value=1e12)
 NUMBERS = MAGNITUDES | MAGNITUDES.map(lambda x: -x) | st.just(0.0)
 few = settings(max_examples=40, deadline=None)
@@ -26,45 +28,45 @@ jit = (lambda function: function) if numba.config.DISABLE_JIT else numba.njit
 
 
 @jit
-def _sums(window, x, y, size, bar, out):
+def _sums(window, ring, x, y, size, bar, out):
     for i in range(x.size):
-        windows.sum_push(window[0], x[i], size, bar + i)
-        out[i, 0] = windows.sum_value(window[0], size)
+        windows.sum_push(window[0], ring, FIRST, x[i], size, bar + i)
+        out[i, 0] = windows.sum_value(window[0], ring, FIRST, size)
 
 
 @jit
-def _sums_so_far(window, x, y, size, bar, out):
+def _sums_so_far(window, ring, x, y, size, bar, out):
     for i in range(x.size):
-        windows.sum_push(window[0], x[i], size, bar + i)
-        out[i, 0] = windows.sum_so_far(window[0])
+        windows.sum_push(window[0], ring, FIRST, x[i], size, bar + i)
+        out[i, 0] = windows.sum_so_far(window[0], ring, FIRST)
 
 
 @jit
-def _maxima(window, x, y, size, bar, out):
+def _maxima(window, ring, x, y, size, bar, out):
     for i in range(x.size):
-        windows.max_push(window[0], x[i], size, bar + i)
-        out[i, 0] = windows.max_value(window[0], size)
+        windows.max_push(window[0], ring, FIRST, x[i], size, bar + i)
+        out[i, 0] = windows.max_value(window[0], ring, FIRST, size)
 
 
 @jit
-def _minima(window, x, y, size, bar, out):
+def _minima(window, ring, x, y, size, bar, out):
     for i in range(x.size):
-        windows.min_push(window[0], x[i], size, bar + i)
-        out[i, 0] = windows.min_value(window[0], size)
+        windows.min_push(window[0], ring, FIRST, x[i], size, bar + i)
+        out[i, 0] = windows.min_value(window[0], ring, FIRST, size)
 
 
 @jit
-def _moments(window, x, y, size, bar, out):
+def _moments(window, ring, x, y, size, bar, out):
     for i in range(x.size):
-        windows.moments_push(window[0], x[i], size, bar + i)
-        out[i, 0], out[i, 1] = windows.moments_value(window[0], size)
+        windows.moments_push(window[0], ring, FIRST, M2S, x[i], size, bar + i)
+        out[i, 0], out[i, 1] = windows.moments_value(window[0], ring, FIRST, M2S, size)
 
 
 @jit
-def _pairs(window, x, y, size, bar, out):
+def _pairs(window, ring, x, y, size, bar, out):
     for i in range(x.size):
-        windows.pairs_push(window[0], x[i], y[i], size, bar + i)
-        n, mean_x, mean_y, m2_x, m2_y, c_xy = windows.pairs_value(window[0], size)
+        windows.pairs_push(window[0], ring, FIRST, x[i], y[i], size, bar + i)
+        n, mean_x, mean_y, m2_x, m2_y, c_xy = windows.pairs_value(window[0], ring, FIRST, size)
         out[i, 0] = n
         out[i, 1] = mean_x
         out[i, 2] = mean_y
@@ -91,7 +93,9 @@ ALL = {"sum": SUMS, "max": MAXIMA, "min": MINIMA, "moments": MOMENT, "pairs": PA
 def comp(kind: Kind, x: np.ndarray, size: int, bar: int, y: np.ndarray | None = None) -> np.ndarray:
     """(n, outputs) of a fresh window into which ``x`` (and ``y``) is pushed from absolute bar ``bar`` on."""
     out = np.full((len(x), kind.outputs), math.nan)
-    kind.loop(np.zeros(1, kind.dtype), x, x if y is None else y, size, bar, out)
+    # Nothing is read that was not written before; only the sum so far counts on zeros.
+    ring = np.full((ROWS_USED, 3), 0.0 if kind is SO_FAR else math.nan)[:, 1]
+    kind.loop(np.zeros(1, kind.dtype), ring, x, x if y is None else y, size, bar, out)
     return out
 
 
