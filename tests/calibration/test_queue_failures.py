@@ -84,7 +84,7 @@ def test_after_three_failures_a_symbol_rests_and_then_has_one_more_try(tmp_path:
             trouble.unlink()
             assert await queue.put("SOLUSDT", "1m", 0.5, is_urgent=True) == "pending"
             await queue.put("ETHUSDT", "1m")  # the others pass
-            while queue.metrics["tasks_completed"] < 1:
+            while queue.metrics["tasks_completed"] < 1 or queue.metrics["active_workers"]:
                 await asyncio.sleep(0.01)
             assert queue.metrics == {"queue_size": 1, "active_workers": 0, "tasks_completed": 1, "tasks_failed": 3}
             clock.now += 600.0
