@@ -12,6 +12,7 @@ from aione_lab.engine.columns import scratch
 from aione_lab.engine.custom_run import BUILT_IN
 from aione_lab.engine.engine import Engine
 from aione_lab.engine.records import ASSESSMENT, BAR, FEATURES, OUT, PARAMS, SIGNAL, STATE, TRADE
+from aione_lab.engine.rings import empty_rings
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.settings import Costs, Settings
@@ -54,9 +55,10 @@ class Fleet:
         self.places = {engine.symbol: k for k, engine in enumerate(self.engines)}
         n = len(self.engines)
         self.states, self.outs, self.params = np.zeros(n, STATE), np.zeros(n, OUT), np.zeros(n, PARAMS)
+        self._times = self.states["stages"]["last_time"]
         self._features = self.outs.view(np.float64).reshape(n, -1)[:, : FEATURES.itemsize // 8]
         self._own = self.engines[0]._custom is not None  # pushed one by one: each keeps rings of its own
-        self.rings = np.repeat(self.engines[0]._rings, 1 if self._own else n, axis=1)
+        self.rings = empty_rings(0 if self._own else n)
         for symbol, engine in zip(self.places, self.engines, strict=True):
             self._adopt(symbol, engine)
         self._no_inner = np.zeros(0, BAR)
@@ -75,7 +77,7 @@ class Fleet:
 
     def last_time(self, symbol: str) -> int | None:
         """Open time of the symbol's last bar, UTC ms; None before the first."""
-        return self.engines[self.places[symbol]].last_time
+        return int(self._times[self.places[symbol]]) or None
 
     def features(self, places: np.ndarray) -> np.ndarray:
         """float64 (n, F) of what the last bars of ``places`` (n,) gave; a copy."""
@@ -99,15 +101,13 @@ class Fleet:
         gaps, ended = np.zeros(len(places), np.int8), np.zeros(len(places), TRADE)
         if not self._own:
             bulk.push_many(self.states, self.rings, places, bars, self._no_inner, self.params, self.outs, gaps, ended)
-            for k, time in zip(places.tolist(), bars["timestamp"].tolist(), strict=True):
-                self._taken(k, time)
         else:
             for i, k in enumerate(places.tolist()):
                 self._push_custom(k, bars[i : i + 1], gaps[i : i + 1], ended[i : i + 1])
         return {int(places[i]): ended[i : i + 1] for i in np.flatnonzero(gaps)}
 
     def _push_custom(self, k: int, bar: np.ndarray, gap: np.ndarray, ended: np.ndarray) -> None:
-        engine = self.engines[k]
+        engine = self._told(k)
         time = int(bar["timestamp"][0])
         if engine.next_time not in (None, time):
             closed = engine.reset()
@@ -116,16 +116,18 @@ class Fleet:
         engine._bar = bar
         assert engine._custom is not None
         engine._push_with(engine._custom, self._no_inner)
-        self._taken(k, time)
 
-    def _taken(self, k: int, time: int) -> None:
-        engine = self.engines[k]
-        engine._last_time, engine._after_gap = time, False
+    def _told(self, k: int) -> Engine:
+        """The engine of a place; it is told how far the place has come when somebody asks, and not with every bar."""
+        engine, time = self.engines[k], int(self._times[k])
+        if engine._last_time != time:
+            engine._last_time, engine._after_gap = time, False
+        return engine
 
     def advance(self, symbol: str, bars: np.ndarray) -> Advanced:
         """Many bars of one symbol at once, as replay pushes them."""
         k, n = self.places[symbol], len(bars)
-        engine = self.engines[k]
+        engine = self._told(k)
         signals, alerts, trades = np.zeros(n, SIGNAL), np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
         columns = np.empty((len(engine.spec.feature_names), n))
         if not n:
@@ -148,12 +150,11 @@ class Fleet:
         )
         engine._rings[:, engine._place] = ring[:, 0]
         self._features[k, : len(columns)] = columns[:, -1]  # the loop keeps those of a bar elsewhere
-        self._taken(k, int(bars["timestamp"][-1]))
         return Advanced(columns, signals, alerts[:n_alerts].copy(), trades[:n_trades].copy())
 
     def snapshot(self) -> dict[str, bytes]:
         """``Engine.snapshot`` of each symbol."""
-        return {engine.symbol: engine.snapshot() for engine in self.engines}
+        return {symbol: self._told(k).snapshot() for symbol, k in self.places.items()}
 
     def restore(self, symbol: str, blob: bytes) -> None:
         """Go on where a snapshot of this symbol stood, its thresholds included.

@@ -25,12 +25,12 @@ _ROW = np.dtype(
 
 
 class Recent:
-    """A ring of KEPT bars a symbol: candle, some features, signal."""
+    """A ring of KEPT bars a symbol: candle, some features, signal. What a bar gives all symbols lies together."""
 
     def __init__(self, symbols: Iterable[str], reasons: tuple[str, ...] = REASONS) -> None:
         self._reasons = reasons
         self._places = {name: k for k, name in enumerate(symbols)}
-        self._rows = np.zeros((len(self._places), KEPT), _ROW)
+        self._rows = np.zeros((KEPT, len(self._places)), _ROW)
         self._counts = np.zeros(len(self._places), np.int64)
 
     def add(
@@ -38,7 +38,7 @@ class Recent:
     ) -> None:
         """One bar of each of ``places`` (n,), no place twice; the rest as in ``fill``. Where full the oldest goes."""
         rows = _rows_of(timestamps, values, shown, signals)
-        self._rows[places, self._counts[places] % KEPT] = rows
+        self._rows[self._counts[places] % KEPT, places] = rows
         self._counts[places] += 1
 
     def fill(
@@ -47,7 +47,7 @@ class Recent:
         """Many bars: (n,), (n, columns of a candle), (n, SHOWN), SIGNAL (n,)."""
         rows = _rows_of(*(column[-KEPT:] for column in (timestamps, values, shown, signals)))
         k = self._places[symbol]
-        self._rows[k, (self._counts[k] + np.arange(len(rows))) % KEPT] = rows
+        self._rows[(self._counts[k] + np.arange(len(rows))) % KEPT, k] = rows
         self._counts[k] += len(rows)
 
     def candles(self, symbol: str, bars: int) -> pd.DataFrame:
@@ -79,7 +79,7 @@ class Recent:
         k = self._places[symbol]
         count = int(self._counts[k])
         n = max(0, min(int(bars), count, KEPT))
-        return self._rows[k, np.arange(count - n, count) % KEPT]
+        return self._rows[np.arange(count - n, count) % KEPT, k]
 
     def dump(self, symbol: str) -> bytes:
         """The rows of a symbol, oldest first."""
@@ -89,7 +89,7 @@ class Recent:
         """What ``dump`` gave, in place of what is there."""
         rows = np.frombuffer(content, _ROW)
         k = self._places[symbol]
-        self._rows[k, : len(rows)] = rows
+        self._rows[: len(rows), k] = rows
         self._counts[k] = len(rows)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ccxt.pro  # noqa: F401 (loaded before virtual time runs)
+import numpy as np
 import pytest
 from fake_binance import KINDS, WireFault, script
 from feed_runs import stamps
@@ -227,14 +228,15 @@ def test_a_second_ctrl_c_amid_a_bar_costs_nothing(lake: Lake, tmp_path: Path, ca
         return Session(ReplayFeed(lake, NAMES, start=FROM, end=FROM + end * MINUTE_MS), lake, journal=tmp_path)
 
     first = session(100)
-    taken = first.fleet._taken
+    push = first.fleet.push
 
-    def interrupted(k: int, time: int) -> None:
-        if (first.fleet.engines[k].symbol, time) == ("SOLUSDT", FROM + 60 * MINUTE_MS):
+    def interrupted(places: np.ndarray, bars: np.ndarray) -> dict[int, np.ndarray]:
+        ended = push(places, bars)
+        if (bars["timestamp"] == FROM + 60 * MINUTE_MS).any():
             raise KeyboardInterrupt
-        taken(k, time)
+        return ended
 
-    first.fleet._taken = interrupted
+    first.fleet.push = interrupted
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(first.run())
     second = session(120)
