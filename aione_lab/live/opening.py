@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import json
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from aione_lab.backtest.decode import features_at, stage1_dict
 from aione_lab.backtest.prepare import prepare_bars
 from aione_lab.engine.fleet import Advanced
 from aione_lab.engine.records import BAR, FEATURE_NAMES, LAYOUT
@@ -20,7 +22,8 @@ from aione_lab.errors import AioneError, InputError
 from aione_lab.jit import sources_digest
 from aione_lab.lake.schema import CANDLE_COLUMNS
 from aione_lab.lake.store import fingerprint_candles
-from aione_lab.live.asset_state import frozen
+from aione_lab.live.asset_state import frozen, plain
+from aione_lab.live.decisions import ALERT
 from aione_lab.live.feed import Candle
 from aione_lab.live.gate import REFERENCE_WAIT_S
 from aione_lab.live.journal import Journal, signal_records
@@ -171,10 +174,11 @@ class Restored(set[str]):
     closes: dict[int, float]
     spacings: dict[str, int]
     others: set[str]  # symbols of the snapshot that the session does not have
+    stage1s: dict[tuple[str, int], Mapping[str, Any]]  # of the alerts after it, by symbol and bar
 
     def __init__(self) -> None:
         super().__init__()
-        self.closes, self.spacings, self.others = {}, {}, set()
+        self.closes, self.spacings, self.others, self.stage1s = {}, {}, set(), {}
 
 
 def _restore(session: Session) -> Restored:
@@ -297,6 +301,10 @@ def _push_again(session: Session, name: str, rows: pa.Table, out: Restored) -> N
             name,
             iso(int(bars["timestamp"][0])),
         )
+    limits, spec = session.fleet.thresholds(name), session.fleet.engines[0].spec
+    for i in np.flatnonzero(found.signals["signal"] == ALERT).tolist():
+        stage1 = stage1_dict(name, features_at(found.columns, i), found.signals[i], limits, spec=spec)
+        out.stage1s[name, int(bars["timestamp"][i])] = plain("stage1", stage1)
     values = np.column_stack([rows[column].to_numpy() for column in CANDLE_COLUMNS])
     _remember(session, name, found, values)
     if name == session.reference:
@@ -328,6 +336,8 @@ def _take_alerts(session: Session, table: pa.Table, out: Restored, asks: bool) -
             session.decisions.default_counts[name] = quality["default_calibration_count"]
             if asks and not session.calibrations.rests(name, bar):
                 session.calibrations.asked[name] = bar
+                if (name, bar) in out.stage1s:
+                    session.calibrations.waiting[name] = out.stage1s[name, bar]
 
 
 def bars_of_rows(rows: pa.Table) -> np.ndarray:

@@ -141,3 +141,10 @@ def drifted(folder: Path) -> Drift:
 def bars_of(folder: Path, name: str) -> list[int]:
     frame = Journal(folder / "journal").read("bar")
     return frame[frame["symbol"] == name]["timestamp"].tolist()
+
+
+async def without_a_last_snapshot(session: Session) -> None:
+    """Run as one that is killed: a restart has the snapshot of its start, and the rows after it."""
+    finish = session._finish
+    session._finish = lambda sound: finish(False)
+    await session.run()

@@ -16,7 +16,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from session_runs import MINUTE_MS, NAMES, REFERENCE, START, filled, market, replayed
+from session_runs import (
+    MINUTE_MS,
+    NAMES,
+    REFERENCE,
+    START,
+    filled,
+    market,
+    replayed,
+    without_a_last_snapshot,
+)
 from session_worker import BARS, FROM
 from waiting import until
 
@@ -169,13 +178,6 @@ def test_what_came_after_the_snapshot_is_known_as_if_nothing_had_happened(lake: 
 
 def never(request: Any, report: Any) -> None:
     """A calibration that nobody begins."""
-
-
-async def without_a_last_snapshot(session: Session) -> None:
-    """Run as one that is killed: a restart has the snapshot of its start, and the rows after it."""
-    finish = session._finish
-    session._finish = lambda sound: finish(False)
-    await session.run()
 
 
 def test_nobody_was_asked_for_a_calibration_where_there_is_no_queue(lake: Lake, tmp_path: Path) -> None:

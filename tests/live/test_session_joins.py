@@ -22,6 +22,7 @@ from session_runs import (
     market,
     ran,
     replayed,
+    without_a_last_snapshot,
 )
 from waiting import until
 
@@ -298,24 +299,40 @@ def test_calibrations_that_were_asked_for_before_a_restart_are_asked_for_again(l
     assert first[0] and first == again
 
 
+def test_what_waits_since_the_last_snapshot_is_asked_for_again_after_a_kill(lake: Lake, tmp_path: Path) -> None:
+    async def life(bars: int, *, killed: bool) -> dict[str, Any]:
+        queue = CalibrationQueue(never)
+        feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + bars * MINUTE_MS)
+        session = Session(feed, Lake(tmp_path / "lake"), journal=tmp_path / "journal", queue=queue)
+        if killed:
+            await without_a_last_snapshot(session)
+        else:
+            await session.run()
+        waiting = dict(session.calibrations.waiting)
+        asked = {name for name in NAMES if session.assets.get(name)["calib_status"] == "queued_urgent"}
+        assert asked == set(waiting)
+        await queue.close()
+        return {name: {**stage1, "hints": ()} for name, stage1 in waiting.items()}
+
+    waiting = asyncio.run(life(300, killed=True))
+    assert waiting and asyncio.run(life(301, killed=False)) == waiting
+
+
 def test_a_second_look_that_was_told_before_a_kill_is_not_told_again(lake: Lake, tmp_path: Path) -> None:
     async def life(bars: int, *, done: bool) -> set[str]:
         queue = CalibrationQueue(never)
         feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + bars * MINUTE_MS)
         session = Session(feed, Lake(tmp_path / "lake"), journal=tmp_path / "journal", queue=queue)
-        finish, ask_again = session._finish, session.calibrations.ask_again
+        ask_again = session.calibrations.ask_again
 
         def answered() -> None:
             ask_again()
             for name in list(session.calibrations.waiting):
                 session.calibrations.update_asset(name, {"calib_status": "completed"})
 
-        async def killed(sound: bool) -> None:
-            await finish(False)
-
         if done:
-            session.calibrations.ask_again, session._finish = answered, killed
-        await session.run()
+            session.calibrations.ask_again = answered
+        await (without_a_last_snapshot(session) if done else session.run())
         await queue.close()
         return set(session.calibrations.waiting)
 
