@@ -39,7 +39,7 @@ def nearest(given: str, names: Sequence[str]) -> str | None:
     given = given[:80]
     same = len(os.path.commonprefix([text[::-1] for text in (*names, given)]))
     stems = {name[: len(name) - same]: name for name in names}
-    near = difflib.get_close_matches(given[: len(given) - same], stems, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(given[: len(given) - same], stems, n=1, cutoff=0.5)
     return stems[near[0]] if near else None
 
 

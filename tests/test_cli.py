@@ -50,6 +50,11 @@ def test_version(run: Run) -> None:
     assert run("--version") == Ran(0, f"aione-lab {__version__}\n", "")
 
 
+def test_the_package_itself_runs_as_the_program(root: Path) -> None:
+    ran = subprocess.run([sys.executable, "-m", "aione_lab", "--version"], capture_output=True, text=True, cwd=root)
+    assert (ran.returncode, ran.stdout) == (0, f"aione-lab {__version__}\n")
+
+
 def test_help_loads_nothing_heavy(root: Path) -> None:
     code = (
         "import sys\nfrom aione_lab.cli import main\n"
