@@ -138,6 +138,8 @@ class Dashboard(ipywidgets.VBox):
         stale = self._table.stale()
         alerts = sum(asset.get("signal") == "ALERT" for asset in self._assets.values())
         words = [f"{len(self._assets)} symbols", f"{alerts} in alert"]
+        if newest := max((text(asset.get("timestamp")) for asset in self._assets.values()), default=""):
+            words.append(f"newest bar {newest[:16].replace('T', ' ')} UTC")
         if stale:
             more = f" and {len(stale) - NAMED} more" if len(stale) > NAMED else ""
             words.append(f"{len(stale)} stale: {', '.join(stale[:NAMED])}{more}")

@@ -61,6 +61,8 @@ def test_it_follows_a_session_and_draws_what_is_selected(session: PlayedSession)
         board = Dashboard(session)
         await until(lambda: board._table.symbols)
         assert board._table.symbols == session.symbols and "2 symbols" in board._table.status
+        bar = session.assets.get("SOLUSDT")["timestamp"]  # both have the same
+        assert f"newest bar {bar[:10]} {bar[11:16]} UTC" in board._table.status
         assert not board._price.figure and board._place.children == (board._detail,)
         board._table.selected = "SOLUSDT"
         await until(lambda: board._price.figure)
