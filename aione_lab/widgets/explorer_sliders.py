@@ -87,7 +87,7 @@ class Sliders:
             label = widgets.HTML(
                 f"<span style='font-size:11px;line-height:20px'>{name.removeprefix(PREFIX)}</span>",
                 tooltip=f"{about}{unit}",
-                layout=widgets.Layout(width="122px", margin="0"),
+                layout=widgets.Layout(width="130px", margin="0"),
             )
             shown = widgets.Label(layout=widgets.Layout(width="56px", margin="0"), style={"font_size": "11px"})
             back = widgets.Button(
