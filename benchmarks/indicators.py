@@ -15,7 +15,7 @@ from aione_lab.engine import bulk
 from aione_lab.engine.columns import scratch
 from aione_lab.engine.features import _momentum, _ranges, _reference, _volatility, _volume
 from aione_lab.engine.records import FEATURE_NAMES, FEATURE_STATE
-from aione_lab.engine.rings import empty_rings
+from aione_lab.engine.rings import empty_ring
 from aione_lab.engine.spec import FeatureSpec
 from benchmarks.market import Market
 from benchmarks.timing import Row, measure, measure_pair
@@ -51,9 +51,9 @@ SHARE = (
 """The features that come out of TA-Lib functions; the groups of the step that make them make some more."""
 
 
-def _share(states, rings, bars, specs, rows, block, places, columns):  # type: ignore[no-untyped-def]
+def _share(states, ring, bars, specs, rows, block, places, columns):  # type: ignore[no-untyped-def]
     """The step's own groups that make ``SHARE``, and nothing else of it; columns (len(SHARE), n)."""
-    state, ring, spec = states[0], rings[:, 0], specs[0]
+    state, spec = states[0], specs[0]
     size = block.shape[0]
     for base in range(0, bars.size, size):
         n = min(size, bars.size - base)
@@ -122,9 +122,9 @@ def bench_features(market: Market) -> list[Row]:
     rows, block = scratch()
 
     def everything() -> None:
-        states, rings = np.zeros(1, FEATURE_STATE), empty_rings()
-        bulk.start_features(states, rings)
-        bulk.compute_features(states, rings, bars, spec, rows, block, columns)
+        states, ring = np.zeros(1, FEATURE_STATE), empty_ring()
+        bulk.start_features(states, ring)
+        bulk.compute_features(states, ring, bars, spec, rows, block, columns)
 
     places = np.array([FEATURE_NAMES.index(name) for name in SHARE])
     shared = np.empty((len(SHARE), n))
@@ -132,9 +132,9 @@ def bench_features(market: Market) -> list[Row]:
     kernel = numba.njit(_share, error_model="numpy")
 
     def share() -> None:
-        states, rings = np.zeros(1, FEATURE_STATE), empty_rings()
-        bulk.start_features(states, rings)
-        kernel(states, rings, bars, spec, rows, block, places, shared)
+        states, ring = np.zeros(1, FEATURE_STATE), empty_ring()
+        bulk.start_features(states, ring)
+        kernel(states, ring, bars, spec, rows, block, places, shared)
 
     calls = talib_calls(bars)
 

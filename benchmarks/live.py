@@ -12,7 +12,7 @@ from aione_lab import Costs, Engine, FeatureSpec, Settings, Thresholds
 from aione_lab.backtest.prepare import prepare_bars
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import BAR, OUT, STATE
-from aione_lab.engine.rings import empty_rings
+from aione_lab.engine.rings import ROWS
 from aione_lab.engine.step import start, step_bar
 from benchmarks.market import SYMBOL, Market
 from benchmarks.timing import Row, measure, row, yardstick_seconds
@@ -74,7 +74,7 @@ def _many_symbols(bars: np.ndarray, market: Market) -> list[Row]:
     table = np.stack([bars[k * shift : k * shift + length] for k in range(size.symbols)], axis=1)
     table["timestamp"] = bars["timestamp"][:length, None]
     params = params_record(Thresholds(), "1m", FeatureSpec(), Settings(), Costs())
-    states, rings, outs = np.zeros(size.symbols, STATE), empty_rings(size.symbols), np.zeros(size.symbols, OUT)
+    states, rings, outs = np.zeros(size.symbols, STATE), np.zeros((ROWS, size.symbols)), np.zeros(size.symbols, OUT)
     numba.njit(_start_all, error_model="numpy")(states, rings, params)
     no_inner = np.zeros(0, BAR)
     kernel = numba.njit(_close_bar, error_model="numpy")  # not cached on disk, see indicators.py
@@ -119,8 +119,7 @@ def _pushes(states: np.ndarray, rings: np.ndarray, table: np.ndarray, name: str,
     engines = [Engine(f"SYM{k}USDT", interval="1m") for k in range(len(states))]
     for k, engine in enumerate(engines):
         engine._state = states[k : k + 1].copy()
-        engine._rings[:, 0] = rings[:, k]
-        engine._last_time = int(table["timestamp"][0, k])
+        engine._ring[:] = rings[:, k]
     closes = iter([_messages(bar) for bar in table[1 : repeats + 4]])
 
     def close() -> None:

@@ -23,7 +23,7 @@ from aione_lab.engine.records import (
     STATE,
     TRADE,
 )
-from aione_lab.engine.rings import empty_rings
+from aione_lab.engine.rings import empty_ring
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.lake.schema import check_candles
@@ -94,10 +94,10 @@ def replay(
     signals, alerts, trades = np.zeros(n, SIGNAL), np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
     out = np.zeros(1, OUT)
     rows, block = scratch()
-    states, rings = np.zeros(1, STATE), empty_rings()
+    states, ring = np.zeros(1, STATE), empty_ring()
     params = params_record(schedule[0][1], interval, spec, settings, costs)
     spans = [(first, last, limits_record(limits, spec)) for first, last, limits in _spans(schedule, n)]
-    bulk.start_state(states, rings, params)
+    bulk.start_state(states, ring, params)
     memory: tuple[np.ndarray, ...]
     loop, memory = bulk.replay_features, (states["stages"],)
     if features is not None:
@@ -105,7 +105,7 @@ def replay(
     elif spec.custom:
         columns = _feature_columns(bars, spec, interval)
     else:  # nothing comes between features and stages: one loop does both
-        columns, loop, memory = np.empty((len(FEATURE_NAMES), n)), bulk.replay_bars, (states, rings)
+        columns, loop, memory = np.empty((len(FEATURE_NAMES), n)), bulk.replay_bars, (states, ring)
     n_alerts = n_trades = 0
     for first, last, limits in spans:
         params["limits"] = limits
@@ -166,9 +166,9 @@ def compute_features(
 
 
 def _feature_columns(bars: np.ndarray, spec: FeatureSpec, interval: str) -> np.ndarray:
-    states, rings = np.zeros(1, FEATURE_STATE), empty_rings()
-    bulk.start_features(states, rings)
-    return run_features(states, rings, bars, spec, interval)
+    states, ring = np.zeros(1, FEATURE_STATE), empty_ring()
+    bulk.start_features(states, ring)
+    return run_features(states, ring, bars, spec, interval)
 
 
 def triggers(

@@ -26,7 +26,7 @@ from aione_lab.engine.records import (
     SUPPRESSED,
     TRADE,
 )
-from aione_lab.engine.rings import empty_rings
+from aione_lab.engine.rings import empty_ring
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.lake.schema import check_candles
 from aione_lab.settings import Costs, Settings
@@ -66,8 +66,8 @@ def replay_last_bar(
         return _no_bar(spec, interval)
     bars = prepare_bars(candles, interval, reference)
     params = params_record(thresholds, interval, spec, settings, Costs())
-    states, rings = np.zeros(1, STATE), empty_rings()
-    start_state(states, rings, params)
+    states, ring = np.zeros(1, STATE), empty_ring()
+    start_state(states, ring, params)
     hints = [] if days is None else _seed_days(states, params, days, bars, spec)
     n = len(bars)
     rows, block = scratch()
@@ -75,9 +75,9 @@ def replay_last_bar(
     memory: tuple[np.ndarray, ...]
     loop, memory = bulk.replay_features, (states["stages"],)
     if spec.custom:
-        columns = run_features(states["features"], rings, bars, spec, interval)
+        columns = run_features(states["features"], ring, bars, spec, interval)
     else:
-        columns, loop, memory = np.empty((len(spec.feature_names), n)), bulk.replay_bars, (states, rings)
+        columns, loop, memory = np.empty((len(spec.feature_names), n)), bulk.replay_bars, (states, ring)
     inner = inner_of(None, interval, bars)
     loop(*memory, bars, *inner, 0, n, params, np.zeros(1, OUT), rows, block, columns, signals, alerts, trades)
     row, signal = features_at(columns, n - 1), signals[-1]

@@ -26,16 +26,16 @@ def _is_gap(last_time, time, step_ms):
 
 @njit
 def replay_bars(
-    states, rings, bars, inner, offsets, first, last, params, out, rows, block, columns, signals, assessments, trades
+    states, ring, bars, inner, offsets, first, last, params, out, rows, block, columns, signals, assessments, trades
 ):
     """Push ``bars[first:last]`` through ``step_bar``; returns (number of assessments, number of trades).
 
-    ``states, params, out`` have length 1, ``rings`` is (ROWS, 1); ``rows`` is a scratch of BLOCK FEATURES and
+    ``states, params, out`` have length 1, ``ring`` is (ROWS,); ``rows`` is a scratch of BLOCK FEATURES and
     ``block`` the same memory as float64 (BLOCK, F). ``inner[offsets[t]:offsets[t + 1]]`` are the finer bars inside
     bar t; ``offsets`` (n + 1,) of int64. ``columns`` (F, n), ``signals`` (n,), ``assessments`` (≥ alerts,)
-    and ``trades`` (≥ trades,) are written from their beginning. State and rings are advanced in place.
+    and ``trades`` (≥ trades,) are written from their beginning. State and ring are advanced in place.
     """
-    state, ring, param, result = states[0], rings[:, 0], params[0], out[0]
+    state, param, result = states[0], params[0], out[0]
     alerts = 0
     closed = 0
     for base in range(first, last, BLOCK):
@@ -62,9 +62,9 @@ def replay_bars(
 
 
 @njit
-def compute_features(states, rings, bars, specs, rows, block, columns):
+def compute_features(states, ring, bars, specs, rows, block, columns):
     """Features alone: ``features_step`` over ``bars`` into ``columns`` (F, n)."""
-    state, ring, spec = states[0], rings[:, 0], specs[0]
+    state, spec = states[0], specs[0]
     for base in range(0, bars.size, BLOCK):
         n = min(BLOCK, bars.size - base)
         for i in range(n):
@@ -121,26 +121,27 @@ def trigger_masks(columns, params, rows, block, scratch, masks):
 
 
 @njit
-def start_features(states, rings):
-    """Make zeroed FEATURE_STATE (1,) and their column of ``rings`` ready for a first bar."""
-    features_reset(states[0], rings[:, 0])
+def start_features(states, ring):
+    """Make zeroed FEATURE_STATE (1,) and ``ring`` (ROWS,) ready for a first bar."""
+    features_reset(states[0], ring)
 
 
 @njit
-def start_state(states, rings, params):
-    """Make zeroed STATE (1,) and their column of ``rings`` ready for a first bar."""
-    start(states[0], rings[:, 0], params[0])
+def start_state(states, ring, params):
+    """Make zeroed STATE (1,) and ``ring`` (ROWS,) ready for a first bar."""
+    start(states[0], ring, params[0])
 
 
 @njit
-def push_bar(states, rings, place, bars, inner, params, outs):
-    """One bar: ``step_bar`` on arrays of length 1 and column ``place`` of ``rings``."""
-    step_bar(states[0], rings[:, place], bars[0], inner, params[0], outs[0])
+def push_bar(states, ring, bars, inner, params, outs):
+    """One bar: ``step_bar`` on arrays of length 1."""
+    step_bar(states[0], ring, bars[0], inner, params[0], outs[0])
 
 
 @njit
 def push_many(states, rings, places, bars, no_inner, params, outs, gaps, ended):
-    """One bar of several symbols: ``bars[i]`` is that of ``states[places[i]]``, and so for rings, params and outs.
+    """One bar of several symbols: ``bars[i]`` is that of ``states[places[i]]``, and so for params, outs and the
+    columns of ``rings`` (ROWS, symbols).
 
     Where bars are missing before one of them the sequence is broken first, as in ``replay_bars``: ``gaps[i]`` is then 1
     if that closed a trade, which is in ``ended[i]``, else 0.
@@ -158,9 +159,9 @@ def push_many(states, rings, places, bars, no_inner, params, outs, gaps, ended):
 
 
 @njit
-def push_features(states, rings, place, bars, params, outs):
-    """The first half of a step on arrays of length 1 and column ``place`` of ``rings``."""
-    features_step(states[0].features, rings[:, place], bars[0], params[0].spec, outs[0].features)
+def push_features(states, ring, bars, params, outs):
+    """The first half of a step on arrays of length 1."""
+    features_step(states[0].features, ring, bars[0], params[0].spec, outs[0].features)
 
 
 @njit
@@ -170,9 +171,9 @@ def push_stages(states, bars, inner, params, outs):
 
 
 @njit
-def break_state(states, rings, place, params, outs):
-    """Bars are missing: ``break_sequence`` on arrays of length 1 and column ``place`` of ``rings``."""
-    break_sequence(states[0], rings[:, place], params[0], outs[0])
+def break_state(states, ring, params, outs):
+    """Bars are missing: ``break_sequence`` on arrays of length 1."""
+    break_sequence(states[0], ring, params[0], outs[0])
 
 
 @njit

@@ -29,13 +29,13 @@ _Step = tuple[Any, bool, np.dtype[Any]]  # step, whether it is a factor's, dtype
 
 
 def run_features(
-    states: np.ndarray, rings: np.ndarray, bars: np.ndarray, spec: FeatureSpec, interval: str
+    states: np.ndarray, ring: np.ndarray, bars: np.ndarray, spec: FeatureSpec, interval: str
 ) -> np.ndarray:
-    """Columns (F, n) of every feature of ``bars``, own numbers last; FEATURE_STATE (1,) and ``rings`` are advanced."""
+    """Columns (F, n) of every feature of ``bars``, own numbers last; FEATURE_STATE (1,) and ``ring`` are advanced."""
     record = spec.record(interval)
     columns = np.empty((len(spec.feature_names), len(bars)))
     rows, block = scratch()
-    bulk.compute_features(states, rings, bars, record, rows, block, columns[:BUILT_IN])
+    bulk.compute_features(states, ring, bars, record, rows, block, columns[:BUILT_IN])
     own = custom_run(spec)
     if own is not None:
         own.fill(bars, columns[:BUILT_IN], columns[BUILT_IN:], int(record["step_ms"][0]))

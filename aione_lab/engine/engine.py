@@ -15,7 +15,7 @@ from aione_lab.engine.custom_run import BUILT_IN, CustomRun, custom_run
 from aione_lab.engine.event import Event
 from aione_lab.engine.params import check_kind, limits_record, params_record
 from aione_lab.engine.records import BAR, LAYOUT, OUT, STATE
-from aione_lab.engine.rings import ROWS, empty_rings
+from aione_lab.engine.rings import ROWS, empty_ring
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError, SequenceBreak
 from aione_lab.settings import Costs, Settings
@@ -56,16 +56,14 @@ class Engine:
         self._params = params_record(self._thresholds, interval, self.spec, self.settings, self.costs)
         self._step_ms = int(self._params["spec"]["step_ms"][0])
         self._state = np.zeros(1, STATE)
-        self._rings, self._place = empty_rings(), 0  # column ``_place``: in a fleet the rings are everybody's
+        self._ring = empty_ring()
         self._out = np.zeros(1, OUT)
         self._out_bytes = self._out.view(np.uint8)  # copying bytes is 100 times quicker than copying fields
         self._out["features"]["custom"] = math.nan
         self._custom = custom_run(self.spec)
         self._bar = np.zeros(1, BAR)
         self._no_inner = np.zeros(0, BAR)
-        bulk.start_state(self._state, self._rings, self._params)
-        self._last_time = 0
-        self._after_gap = False
+        bulk.start_state(self._state, self._ring, self._params)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -82,12 +80,13 @@ class Engine:
     @property
     def last_time(self) -> int | None:
         """Open time of the last candle, UTC ms; None before the first."""
-        return self._last_time or None
+        return int(self._state["stages"]["last_time"][0]) or None
 
     @property
     def next_time(self) -> int | None:
         """Open time that the next candle must have (after ``reset``: the earliest it may have); None: any."""
-        return self._last_time + self._step_ms if self._last_time else None
+        last = self.last_time
+        return None if last is None else last + self._step_ms
 
     def push(
         self,
@@ -123,34 +122,34 @@ class Engine:
         self._bar[0] = (time, *prices, close, rate)
         inner = _read_finer(finer, time, self._step_ms) if len(finer) else self._no_inner
         if self._custom is None:
-            bulk.push_bar(self._state, self._rings, self._place, self._bar, inner, self._params, self._out)
+            bulk.push_bar(self._state, self._ring, self._bar, inner, self._params, self._out)
         else:
             self._push_with(self._custom, inner)
-        self._last_time = time
-        self._after_gap = False
         return Event(self.symbol, self._out_bytes.copy(), self.spec)
 
     def _push_with(self, custom: CustomRun, inner: np.ndarray) -> None:
         """The step in three calls: features, own steps, stages. Nothing has happened where an own step fails."""
-        state, ring = self._state.view(np.uint8), self._rings[:, self._place]
-        before = state.copy(), ring.copy(), custom.memory.copy()
-        bulk.push_features(self._state, self._rings, self._place, self._bar, self._params, self._out)
+        state = self._state.view(np.uint8)
+        before = state.copy(), self._ring.copy(), custom.memory.copy()
+        bulk.push_features(self._state, self._ring, self._bar, self._params, self._out)
         row = self._out_bytes[: self.spec.row_dtype.itemsize].view(np.float64).reshape(-1, 1)
         try:
             custom.fill(self._bar, row[:BUILT_IN], row[BUILT_IN:], self._step_ms)
         except InputError:
-            state[:], ring[:], custom.memory = before
+            state[:], self._ring[:], custom.memory = before
             raise
         bulk.push_stages(self._state, self._bar, inner, self._params, self._out)
 
     def _check_sequence(self, time: int) -> None:
-        expected = self._last_time + self._step_ms
-        if self._after_gap and time >= expected:
+        expected = self.next_time
+        if time == expected or expected is None:
             return
-        if self._last_time and time != expected:
+        # ``reset`` empties the features and leaves the stages their time.
+        after_gap = not self._state["features"]["last_time"][0]
+        if time < expected or not after_gap:
             raise SequenceBreak(
                 f"{self.symbol} {self.interval}: got the candle of {iso(time)}, expected {iso(expected)}"
-                f"{' or a later one' if self._after_gap else ''}"
+                f"{' or a later one' if after_gap else ''}"
             )
 
     def reset(self) -> np.ndarray:
@@ -159,10 +158,9 @@ class Engine:
         The next candle may then be any later one. Returns the closed trade as an array of TRADE (0 or 1
         long); what replay does at a gap.
         """
-        bulk.break_state(self._state, self._rings, self._place, self._params, self._out)
+        bulk.break_state(self._state, self._ring, self._params, self._out)
         if self._custom is not None:
             self._custom.forget()
-        self._after_gap = True
         return self._out["trade"][: int(self._out["trades"][0])].copy()
 
     def seed_days(self, highs: Any, lows: Any, last_day: Any) -> None:
@@ -170,8 +168,8 @@ class Engine:
 
         ``highs, lows``: one a day, oldest first, without a day missing; ``last_day``: date of the newest.
         """
-        if self._last_time:
-            at = f"{self.symbol} at {iso(self._last_time)}"
+        if self.last_time is not None:
+            at = f"{self.symbol} at {iso(self.last_time)}"
             raise InputError.of("engine", at, "days are seeded before any candle")
         highs, lows = _day_prices(highs, "highs"), _day_prices(lows, "lows")
         if highs.shape != lows.shape or not (highs >= lows).all():
@@ -188,8 +186,6 @@ class Engine:
             "state_bytes": _STATE_BYTES,
             "symbol": self.symbol,
             "interval": self.interval,
-            "last_time": self._last_time,
-            "after_gap": self._after_gap,
             "thresholds": self._thresholds.to_json(),
             "spec": self.spec.model_dump(mode="json"),
             "settings": self.settings.model_dump(mode="json"),
@@ -197,7 +193,7 @@ class Engine:
         }
         text = json.dumps(head).encode()
         memory = b"" if self._custom is None else self._custom.memory.tobytes()
-        state = self._state.tobytes() + self._rings[:, self._place].tobytes()
+        state = self._state.tobytes() + self._ring.tobytes()
         body = len(text).to_bytes(4, "big") + text + state + memory
         return _MAGIC + hashlib.sha256(body).digest() + body
 
@@ -228,22 +224,17 @@ class Engine:
                 settings=Settings(**head["settings"]),
                 costs=Costs(**head["costs"]),
             )
-            last_time, after_gap = head["last_time"], head["after_gap"]
         except InputError:
             raise
         except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError.of("blob", bytes(blob[:16]), f"has a head that is none ({error!r})") from None
         memory = engine._custom.memory if engine._custom is not None else np.zeros(0, np.uint8)
-        if len(state) != _STATE_BYTES + memory.nbytes or type(last_time) is not int or type(after_gap) is not bool:
+        if len(state) != _STATE_BYTES + memory.nbytes:
             raise InputError.of("blob", bytes(blob[:16]), "does not hold what its head says")
         engine._state = np.frombuffer(state, STATE, 1).copy()
-        engine._rings[:, 0] = np.frombuffer(state, np.float64, ROWS, STATE.itemsize)
+        engine._ring[:] = np.frombuffer(state, np.float64, ROWS, STATE.itemsize)
         if engine._custom is not None:
             engine._custom.memory = np.frombuffer(state, memory.dtype, 1, _STATE_BYTES).copy()
-        if last_time != engine._state["stages"]["last_time"][0]:
-            raise InputError.of("blob", bytes(blob[:16]), f"ends at {last_time}, its state does not")
-        engine._last_time = last_time
-        engine._after_gap = after_gap
         return engine
 
 

@@ -12,7 +12,7 @@ import math
 from aione_lab.engine.averages import ema_push, wilder_push
 from aione_lab.engine.levels import crossings, daily_push, nearest_levels, reset_daily, reset_swings, swings_push
 from aione_lab.engine.profile import profile_push, reset_profile
-from aione_lab.engine.rings import CLOSES, RINGS, VELOCITIES
+from aione_lab.engine.rings import CLOSES, RINGS, VELOCITIES, WEEK
 from aione_lab.engine.windows import (
     max_push,
     max_value,
@@ -310,10 +310,8 @@ def features_reset(state, ring):
         extreme.count = 0
     state.volume.count = 0
     state.pairs.count = 0
-    for i in range(ring.size):
-        ring[i] = 0.0
-    for i in range(VELOCITIES):
-        ring[RINGS.velocities + i] = NAN
+    for i in range(WEEK):  # the only window that is summed before it is full
+        ring[RINGS.atr_7d + i] = 0.0
     _reset_higher(state.higher_1)
     _reset_higher(state.higher_2)
     reset_daily(state.daily)

@@ -12,7 +12,7 @@ from aione_lab.engine.columns import scratch
 from aione_lab.engine.custom_run import BUILT_IN
 from aione_lab.engine.engine import Engine
 from aione_lab.engine.records import ASSESSMENT, BAR, FEATURES, OUT, PARAMS, SIGNAL, STATE, TRADE
-from aione_lab.engine.rings import empty_rings
+from aione_lab.engine.rings import ROWS
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.settings import Costs, Settings
@@ -29,7 +29,7 @@ class Advanced(NamedTuple):
 
 
 class Fleet:
-    """Engines of ``thresholds``' symbols whose memories lie in one array; the records are those of ``Engine.push``.
+    """Engines of ``thresholds``' symbols whose memories lie side by side; the records are those of ``Engine.push``.
 
     ``places`` says where a symbol is in ``states``, ``params`` and ``outs`` (what its last bar gave). Bars are BAR
     records of closed candles, each symbol's in order, every one once; where some are missing the sequence is broken as
@@ -57,8 +57,8 @@ class Fleet:
         self.states, self.outs, self.params = np.zeros(n, STATE), np.zeros(n, OUT), np.zeros(n, PARAMS)
         self._times = self.states["stages"]["last_time"]
         self._features = self.outs.view(np.float64).reshape(n, -1)[:, : FEATURES.itemsize // 8]
-        self._own = self.engines[0]._custom is not None  # pushed one by one: each keeps rings of its own
-        self.rings = empty_rings(0 if self._own else n)
+        self._own = self.engines[0]._custom is not None  # pushed one by one: each keeps a ring of its own
+        self.rings = np.zeros((ROWS, 0 if self._own else n))
         for symbol, engine in zip(self.places, self.engines, strict=True):
             self._adopt(symbol, engine)
         self._no_inner = np.zeros(0, BAR)
@@ -71,8 +71,8 @@ class Fleet:
             setattr(engine, name, whole[k : k + 1])
         engine._out_bytes = engine._out.view(np.uint8)
         if not self._own:
-            self.rings[:, k] = engine._rings[:, engine._place]
-            engine._rings, engine._place = self.rings, k
+            self.rings[:, k] = engine._ring
+            engine._ring = self.rings[:, k]
         self.engines[k] = engine
 
     def last_time(self, symbol: str) -> int | None:
@@ -107,7 +107,7 @@ class Fleet:
         return {int(places[i]): ended[i : i + 1] for i in np.flatnonzero(gaps)}
 
     def _push_custom(self, k: int, bar: np.ndarray, gap: np.ndarray, ended: np.ndarray) -> None:
-        engine = self._told(k)
+        engine = self.engines[k]
         time = int(bar["timestamp"][0])
         if engine.next_time not in (None, time):
             closed = engine.reset()
@@ -117,44 +117,43 @@ class Fleet:
         assert engine._custom is not None
         engine._push_with(engine._custom, self._no_inner)
 
-    def _told(self, k: int) -> Engine:
-        """The engine of a place; it is told how far the place has come when somebody asks, and not with every bar."""
-        engine, time = self.engines[k], int(self._times[k])
-        if engine._last_time != time:
-            engine._last_time, engine._after_gap = time, False
-        return engine
-
     def advance(self, symbol: str, bars: np.ndarray) -> Advanced:
-        """Many bars of one symbol at once, as replay pushes them."""
+        """Many bars of one symbol at once, as replay pushes them. InputError where an own step fails: none is taken."""
         k, n = self.places[symbol], len(bars)
-        engine = self._told(k)
+        engine = self.engines[k]
         signals, alerts, trades = np.zeros(n, SIGNAL), np.zeros(n, ASSESSMENT), np.zeros(n + 1, TRADE)
         columns = np.empty((len(engine.spec.feature_names), n))
         if not n:
             return Advanced(columns, signals, alerts, trades[:0])
         rows, block = scratch()
-        state, params, out = self.states[k : k + 1], self.params[k : k + 1], self.outs[k : k + 1]
+        params, out = self.params[k : k + 1], self.outs[k : k + 1]
         finer = self._no_inner, np.zeros(n + 1, np.int64)
-        # Many bars of one symbol run over a block of its own: in the column each value is far from the next.
-        ring = engine._rings[:, engine._place : engine._place + 1].copy()
+        # On copies: an own step may fail, and in a column of the rings each value is far from the next.
+        state, ring = engine._state.copy(), engine._ring.copy()
         memory: tuple[np.ndarray, ...]
         loop, memory = bulk.replay_bars, (state, ring)
         if engine._custom is not None:
             loop, memory = bulk.replay_features, (state["stages"],)
+            own_memory = engine._custom.memory.copy()
             if engine.next_time not in (None, int(bars["timestamp"][0])):
                 engine._custom.forget()
             bulk.compute_features(state["features"], ring, bars, params["spec"], rows, block, columns[:BUILT_IN])
-            engine._custom.fill(bars, columns[:BUILT_IN], columns[BUILT_IN:], engine._step_ms)
+            try:
+                engine._custom.fill(bars, columns[:BUILT_IN], columns[BUILT_IN:], engine._step_ms)
+            except InputError:
+                engine._custom.memory = own_memory
+                raise
         n_alerts, n_trades = loop(
             *memory, bars, *finer, 0, n, params, out, rows, block, columns, signals, alerts, trades
         )
-        engine._rings[:, engine._place] = ring[:, 0]
+        engine._state.view(np.uint8)[:] = state.view(np.uint8)
+        engine._ring[:] = ring
         self._features[k, : len(columns)] = columns[:, -1]  # the loop keeps those of a bar elsewhere
         return Advanced(columns, signals, alerts[:n_alerts].copy(), trades[:n_trades].copy())
 
     def snapshot(self) -> dict[str, bytes]:
         """``Engine.snapshot`` of each symbol."""
-        return {symbol: self._told(k).snapshot() for symbol, k in self.places.items()}
+        return {engine.symbol: engine.snapshot() for engine in self.engines}
 
     def restore(self, symbol: str, blob: bytes) -> None:
         """Go on where a snapshot of this symbol stood, its thresholds included.

@@ -207,7 +207,7 @@ def swings_push(swings, ring, bar, spec, number, row):
     """
     wing = spec.swing_bars
     size = 2 * wing + 1
-    # Each value is written twice, size places apart: the last `size` bars then always lie in one row.
+    # Each value is written twice, size places apart: the last `size` bars then always lie side by side.
     place = swings.place
     swings.place = place + 1 if place + 1 < size else 0
     highs, lows, rsis = RINGS.swing_highs, RINGS.swing_lows, RINGS.swing_rsis

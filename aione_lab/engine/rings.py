@@ -1,8 +1,8 @@
 """Where the values of a symbol's windows lie: one row of an array for every place of every window.
 
-``rings`` are float64 (ROWS, symbols); a kernel gets ``ring``, the column of its symbol. Windows follow absolute bar
-numbers, so at the close of a bar all symbols write to the same rows: neighbours in memory share what the processor
-fetches for one of them. With a block of memory a symbol 300 of them would touch 12,000 pages a bar instead of 100.
+One symbol has a ``ring`` of its own, float64 (ROWS,); those of a fleet are the columns of ``rings`` (ROWS, symbols).
+Windows follow absolute bar numbers, so at the close of a bar all symbols write to the same rows: neighbours in memory
+share what the processor fetches for one of them, where blocks of a symbol each would lie a quarter megabyte apart.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ CAPACITY = 512  # longest short window
 LONG = 1440  # longest profile, correlation and one-day window: a day of minutes
 DAYS = 7  # longest atr_mean_days
 WEEK = DAYS * 1440  # its bars, on one-minute candles
+SWING_BARS = 20  # largest swing_bars
+VELOCITY_BARS = 60  # longest velocity_window
 CLOSES = CAPACITY + 1  # the newest one and those up to the longest window ago
-VELOCITIES = 64
-SWING = 82  # two rounds of the longest stretch that confirms a swing
+VELOCITIES = VELOCITY_BARS + 4  # a power of two: a remainder costs nothing
+SWING = 2 * (2 * SWING_BARS + 1)  # two rounds of the bars that confirm a swing
 PAIR = 6  # numbers that co-moments consist of
 
 _SIZES = {
@@ -55,6 +57,6 @@ RINGS = _Rows(*(sum(list(_SIZES.values())[:i]) for i in range(len(_SIZES))))
 ROWS = sum(_SIZES.values())
 
 
-def empty_rings(symbols: int = 1) -> np.ndarray:
-    """float64 (ROWS, symbols) of zeros; ``features_reset`` makes a column ready."""
-    return np.zeros((ROWS, symbols))
+def empty_ring() -> np.ndarray:
+    """float64 (ROWS,) of NaN: nothing is read from it that was not written, but for what ``features_reset`` clears."""
+    return np.full(ROWS, np.nan)

@@ -11,7 +11,7 @@ from pydantic import Field, model_serializer, model_validator
 
 from aione_lab.engine.custom import Factor, Trigger, check_together
 from aione_lab.engine.records import FACTORS, FEATURE_NAMES, REASONS, SPEC, record_dtype
-from aione_lab.engine.rings import CAPACITY, DAYS, LONG
+from aione_lab.engine.rings import CAPACITY, DAYS, LONG, SWING_BARS, VELOCITY_BARS
 from aione_lab.errors import InputError
 from aione_lab.settings import Config
 from aione_lab.thresholds.params import CUSTOM
@@ -48,7 +48,7 @@ class FeatureSpec(Config):
     vwap_window: Window = 30
     range_window: Window = Field(50, description="true ranges in the mean that a burst is measured against")
     sr_window: Window = Field(50, description="bars of the nearby high and low, and of the price change")
-    velocity_window: Annotated[int, Field(ge=1, le=60)] = 5
+    velocity_window: Annotated[int, Field(ge=1, le=VELOCITY_BARS)] = 5
     flow_window: Window = Field(15, description="bars of the taker-buy imbalance")
     profile_window: Span = Field(240, description="bars of the volume profile")
     profile_bins: Annotated[int, Field(ge=4, le=64)] = 24
@@ -58,7 +58,7 @@ class FeatureSpec(Config):
     trend_fast: Window = Field(5, description="completed higher bars of the fast average")
     trend_slow: Window = Field(20, description="completed higher bars of the slow average")
     trend_min: Annotated[float, Field(ge=0)] = Field(0.25, description="|fast − slow|, in higher ATRs, of a trend")
-    swing_bars: Annotated[int, Field(ge=1, le=20)] = Field(5, description="bars on each side that confirm a swing")
+    swing_bars: Annotated[int, Field(ge=1, le=SWING_BARS)] = Field(5, description="bars on each side of a swing")
     divergence_bars: Annotated[int, Field(ge=2, le=1440)] = Field(60, description="most bars between two swings")
     level_days: Annotated[int, Field(ge=5, le=30)] = Field(30, description="completed days searched for levels")
     level_swing_days: Annotated[int, Field(ge=1, le=5)] = Field(2, description="days on each side of a daily swing")

@@ -1,11 +1,11 @@
 """Rolling windows as aligned blocks: cheap, and bit-identical wherever the stream began.
 
 A window of ``size`` bars is cut into blocks that start at absolute bar numbers divisible by ``size``.
-A window has as many rows of the symbol's ``ring``, from row ``first`` on (``rings.py``). While a block fills,
-those before ``offset`` hold its raw values, and the state a running prefix aggregate; the rest still hold the
-*suffix* aggregates of the block before it. The window that ends at the newest bar is the suffix at ``offset``
-merged with the prefix. When a block is full its raw
-values are turned into suffix aggregates in place, from the last to the first.
+A window has ``size`` rows of the symbol's ``ring``, from row ``first`` on (moments two such sets, pairs six rows a
+bar). While a block fills, those before ``offset`` hold its raw values, and the state a running prefix aggregate; the
+rest still hold the *suffix* aggregates of the block before it. The window that ends at the newest bar is the suffix
+at ``offset`` merged with the prefix. When a block is full its raw values are turned into suffix aggregates in place,
+from the last to the first.
 
 No aggregate ever depends on a value outside its two blocks, so two streams that began at different
 bars agree to the last bit as soon as both windows are full, which running add/subtract sums never do.

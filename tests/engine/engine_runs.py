@@ -12,7 +12,7 @@ import pandas as pd
 
 from aione_lab.engine.params import params_record
 from aione_lab.engine.records import ASSESSMENT, BAR, FEATURE_NAMES, OUT, SIGNAL, SIGNALS, STATE, TRADE
-from aione_lab.engine.rings import empty_rings
+from aione_lab.engine.rings import empty_ring
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.engine.step import break_sequence, start, step_bar
 from aione_lab.settings import Costs, Settings
@@ -72,8 +72,8 @@ def bars_of(columns: Mapping[str, Any]) -> np.ndarray:
     return bars
 
 
-def _loop(states, rings, bars, inner, offsets, params, outs, flags):
-    state, ring, param = states[0], rings[:, 0], params[0]
+def _loop(states, ring, bars, inner, offsets, params, outs, flags):
+    state, param = states[0], params[0]
     start(state, ring, param)
     for t in range(bars.size):
         flags[t] = 0
@@ -113,7 +113,7 @@ def run(
     )
     outs = np.zeros(2 * bars.size, OUT)  # the second half holds trades that a gap closed
     flags = np.zeros(bars.size, np.int64)
-    _compiled(np.zeros(1, STATE), empty_rings(), bars, inner, offsets, params, outs, flags)
+    _compiled(np.zeros(1, STATE), empty_ring(), bars, inner, offsets, params, outs, flags)
     steps = outs[: bars.size]
     features = pd.DataFrame({name: steps["features"][name] for name in FEATURE_NAMES})
     signals = steps["signal"].astype(SIGNAL)

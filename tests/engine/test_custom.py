@@ -18,7 +18,7 @@ from engine_runs import SMALL, walk, with_gap
 from aione_lab.engine import Engine, Factor, FeatureSpec, Trigger
 from aione_lab.engine.custom_run import custom_run, run_features
 from aione_lab.engine.records import FACTORS, FEATURE_NAMES, FEATURE_STATE, REASONS
-from aione_lab.engine.rings import empty_rings
+from aione_lab.engine.rings import empty_ring
 from aione_lab.errors import InputError
 from aione_lab.thresholds import Search, Thresholds, search_space
 from tests.custom_examples import (
@@ -43,9 +43,9 @@ COMPILED = pytest.mark.skipif(JIT_OFF, reason="nothing is compiled: numpy's numb
 def features(bars: np.ndarray, spec: FeatureSpec = SPEC, interval: str = "1m") -> pd.DataFrame:
     from aione_lab.engine import bulk
 
-    states, rings = np.zeros(1, FEATURE_STATE), empty_rings()
-    bulk.start_features(states, rings)
-    return pd.DataFrame(run_features(states, rings, bars, spec, interval).T, columns=list(spec.feature_names))
+    states, ring = np.zeros(1, FEATURE_STATE), empty_ring()
+    bulk.start_features(states, ring)
+    return pd.DataFrame(run_features(states, ring, bars, spec, interval).T, columns=list(spec.feature_names))
 
 
 # ---- what is computed --------------------------------------------------------------------------

@@ -66,6 +66,24 @@ def test_short_windows_over_many_days():
         assert comp[name].notna().any(), f"{name} never occurs: the comparison would be empty"
 
 
+def largest(name: str) -> int:
+    """What a window of the spec may be at most."""
+    (most,) = (limit.le for limit in FeatureSpec.model_fields[name].metadata if hasattr(limit, "le"))
+    return most
+
+
+def test_every_window_at_its_largest():
+    """No window's rows reach into those of the next one."""
+    names = [name for name in FeatureSpec.model_fields if name.endswith(("_window", "_smooth")) or name == "swing_bars"]
+    names.remove("atr_window")  # of bars and of hours: 512 of those are weeks before any ATR is known
+    spec = FeatureSpec(**{name: largest(name) for name in names})
+    bars = walk(5400, "1m", seed=8)
+    comp = run(bars, spec=spec).features
+    assert_same(comp, ref_features(bars, "1m", spec))
+    seldom = {"bullish_divergence", "bearish_divergence"}
+    assert all(comp[name].notna().any() for name in FEATURE_NAMES if name not in seldom)
+
+
 def test_frozen_symbol():
     """Constant price, no volume: no division by zero, RSI and stochastic in the middle, no burst, no z-score."""
     n = 2000

@@ -221,7 +221,9 @@ def test_an_alert_that_cannot_be_told_keeps_no_other_from_being_told(lake: Lake,
     assert len(told) - failed[0] == in_close[-1] - 1 > 0
 
 
-def test_a_second_ctrl_c_amid_a_bar_costs_nothing(lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_second_ctrl_c_between_push_and_journal_costs_nothing(
+    lake: Lake, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """It may strike between two lines of ours: what is then in memory is no place to go on from."""
 
     def session(end: int) -> Session:
