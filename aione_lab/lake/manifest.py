@@ -130,14 +130,30 @@ def save_manifest(storage: Storage, series: Series, manifest: Manifest) -> None:
 def leftovers(storage: Storage, series: Series, manifest: Manifest | None) -> list[str]:
     """Files of crashed writers in a series, relative to its folder.
 
-    A data file is a leftover when the manifest does not name it and it is not newer than the commit
-    that may have been under way. Later generations mean that the manifest is older than the data
-    (restored from a copy): those are left for ``Lake.verify`` to report.
+    A data file is a leftover when the manifest does not name it and it is not newer than the commit that may have
+    been under way. Nothing is one where the manifest itself is not of these files: a later generation or a named file
+    that is missing (it was restored from an older copy), a sound file of a month that it knows nothing of (it was
+    copied over that of another lake). Those are left for ``Lake.verify`` to report and for ``rebuild_manifest``.
     """
     found = storage.temporaries(series)
-    if manifest is not None:
-        named = {part.file for part in manifest.parts}
-        for file in storage.data_files(series):
-            if file not in named and int(file[14:22]) <= manifest.generation + 1:
-                found.append(file)
+    if manifest is None:
+        return found
+    there, named = storage.data_files(series), {part.file for part in manifest.parts}
+    months = {part.month for part in manifest.parts}
+    for file in there if named.issubset(there) else ():
+        generation = int(file[14:22])
+        if file in named or generation > manifest.generation + 1:
+            continue
+        if file[6:13] in months or generation > manifest.generation or not _proves_itself(storage, series, file):
+            found.append(file)
     return found
+
+
+def _proves_itself(storage: Storage, series: Series, file: str) -> bool:
+    """Whether the content of a data file is what its name says."""
+    match = DATA_FILE.fullmatch(file.split("/")[1])
+    try:
+        content = storage.read(f"{series.folder}/{file}")
+    except OSError:  # a living writer has just removed it, or nobody may read it: not ours to judge
+        return True
+    return match is not None and hashlib.sha256(content).hexdigest().startswith(match[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -270,6 +271,33 @@ def test_a_missing_file_or_manifest_is_named(tmp_path: Path) -> None:
     with pytest.raises(LakeCorruption, match="_manifest.json: the manifest is missing"):
         Lake(tmp_path).candles("BTCUSDT", "1h")
     assert file.exists()  # without a manifest nothing is swept
+
+
+def test_a_manifest_older_than_the_data_costs_no_row(tmp_path: Path) -> None:
+    """A copy taken while somebody wrote, or a manifest restored from one."""
+    lake = Lake(tmp_path)
+    hours = work.START + work.HOUR * np.arange(300)
+    lake.append("BTCUSDT", "1h", work.candles(hours[:200]))
+    (first,) = (Path(file) for file in lake.files("BTCUSDT", "1h"))
+    manifest = first.parent.parent / "_manifest.json"
+    before = manifest.read_bytes()
+    lake.append("BTCUSDT", "1h", work.candles(hours[200:]))  # its file swallows the first one
+    manifest.write_bytes(before)
+    again = Lake(tmp_path)
+    faults = " ".join(again.verify().faults)
+    assert first.name in faults and "not in the manifest" in faults
+    assert again.rebuild_manifest("BTCUSDT", "1h").rows == 300
+    pd.testing.assert_frame_equal(again.candles("BTCUSDT", "1h"), work.candles(hours))
+
+
+def test_a_lake_that_is_copied_over_another_costs_no_row(tmp_path: Path) -> None:
+    hours = work.START + work.HOUR * np.arange(24 * 90)
+    for name, rows in (("there", hours[:700]), ("new", hours[1500:])):
+        Lake(tmp_path / name).append("BTCUSDT", "1h", work.candles(rows))
+    shutil.copytree(tmp_path / "new", tmp_path / "there", dirs_exist_ok=True)
+    lake = Lake(tmp_path / "there")
+    assert "not in the manifest" in " ".join(lake.verify().faults)
+    assert lake.rebuild_manifest("BTCUSDT", "1h").rows == 700 + len(hours) - 1500
 
 
 def test_rebuild_proves_each_file_and_sets_damaged_ones_aside(tmp_path: Path) -> None:
