@@ -115,7 +115,10 @@ class Merged(NamedTuple):
 
 
 def merge(old: Columns, new: Columns, layout: Layout) -> Merged:
-    """Merge two sorted sets of rows: the newcomer wins a stamp, but never replaces a known optional by NaN."""
+    """Merge two sorted sets of rows: the newcomer wins a stamp, but never replaces a known optional by NaN.
+
+    Unless it has another volume: what is known of the candle before is then of another candle.
+    """
     names = ("timestamp", *layout.columns)
     old_keys, new_keys = layout.keys(old["timestamp"]), layout.keys(new["timestamp"])
     place = np.searchsorted(old_keys, new_keys)
@@ -127,7 +130,7 @@ def merge(old: Columns, new: Columns, layout: Layout) -> Merged:
     for name in names:
         mine, theirs = old[name][at], new[name][known]
         if name in layout.optional:
-            theirs = np.where(np.isnan(theirs), mine, theirs)
+            theirs = np.where(np.isnan(theirs) & (old["volume"][at] == new["volume"][known]), mine, theirs)
         changed |= ~((mine == theirs) | ((mine != mine) & (theirs != theirs)))
         out[name][at] = theirs
     fresh = ~known

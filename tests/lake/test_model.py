@@ -68,7 +68,8 @@ class LakeModel(RuleBasedStateMachine):
     def _append(self, symbol: str, stamps: list[int], version: int, known: bool) -> None:
         close = np.array([100.0 + (ms // STEP + version) % 3 for ms in stamps])
         extra = np.full(len(stamps), float(version)) if known else np.full(len(stamps), np.nan)
-        values = dict.fromkeys(("open", "high", "low", "close"), close) | {"volume": np.full(len(stamps), 4.0)}
+        volume = np.full(len(stamps), 4.0 + version % 2)
+        values = dict.fromkeys(("open", "high", "low", "close"), close) | {"volume": volume}
         frame = candle_frame(np.array(stamps, dtype=np.int64), values | dict.fromkeys(OPTIONAL_COLUMNS, extra))
         if spacing_fault(frame.index.asi8, "4h") is not None:  # a pattern that looks like longer candles
             with pytest.raises(InputError, match="apart"):
@@ -81,7 +82,8 @@ class LakeModel(RuleBasedStateMachine):
             if old is None:
                 new += 1
             else:
-                row = row[:5] + tuple(o if math.isnan(r) else r for r, o in zip(row[5:], old[5:], strict=True))
+                kept = old[5:] if row[4] == old[4] else [math.nan] * len(OPTIONAL_COLUMNS)
+                row = row[:5] + tuple(o if math.isnan(r) else r for r, o in zip(row[5:], kept, strict=True))
                 unchanged, revised = (unchanged + 1, revised) if same(row, old) else (unchanged, revised + 1)
             rows[ms] = row
         assert self.lake.append(symbol, "4h", frame) == (new, unchanged, revised)
