@@ -28,7 +28,7 @@ from ccxt.base.exchange import Exchange as SyncExchange
 
 from aione_lab.errors import ExchangeError, InputError
 from aione_lab.lake.schema import CANDLE_COLUMNS
-from aione_lab.units import EARLIEST_MS, INTERVALS, LATEST_MS, interval_ms, parse_symbol
+from aione_lab.units import EARLIEST_MS, HOUR_MS, INTERVALS, LATEST_MS, MINUTE_MS, interval_ms, parse_symbol
 
 T = TypeVar("T")
 
@@ -41,7 +41,9 @@ RATE_PAUSE = 5.0  # seconds everybody waits after a 429 or 418 that does not say
 LONGEST_PAUSE = 300.0  # seconds; an exchange that asks for more is not waited for
 KLINE_LIMIT = 499  # Binance: up to 499 candles cost weight 2, 500 to 1000 cost 5
 UNIFIED_LIMIT = 500
+EMPTY_BARS = 100  # what an empty page proves: exchanges cut what is asked for, the most frugal ones to this
 FUNDING_LIMIT = 1000
+FUNDING_PERIOD_MS = 8 * HOUR_MS  # the longest in use; some contracts pay every 4 h or every hour
 
 # What a caller may have set on a ccxt object and must hold for ours: where it talks to, and through what.
 _CARRIED = (
@@ -223,6 +225,13 @@ class Client:
         )
         raise InputError.of("symbol", symbol, f"unknown on {self.name}; {hint}")
 
+    def notes_on(self, market: dict[str, Any]) -> list[str]:
+        """What whoever stores this market's candles should know."""
+        size = market.get("contractSize")
+        if self._rich or not market.get("contract") or size in (None, 1):
+            return []
+        return [f"volumes are as {self.name} tells them: where those are contracts, one is {size:g} {market['base']}"]
+
     @property
     def markets(self) -> list[dict[str, Any]]:
         """Every market of the exchange, as ccxt describes it."""
@@ -265,6 +274,11 @@ class Client:
         return KLINE_LIMIT if self._rich else UNIFIED_LIMIT
 
     @property
+    def empty_bars(self) -> int:
+        """Candles that an empty page says are not there."""
+        return KLINE_LIMIT if self._rich else EMPTY_BARS
+
+    @property
     def skips_emptiness(self) -> bool:
         """Whether a page starts at the first candle there is, however far after the time asked for."""
         return self._rich
@@ -299,10 +313,28 @@ class Client:
         return frame.sort_values("timestamp", kind="stable", ignore_index=True)
 
     async def funding(self, market: dict[str, Any], start: int, end: int) -> pd.DataFrame | None:
-        """One page of funding rates with ``start`` ≤ timestamp < ``end``; None where the market has no such thing."""
+        """Funding rates with ``start`` ≤ timestamp < ``end``, unscreened; None where the market has no such thing.
+
+        Columns ``timestamp`` (int64 ms) and ``funding_rate``. Of a range that is too long some exchanges give the
+        oldest rates, others the newest: what lies before and after a page is asked for until nothing more comes.
+        """
         if not market.get("swap") or not self._ccxt.has.get("fetchFundingRateHistory"):
             return None
+        pages, spans = [], [(start, end)]
+        while spans:
+            first, last = spans.pop()
+            page = await self._funding_page(market, first, last)
+            pages.append(page)
+            if len(page):
+                oldest, newest = int(page["timestamp"].iloc[0]), int(page["timestamp"].iloc[-1])
+                if newest + 1 < last:
+                    spans.append((newest + 1, last))
+                if oldest - first > FUNDING_PERIOD_MS + 5 * MINUTE_MS:
+                    spans.append((first, oldest))
+        rates = pd.concat([page for page in pages if len(page)] or pages[:1], ignore_index=True)
+        return rates.sort_values("timestamp", kind="stable", ignore_index=True)
 
+    async def _funding_page(self, market: dict[str, Any], start: int, end: int) -> pd.DataFrame:
         async def ask() -> pd.DataFrame:
             query = {"until": end - 1}
             answer = await _sound(self._ccxt.fetch_funding_rate_history(market["symbol"], start, FUNDING_LIMIT, query))

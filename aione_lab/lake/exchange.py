@@ -17,22 +17,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from aione_lab.errors import ExchangeError, InputError
+from aione_lab.errors import AioneError, ExchangeError, InputError, LakeCorruption
 from aione_lab.lake.absent import Span, add_absent, missing, read_absent, union, without
 from aione_lab.lake.archives import screen_funding
-from aione_lab.lake.client import Client, RefusedError
+from aione_lab.lake.client import FUNDING_PERIOD_MS, Client, RefusedError
 from aione_lab.lake.loop import run_async
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
 from aione_lab.lake.reports import FetchReport, Refusal, SymbolFetch, refusals
 from aione_lab.lake.schema import as_list, screen_candles
-from aione_lab.units import DAY_MS, HOUR_MS, MINUTE_MS, interval_ms, iso, parse_symbol, to_ms
+from aione_lab.units import DAY_MS, MINUTE_MS, interval_ms, iso, parse_symbol, to_ms
 
 if TYPE_CHECKING:
     from aione_lab.lake.store import Lake
 
 PAGES_PER_BATCH = 10  # some 5,000 candles: a second or two of work between two appends
 SETTLED_MS = DAY_MS  # exchanges fill holes after maintenance; younger ones are asked for again every time
-FUNDING_PERIOD_MS = 8 * HOUR_MS  # the longest in use; some contracts pay every 4 h or every hour
 
 
 @dataclass
@@ -41,12 +40,16 @@ class _Job:
 
     symbol: str
     market: dict[str, Any]
-    spans: list[Span]
+    spans: list[Span] = field(default_factory=list)
     funding_spans: list[Span] = field(default_factory=list)
     sums: dict[str, int] = field(default_factory=dict)
     refused: list[Refusal] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    error: str | None = None
+    failure: AioneError | None = None
+
+    @property
+    def error(self) -> str | None:
+        return None if self.failure is None else str(self.failure)
 
     def add(self, **counts: int) -> None:
         for name, count in counts.items():
@@ -107,14 +110,14 @@ def fetch(
             raise InputError.of("since", since, f"lies in the future, the clock of {client.name} says {iso(now)}")
         start = -(-first // step) * step
         end = min(now // step * step, now if last is None else -(-last // step) * step)
-        jobs = []
-        for symbol, market in markets.items():
-            absent = read_absent(lake, symbol, interval, client.name)
-            job = _Job(symbol, market, without(_open_spans(lake, symbol, interval, start, end), absent))
-            if funding:
-                job.funding_spans = _funding_spans(lake, symbol, first, min(now, now if last is None else last))
-            jobs.append(job)
+        jobs = [_Job(symbol, market, notes=client.notes_on(market)) for symbol, market in markets.items()]
         download = _Download(lake, client, interval, now, tell)
+        for job in jobs:
+            with download.failing(job):
+                absent = read_absent(lake, job.symbol, interval, client.name)
+                job.spans = without(_open_spans(lake, job.symbol, interval, start, end), absent)
+                if funding:
+                    job.funding_spans = _funding_spans(lake, job.symbol, first, min(now, now if last is None else last))
         await asyncio.gather(*(download.skip_emptiness(job) for job in jobs))
         await download.run(jobs, workers)
         return _report(client, interval, start, max(start, end), jobs)
@@ -188,9 +191,9 @@ class _Download:
                     group.create_task(worker())
         except BaseExceptionGroup as errors:
             raise _first_leaf(errors) from None
-        failed = [job for job in jobs if job.error is not None]
+        failed = [job.failure for job in jobs if job.failure is not None]
         if failed and len(failed) == len(jobs):
-            raise ExchangeError(str(failed[0].error))
+            raise failed[0]
         self.tell("done", self._total, self._total)
 
     async def skip_emptiness(self, job: _Job) -> None:
@@ -200,7 +203,7 @@ class _Download:
         two empty answers are thin proof for years, and asking costs two requests.
         """
         spans: list[Span] = []
-        with self._failing(job):
+        with self.failing(job):
             for start, end in job.spans:
                 first = start
                 if end - start > self.client.page_limit * self.step:
@@ -221,12 +224,12 @@ class _Download:
             return int(page["timestamp"].iloc[0]) if len(page) else end
         if not self.client.offers("1d") or self.step >= DAY_MS:
             return start
-        day = start // DAY_MS * DAY_MS
+        day = start // DAY_MS * DAY_MS - DAY_MS  # days need not begin at 00:00 UTC: the one before may reach into it
         while day < end:
             page = await self.client.candles(job.market, "1d", day, end)
             if len(page):
                 return max(start, int(page["timestamp"].iloc[0]))
-            day += self.client.page_limit * DAY_MS
+            day += self.client.empty_bars * DAY_MS
         return end
 
     def _batches(self, job: _Job) -> list[Span]:
@@ -237,7 +240,7 @@ class _Download:
         """Download, screen and store one range."""
         if job.error is not None:
             return
-        with self._failing(job):
+        with self.failing(job):
             start, end = span
             frame = await self._pages(job, start, end)
             if holes := missing(frame["timestamp"].to_numpy(), self.step, start, end):
@@ -247,7 +250,7 @@ class _Download:
                 holes = missing(frame["timestamp"].to_numpy(), self.step, start, end)
             good, refused = screen_candles(frame, self.interval, now_ms=self.now_ms)
             async with self._writing:
-                done = await asyncio.to_thread(self.lake.append, job.symbol, self.interval, good)
+                done = await asyncio.to_thread(self.lake.append, job.symbol, self.interval, good, sparse=True)
             await self._remember(job, holes)
             job.refused += refusals(refused)
             job.add(
@@ -273,7 +276,7 @@ class _Download:
             elif self.client.skips_emptiness:
                 break
             else:
-                at += self.client.page_limit * self.step
+                at += self.client.empty_bars * self.step
         return _together(pages)
 
     async def _remember(self, job: _Job, holes: list[Span]) -> None:
@@ -287,33 +290,26 @@ class _Download:
     async def _funding(self, job: _Job, span: Span) -> None:
         if job.error is not None:
             return
-        with self._failing(job):
-            at, end = span
-            pages = []
-            while at < end:
-                page = await self.client.funding(job.market, at, end)
-                if page is None:
-                    job.notes.append("no funding rates on this market")
-                    return
-                if not len(page):
-                    break
-                pages.append(page)
-                at = int(page["timestamp"].iloc[-1]) + 1
-            if not pages:
+        with self.failing(job):
+            rates = await self.client.funding(job.market, *span)
+            if rates is None:
+                job.notes.append("no funding rates on this market")
                 return
-            good, refused, _ = screen_funding(pd.concat(pages, ignore_index=True))
+            if not len(rates):
+                return
+            good, refused, _ = screen_funding(rates)
             job.refused += refusals(refused)
             async with self._writing:
                 done = await asyncio.to_thread(self.lake.append_funding, job.symbol, good)
             job.add(funding_new=done.rows_new)
 
     @contextlib.contextmanager
-    def _failing(self, job: _Job) -> Any:
-        """A refusal that concerns one symbol is that symbol's; an exchange that stopped answering is everybody's."""
+    def failing(self, job: _Job) -> Any:
+        """What concerns one symbol is that symbol's; an exchange that stopped answering is everybody's."""
         try:
             yield
-        except RefusedError as error:
-            job.error = str(error)
+        except (RefusedError, LakeCorruption) as error:
+            job.failure = error
         except ExchangeError as error:
             raise ExchangeError(f"{error}; what is stored stays, call again to go on") from error
 
@@ -346,14 +342,21 @@ def _open_spans(lake: Lake, symbol: str, interval: str, start: int, end: int) ->
 
 
 def _funding_spans(lake: Lake, symbol: str, start: int, end: int) -> list[Span]:
-    """Ranges of [start, end) in which a funding payment may be missing."""
+    """Ranges of [start, end) in which a funding payment may be missing.
+
+    Payments are expected as often as on either side of a hole, and at least every FUNDING_PERIOD_MS.
+    """
     if start >= end:
         return []
     stamps = pd.DatetimeIndex(lake.funding(symbol, start, end).index).as_unit("ms").asi8
     edges = np.concatenate([[start - MINUTE_MS], stamps, [end]])
-    slack = np.full(len(edges) - 1, FUNDING_PERIOD_MS + 5 * MINUTE_MS)
+    gaps = np.diff(edges)
+    between = pd.Series(gaps)
+    between.iloc[[0, -1]] = FUNDING_PERIOD_MS  # to the ends of the range, not from one payment to the next
+    beside = [between.shift(turn, fill_value=FUNDING_PERIOD_MS).to_numpy() for turn in (1, -1)]
+    slack = np.minimum(FUNDING_PERIOD_MS, np.minimum(*beside)) + 5 * MINUTE_MS
     slack[-1] = MINUTE_MS  # after the last one known: anything may have come
-    holes = np.flatnonzero(np.diff(edges) > slack)
+    holes = np.flatnonzero(gaps > slack)
     # A payment's stamp differs by some ms from source to source: the minute after one is still the same one.
     return [(int(edges[i]) + MINUTE_MS, int(edges[i + 1])) for i in holes]
 
@@ -362,7 +365,13 @@ def _checked_symbols(symbols: Sequence[str] | str) -> list[str]:
     names = [symbols] if isinstance(symbols, str) else as_list(symbols, "symbols", "must be symbols such as BTCUSDT")
     if not names:
         raise InputError.of("symbols", symbols, "must name at least one symbol")
-    return list({parse_symbol(name, "symbols"): name for name in names}.values())
+    found: dict[str, str] = {}
+    for name in names:
+        other = found.setdefault(parse_symbol(name, "symbols"), name)
+        if "/" in name and "/" in other and (":" in name) != (":" in other):
+            allowed = "are spot and contract of one symbol, of which a lake holds one"
+            raise InputError.of("symbols", (other, name), allowed)
+    return list(found.values())
 
 
 def _check_workers(workers: int) -> None:

@@ -18,7 +18,7 @@ from aione_lab.lake.resample import resample
 from aione_lab.lake.s3 import open_storage
 from aione_lab.lake.schema import CANDLE_COLUMNS, as_list, candle_frame, check_candles, check_funding, check_spacing
 from aione_lab.lake.stamps import utc_index
-from aione_lab.lake.storage import Series
+from aione_lab.lake.storage import MANIFEST, Series
 from aione_lab.units import to_ms
 
 if TYPE_CHECKING:
@@ -83,13 +83,13 @@ class Lake:
         """LakeError where the lake can only be read: every method that writes raises the same."""
         self._storage.check_writable()
 
-    def append(self, symbol: str, interval: str, frame: pd.DataFrame) -> Appended:
+    def append(self, symbol: str, interval: str, frame: pd.DataFrame, *, sparse: bool = False) -> Appended:
         """Merge candles into the lake, all of them or none.
 
         ``frame`` passes ``check_candles`` (screen foreign rows with ``screen_candles`` first); an empty
         frame changes nothing. A later write wins over an earlier one: a candle that is there already
-        with other values counts as revised. Known quote_volume, trades and taker_buy_volume are never
-        replaced by NaN.
+        with other values counts as revised. Known quote_volume, trades and taker_buy_volume are replaced by NaN
+        only where the volume is another one, too. ``sparse``: the interval is sure, and bars may stand far apart.
 
         Rows after the last of their month become a small file of their own that swallows the files
         before it as long as they hold less than 8 times its rows: appending one candle at a time costs a
@@ -103,7 +103,8 @@ class Lake:
         if isinstance(frame, pd.DataFrame) and not len(frame):
             return Appended(0, 0, 0)
         columns = _candle_columns(check_candles(frame, interval, "frame"))
-        check_spacing(columns["timestamp"], interval, "frame")
+        if not sparse:
+            check_spacing(columns["timestamp"], interval, "frame")
         return self._append(series, columns, CANDLES)
 
     def append_funding(self, symbol: str, frame: pd.DataFrame | pd.Series) -> Appended:
@@ -142,7 +143,7 @@ class Lake:
     def resample(self, symbol: str, source: str = "1m", target: str = "5m") -> Appended:
         """Store the ``target`` candles that the ``source`` candles of the lake add up to (complete ones only)."""
         self.check_writable()
-        return self.append(symbol, target, resample(self.candles(symbol, source), source, target))
+        return self.append(symbol, target, resample(self.candles(symbol, source), source, target), sparse=True)
 
     def _append(self, series: Series, columns: Columns, layout: Layout) -> Appended:
         counts = np.zeros(3, dtype=np.int64)
@@ -198,6 +199,8 @@ class Lake:
             if now is not None and now.generation == manifest.generation:  # else only the last fsync failed
                 for part in written:
                     self._storage.remove(f"{series.folder}/{part.file}")
+                if not manifest.generation:  # nothing was ever committed: there is no such series
+                    self._storage.remove(f"{series.folder}/{MANIFEST}")
             raise
         kept_files = {part.file for part in result}
         for part in manifest.parts:

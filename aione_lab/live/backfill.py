@@ -114,25 +114,18 @@ class Backfill:
             pages.append(screen_candles(final, self._interval).good)
             if newest > at:
                 at = newest
-            elif self._client.skips_emptiness or not len(page) and at + self._client.page_limit * self._step >= end:
+            elif self._client.skips_emptiness or not len(page) and at + self._client.empty_bars * self._step >= end:
                 break
             else:
-                at += self._client.page_limit * self._step
+                at += self._client.empty_bars * self._step
         return pd.concat([page for page in pages if len(page)] or pages[:1])
 
     async def funding(self, name: str, start: int, end: int) -> pd.Series:
         """Funding rates of [start, end); empty where the market has none."""
-        pages = []
-        at = start
-        while at < end:
-            page = await self._client.funding(self._markets[name], at, end)
-            if page is None or not len(page):
-                break
-            pages.append(page)
-            at = int(page["timestamp"].iloc[-1]) + 1
-        if not pages:
+        rates = await self._client.funding(self._markets[name], start, end)
+        if rates is None or not len(rates):
             return no_funding()
-        return screen_funding(pd.concat(pages, ignore_index=True))[0]["funding_rate"]
+        return screen_funding(rates)[0]["funding_rate"]
 
 
 def _stamps(page: pd.DataFrame) -> pd.DatetimeIndex:

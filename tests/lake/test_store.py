@@ -62,6 +62,24 @@ def test_a_later_write_wins_and_is_counted_and_nan_never_hides_a_known_value(tmp
     assert lake.files("BTCUSDT", "1m") == files  # nothing new: nothing is written
 
 
+def test_a_candle_of_another_volume_brings_its_own_details_or_none(tmp_path: Path) -> None:
+    """Two sources in one row would be a candle that neither has, and one that nothing can read."""
+    lake = Lake(tmp_path)
+    lake.append("BTCUSDT", "1m", work.candles(minutes(0, 10), optional=True))
+    smaller = work.candles(minutes(0, 10)).assign(volume=1e-3)
+    assert lake.append("BTCUSDT", "1m", smaller) == (0, 0, 10)
+    pd.testing.assert_frame_equal(lake.candles("BTCUSDT", "1m"), smaller)
+    assert lake.audit("BTCUSDT", "1m").verdict == "clean"
+
+
+def test_the_folder_of_a_lake_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Lake("~/lake").root == str(tmp_path / "lake")
+    for root in ("", "  ", "~nobody-of-this-name/lake"):
+        with pytest.raises(InputError, match="^root="):
+            Lake(root)
+
+
 def test_ranges_are_half_open_and_checked(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     whole = work.candles(minutes(-50_000, 100_000))  # three months
