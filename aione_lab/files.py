@@ -28,8 +28,10 @@ def write_whole(target: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk: which file it was is worth knowing
+            raise OSError(error.errno, error.strerror, str(target)) from None
         raise
     sync_folder(target.parent)
 

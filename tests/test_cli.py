@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -48,6 +49,18 @@ def test_help_lists_every_command_and_no_argument_is_help(run: Run) -> None:
 
 def test_version(run: Run) -> None:
     assert run("--version") == Ran(0, f"aione-lab {__version__}\n", "")
+
+
+def test_a_file_that_the_disk_does_not_take_is_one_line_and_leaves_no_series(filled: Path, tmp_path: Path) -> None:
+    candles = Lake(filled).candles("SOLUSDT", "1m")
+    candles.to_csv(tmp_path / "SOLUSDT-1m.csv")
+    command = [sys.executable, "-m", "aione_lab", "import", "SOLUSDT-1m.csv", "--interval", "1m"]
+    ran = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )  # fmt: skip
+    refused(Ran(ran.returncode, ran.stdout, ran.stderr), "month=2025-01", "File too large")
+    assert not Lake(tmp_path / "data_lake").symbols() and not list((tmp_path / "data_lake").rglob("_*"))
 
 
 def test_the_package_itself_runs_as_the_program(root: Path) -> None:

@@ -18,8 +18,11 @@ from aione_lab.errors import AioneError
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 # What a user's disk may refuse us; any other failing system call is a mistake of ours.
 MACHINE = frozenset(
-    {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.ENAMETOOLONG}
-)
+    {
+        errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO,
+        errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG,
+    }
+)  # fmt: skip
 
 app = typer.Typer(
     name="aione-lab",

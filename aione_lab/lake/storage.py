@@ -176,11 +176,11 @@ class LocalStorage(Storage):
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
         try:
-            self._folder = Path(root).absolute()
-            if "\0" in str(root):
-                raise ValueError("null byte")  # exists() would only say no
+            self._folder = Path(root).expanduser().absolute()
+            if "\0" in str(root) or not str(root).strip():  # exists() would only say no; "" is the folder we are in
+                raise ValueError("no name")
             is_file = self._folder.exists() and not self._folder.is_dir()
-        except (TypeError, ValueError, OSError) as error:  # no path, a null byte in it, a name too long
+        except (TypeError, ValueError, RuntimeError, OSError) as error:  # no path, no such user, a name too long
             why = f" ({error.strerror})" if isinstance(error, OSError) else ""
             raise InputError.of("root", root, f"must be the folder of a lake{why}") from None
         if is_file:
