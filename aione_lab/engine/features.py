@@ -14,17 +14,17 @@ from aione_lab.engine.levels import crossings, daily_push, nearest_levels, reset
 from aione_lab.engine.profile import profile_push, reset_profile
 from aione_lab.engine.rings import CLOSES, RINGS, VELOCITIES, WEEK
 from aione_lab.engine.windows import (
-    max_push,
-    max_value,
-    min_push,
-    min_value,
     moments_push,
     moments_value,
     pairs_push,
     pairs_value,
+    range_push,
+    range_value,
     sum_push,
     sum_so_far,
     sum_value,
+    sums_push,
+    sums_value,
 )
 from aione_lab.jit import njit
 
@@ -119,10 +119,9 @@ def _momentum(state, ring, bar, spec, number, row):
             row.macd_hist_change = (histogram - state.prev_macd_hist) / row.atr
     state.prev_macd_hist = fast - slow - signal
 
-    max_push(state.stoch_high, ring, RINGS.stoch_high, bar.high, spec.stochastic_window, number)
-    min_push(state.stoch_low, ring, RINGS.stoch_low, bar.low, spec.stochastic_window, number)
-    high = max_value(state.stoch_high, ring, RINGS.stoch_high, spec.stochastic_window)
-    low = min_value(state.stoch_low, ring, RINGS.stoch_low, spec.stochastic_window)
+    highs, lows = RINGS.stoch_high, RINGS.stoch_low
+    range_push(state.stochastic, ring, highs, lows, bar.high, bar.low, spec.stochastic_window, number)
+    high, low = range_value(state.stochastic, ring, highs, lows, spec.stochastic_window)
     row.stoch_k = NAN
     row.stoch_d = NAN
     if high == high:
@@ -154,37 +153,35 @@ def _volume(state, ring, bar, spec, number, typical, row):
         row.volume_z = (bar.volume - row.volume_mean) / row.volume_std
     moments_push(state.volume, ring, means, m2s, bar.volume, spec.volume_window, number)
 
-    sum_push(state.vwap_value, ring, RINGS.vwap_value, typical * bar.volume, spec.vwap_window, number)
-    sum_push(state.vwap_volume, ring, RINGS.vwap_volume, bar.volume, spec.vwap_window, number)
-    volume = sum_value(state.vwap_volume, ring, RINGS.vwap_volume, spec.vwap_window)
+    values, volumes = RINGS.vwap_value, RINGS.vwap_volume
+    sums_push(state.vwap, ring, values, volumes, typical * bar.volume, bar.volume, spec.vwap_window, number)
+    value, volume = sums_value(state.vwap, ring, values, volumes, spec.vwap_window)
     row.vwap = NAN
     row.vwap_dev = NAN
     if volume > 0.0:
-        row.vwap = sum_value(state.vwap_value, ring, RINGS.vwap_value, spec.vwap_window) / volume
+        row.vwap = value / volume
         row.vwap_dev = bar.close / row.vwap - 1.0
 
     row.taker_imbalance = NAN
     if bar.volume > 0.0:
         row.taker_imbalance = 2.0 * bar.taker_buy_volume / bar.volume - 1.0
-    sum_push(state.flow_buy, ring, RINGS.flow_buy, bar.taker_buy_volume, spec.flow_window, number)
-    sum_push(state.flow_all, ring, RINGS.flow_all, bar.volume, spec.flow_window, number)
-    volume = sum_value(state.flow_all, ring, RINGS.flow_all, spec.flow_window)
+    buys, volumes = RINGS.flow_buy, RINGS.flow_all
+    sums_push(state.flow, ring, buys, volumes, bar.taker_buy_volume, bar.volume, spec.flow_window, number)
+    bought, volume = sums_value(state.flow, ring, buys, volumes, spec.flow_window)
     row.flow_imbalance = NAN
     if volume > 0.0:
-        row.flow_imbalance = 2.0 * sum_value(state.flow_buy, ring, RINGS.flow_buy, spec.flow_window) / volume - 1.0
+        row.flow_imbalance = 2.0 * bought / volume - 1.0
 
 
 @njit
 def _ranges(state, ring, bar, spec, number, row):
     """High and low of the previous sr_window bars, and the rolling day with this bar in it."""
-    row.sr_high = max_value(state.sr_high, ring, RINGS.sr_high, spec.sr_window)
-    row.sr_low = min_value(state.sr_low, ring, RINGS.sr_low, spec.sr_window)
-    max_push(state.sr_high, ring, RINGS.sr_high, bar.high, spec.sr_window, number)
-    min_push(state.sr_low, ring, RINGS.sr_low, bar.low, spec.sr_window, number)
-    max_push(state.day_high, ring, RINGS.day_high, bar.high, spec.day_bars, number)
-    min_push(state.day_low, ring, RINGS.day_low, bar.low, spec.day_bars, number)
-    row.daily_high = max_value(state.day_high, ring, RINGS.day_high, spec.day_bars)
-    row.daily_low = min_value(state.day_low, ring, RINGS.day_low, spec.day_bars)
+    highs, lows = RINGS.sr_high, RINGS.sr_low
+    row.sr_high, row.sr_low = range_value(state.sr, ring, highs, lows, spec.sr_window)
+    range_push(state.sr, ring, highs, lows, bar.high, bar.low, spec.sr_window, number)
+    highs, lows = RINGS.day_high, RINGS.day_low
+    range_push(state.day, ring, highs, lows, bar.high, bar.low, spec.day_bars, number)
+    row.daily_high, row.daily_low = range_value(state.day, ring, highs, lows, spec.day_bars)
     row.daily_range = row.daily_high - row.daily_low
 
 
@@ -295,19 +292,12 @@ def features_reset(state, ring):
     for average in (state.gain, state.loss, state.atr, state.ema_fast, state.ema_slow, state.macd_signal):
         average.value = 0.0
         average.count = 0
-    for window in (
-        state.rsi_mean,
-        state.range_mean,
-        state.vwap_value,
-        state.vwap_volume,
-        state.stoch_mean,
-        state.flow_buy,
-        state.flow_all,
-        state.atr_7d,
-    ):
+    for window in (state.rsi_mean, state.range_mean, state.stoch_mean, state.atr_7d):
         window.count = 0
-    for extreme in (state.stoch_high, state.stoch_low, state.sr_high, state.sr_low, state.day_high, state.day_low):
-        extreme.count = 0
+    for sums in (state.vwap, state.flow):
+        sums.count = 0
+    for extremes in (state.stochastic, state.sr, state.day):
+        extremes.count = 0
     state.volume.count = 0
     state.pairs.count = 0
     for i in range(WEEK):  # the only window that is summed before it is full

@@ -350,7 +350,8 @@ PARAMS = record_dtype(("spec", SPEC), ("rules", RULES), ("limits", LIMITS))
 
 AVERAGE = record_dtype(("value", "f8"), ("count", "i8"))
 SUM = record_dtype(("total", "f8"), ("count", "i8"), ("offset", "i8"))
-EXTREME = record_dtype(("best", "f8"), ("count", "i8"), ("offset", "i8"))
+SUMS = record_dtype(("total_x", "f8"), ("total_y", "f8"), ("count", "i8"), ("offset", "i8"))
+RANGE = record_dtype(("high", "f8"), ("low", "f8"), ("count", "i8"), ("offset", "i8"))
 MOMENTS = record_dtype(
     ("centre", "f8"),  # mean of the running prefix
     ("m2", "f8"),
@@ -430,17 +431,12 @@ FEATURE_STATE = record_dtype(
     ("macd_signal", AVERAGE),
     ("rsi_mean", SUM),
     ("range_mean", SUM),
-    ("vwap_value", SUM),
-    ("vwap_volume", SUM),
     ("stoch_mean", SUM),
-    ("flow_buy", SUM),
-    ("flow_all", SUM),
-    ("stoch_high", EXTREME),
-    ("stoch_low", EXTREME),
-    ("sr_high", EXTREME),
-    ("sr_low", EXTREME),
-    ("day_high", EXTREME),
-    ("day_low", EXTREME),
+    ("vwap", SUMS),  # of typical price × volume, and of volume
+    ("flow", SUMS),  # of taker buys, and of volume
+    ("stochastic", RANGE),
+    ("sr", RANGE),
+    ("day", RANGE),
     ("volume", MOMENTS),
     ("pairs", PAIRS),
     ("higher_1", HIGHER),

@@ -56,48 +56,75 @@ def sum_value(window, ring, first, size):
 
 
 @njit
-def max_push(window, ring, first, x, size, bar):
-    """Add ``x`` to a rolling maximum."""
+def sums_push(window, ring, xs, ys, x, y, size, bar):
+    """Add ``x`` and ``y`` to two sums over the same bars; ``xs, ys``: the first rows of the two."""
     if window.count == 0:
         window.offset = bar % size
-        window.best = x
+        window.total_x = window.total_y = 0.0
     k = window.offset
-    ring[first + k] = x
-    if k == 0 or x > window.best:
-        window.best = x
+    ring[xs + k] = x
+    ring[ys + k] = y
+    window.total_x += x
+    window.total_y += y
     window.count += 1
     if k + 1 < size:
         window.offset = k + 1
         return
-    suffix = x
+    suffix_x = suffix_y = 0.0
     for i in range(size - 1, -1, -1):
-        if ring[first + i] > suffix:
-            suffix = ring[first + i]
-        ring[first + i] = suffix
+        suffix_x += ring[xs + i]
+        suffix_y += ring[ys + i]
+        ring[xs + i] = suffix_x
+        ring[ys + i] = suffix_y
+    window.offset = 0
+    window.total_x = window.total_y = 0.0
+
+
+@njit
+def sums_value(window, ring, xs, ys, size):
+    """Both sums over the last ``size`` bars; NaN until there are that many."""
+    if window.count < size:
+        return math.nan, math.nan
+    k = window.offset
+    return ring[xs + k] + window.total_x, ring[ys + k] + window.total_y
+
+
+@njit
+def range_push(window, ring, highs, lows, high, low, size, bar):
+    """Add a bar to a rolling highest high and lowest low; ``highs, lows``: the first rows of the two."""
+    if window.count == 0:
+        window.offset = bar % size
+    k = window.offset
+    ring[highs + k] = high
+    ring[lows + k] = low
+    if window.count == 0 or k == 0 or high > window.high:
+        window.high = high
+    if window.count == 0 or k == 0 or low < window.low:
+        window.low = low
+    window.count += 1
+    if k + 1 < size:
+        window.offset = k + 1
+        return
+    for i in range(size - 1, -1, -1):
+        high = max(high, ring[highs + i])
+        low = min(low, ring[lows + i])
+        ring[highs + i] = high
+        ring[lows + i] = low
     window.offset = 0
 
 
 @njit
-def max_value(window, ring, first, size):
-    """Maximum of the last ``size`` values; NaN until there are that many."""
+def range_value(window, ring, highs, lows, size):
+    """(highest high, lowest low) of the last ``size`` bars; NaN until there are that many."""
     if window.count < size:
-        return math.nan
-    suffix = ring[first + window.offset]
-    if window.offset == 0 or suffix > window.best:
-        return suffix
-    return window.best
-
-
-@njit
-def min_push(window, ring, first, x, size, bar):
-    """Add ``x`` to a rolling minimum: the maximum of −x."""
-    max_push(window, ring, first, -x, size, bar)
-
-
-@njit
-def min_value(window, ring, first, size):
-    """Minimum of the last ``size`` values; NaN until there are that many."""
-    return -max_value(window, ring, first, size)
+        return math.nan, math.nan
+    k = window.offset
+    high, low = ring[highs + k], ring[lows + k]
+    if k > 0 and window.high > high:
+        high = window.high
+    if k > 0 and window.low < low:
+        low = window.low
+    return high, low
 
 
 @njit
@@ -192,9 +219,16 @@ def pairs_push(window, ring, first, x, y, size, bar):
         ring[at + 1] = x
         ring[at + 2] = y
         ring[at + 3] = ring[at + 4] = ring[at + 5] = 0.0
-        window.n, window.mean_x, window.mean_y, window.m2_x, window.m2_y, window.c_xy = _merge_pairs(
-            window.n, window.mean_x, window.mean_y, window.m2_x, window.m2_y, window.c_xy, ring, at
-        )
+        # ``_merge_pairs`` with a single pair, to the last bit.
+        dx, dy = x - window.mean_x, y - window.mean_y
+        share = 1.0 / (window.n + 1.0)
+        cross = window.n * share
+        window.n += 1.0
+        window.mean_x += dx * share
+        window.mean_y += dy * share
+        window.m2_x += dx * dx * cross
+        window.m2_y += dy * dy * cross
+        window.c_xy += dx * dy * cross
     window.count += 1
     if k + 1 < size:
         window.offset = k + 1

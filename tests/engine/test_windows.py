@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from aione_lab.engine import windows
 from aione_lab.engine.averages import ema_push, wilder_push
-from aione_lab.engine.records import AVERAGE, EXTREME, MOMENTS, PAIRS, SUM
+from aione_lab.engine.records import AVERAGE, MOMENTS, PAIRS, RANGE, SUM, SUMS
 from aione_lab.engine.rings import CAPACITY
 
 SIZES = range(2, 61)
 EPS = 2.0**-52
-FIRST, M2S, ROWS_USED = 5, 600, 1200  # of the ring: any rows, as long as windows do not meet
+FIRST, SECOND, ROWS_USED = 5, 600, 1200  # of the ring: any rows, as long as windows do not meet
 MAGNITUDES = st.floats(min_value=1e-12, max_value=1e12)
 NUMBERS = MAGNITUDES | MAGNITUDES.map(lambda x: -x) | st.just(0.0)
 few = settings(max_examples=40, deadline=None)
@@ -42,24 +42,24 @@ def _sums_so_far(window, ring, x, y, size, bar, out):
 
 
 @jit
-def _maxima(window, ring, x, y, size, bar, out):
+def _two_sums(window, ring, x, y, size, bar, out):
     for i in range(x.size):
-        windows.max_push(window[0], ring, FIRST, x[i], size, bar + i)
-        out[i, 0] = windows.max_value(window[0], ring, FIRST, size)
+        windows.sums_push(window[0], ring, FIRST, SECOND, x[i], y[i], size, bar + i)
+        out[i, 0], out[i, 1] = windows.sums_value(window[0], ring, FIRST, SECOND, size)
 
 
 @jit
-def _minima(window, ring, x, y, size, bar, out):
+def _ranges(window, ring, x, y, size, bar, out):
     for i in range(x.size):
-        windows.min_push(window[0], ring, FIRST, x[i], size, bar + i)
-        out[i, 0] = windows.min_value(window[0], ring, FIRST, size)
+        windows.range_push(window[0], ring, FIRST, SECOND, x[i], y[i], size, bar + i)
+        out[i, 0], out[i, 1] = windows.range_value(window[0], ring, FIRST, SECOND, size)
 
 
 @jit
 def _moments(window, ring, x, y, size, bar, out):
     for i in range(x.size):
-        windows.moments_push(window[0], ring, FIRST, M2S, x[i], size, bar + i)
-        out[i, 0], out[i, 1] = windows.moments_value(window[0], ring, FIRST, M2S, size)
+        windows.moments_push(window[0], ring, FIRST, SECOND, x[i], size, bar + i)
+        out[i, 0], out[i, 1] = windows.moments_value(window[0], ring, FIRST, SECOND, size)
 
 
 @jit
@@ -81,13 +81,13 @@ class Kind(NamedTuple):
     outputs: int
 
 
-SUMS = Kind(_sums, SUM, 1)
+ONE_SUM = Kind(_sums, SUM, 1)
+TWO_SUMS = Kind(_two_sums, SUMS, 2)
 SO_FAR = Kind(_sums_so_far, SUM, 1)
-MAXIMA = Kind(_maxima, EXTREME, 1)
-MINIMA = Kind(_minima, EXTREME, 1)
+EXTREMES = Kind(_ranges, RANGE, 2)
 MOMENT = Kind(_moments, MOMENTS, 2)
 PAIR = Kind(_pairs, PAIRS, 6)
-ALL = {"sum": SUMS, "max": MAXIMA, "min": MINIMA, "moments": MOMENT, "pairs": PAIR}
+ALL = {"sum": ONE_SUM, "sums": TWO_SUMS, "range": EXTREMES, "moments": MOMENT, "pairs": PAIR}
 
 
 def comp(kind: Kind, x: np.ndarray, size: int, bar: int, y: np.ndarray | None = None) -> np.ndarray:
@@ -156,7 +156,7 @@ def test_longest_window():
 @pytest.mark.parametrize("size", SIZES)
 def test_not_there_before_full(size):
     x = sample(3 * size, size)
-    for kind in (SUMS, MAXIMA, MINIMA, MOMENT):
+    for kind in (ONE_SUM, TWO_SUMS, EXTREMES, MOMENT):
         out = comp(kind, x, size, 17)
         assert np.isnan(out[: size - 1]).all() and not np.isnan(out[size - 1 :]).any()
     pairs = comp(PAIR, x, size, 17)
@@ -167,26 +167,38 @@ def test_not_there_before_full(size):
 def test_sums_and_extremes(size):
     bar = 1_000_003
     x = sample(4 * size + 3, size)
-    sums, so_far = comp(SUMS, x, size, bar), comp(SO_FAR, x, size, bar)
-    tops, bottoms = comp(MAXIMA, x, size, bar), comp(MINIMA, x, size, bar)
+    sums, so_far, extremes = (comp(kind, x, size, bar) for kind in (ONE_SUM, SO_FAR, EXTREMES))
     for i in range(len(x)):
         values = x[max(0, i + 1 - size) : i + 1]
         slack = size * EPS * math.fsum(abs(values))
         assert abs(so_far[i, 0] - math.fsum(values)) <= slack
         if i + 1 >= size:
             assert sums[i, 0] == so_far[i, 0]
-            assert tops[i, 0] == values.max() and bottoms[i, 0] == values.min()
+            assert extremes[i].tolist() == [values.max(), values.min()]
 
 
 @few
 @given(size=st.integers(2, 60), bar=st.integers(0, 10**8), x=st.lists(NUMBERS, min_size=61, max_size=200))
 def test_sums_and_extremes_of_any_numbers(size, bar, x):
     x = np.array(x)
-    sums, tops, bottoms = (comp(kind, x, size, bar)[:, 0] for kind in (SUMS, MAXIMA, MINIMA))
+    sums, extremes = comp(ONE_SUM, x, size, bar)[:, 0], comp(EXTREMES, x, size, bar)
     for i in range(size - 1, len(x)):
         values = last(x, i, size)
         assert abs(sums[i] - math.fsum(values)) <= size * EPS * math.fsum(abs(values))
-        assert tops[i] == max(values) and bottoms[i] == min(values)
+        assert extremes[i].tolist() == [max(values), min(values)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_two_of_a_kind_are_each_as_on_its_own(size):
+    x, y = sample(4 * size + 3, size), sample(4 * size + 3, size + 1)
+    y[size + 1] = math.nan  # a NaN in one of them is none in the other
+    both = comp(TWO_SUMS, x, size, 7, y)
+    alone = [comp(ONE_SUM, values, size, 7) for values in (x, y)]
+    assert both.tobytes() == np.hstack(alone).tobytes()
+    y[size + 1] = 3.0
+    extremes = comp(EXTREMES, x, size, 7, y)
+    for i in range(size - 1, len(x)):
+        assert extremes[i].tolist() == [last(x, i, size).max(), last(y, i, size).min()]
 
 
 def check_moments(x: np.ndarray, size: int, out: np.ndarray) -> None:
@@ -257,7 +269,7 @@ def test_pairs(size):
     size=st.integers(2, 60),
     bar=st.integers(0, 10**8),
     places=st.sets(st.integers(0, 239), max_size=6),
-    kind=st.sampled_from([SUMS, MOMENT]),
+    kind=st.sampled_from([ONE_SUM, MOMENT]),
 )
 def test_nan_spoils_exactly_the_windows_that_hold_it(size, bar, places, kind):
     clean = sample(240, size, "volume")
