@@ -17,8 +17,16 @@ import numpy as np
 import pandas as pd
 
 from aione_lab.errors import InputError
-from aione_lab.lake.limits import BadFileError
-from aione_lab.lake.names import NamedFile, find_files, holds_other_prices, printable, read_name
+from aione_lab.lake.limits import BadFileError, single_csv_member
+from aione_lab.lake.names import (
+    NamedFile,
+    find_files,
+    holds_other_prices,
+    printable,
+    read_name,
+    same_symbol,
+    with_member,
+)
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
 from aione_lab.lake.readers import (
     CANDLE_NAMES,
@@ -54,8 +62,9 @@ def import_candles(
 
     ``source`` is a file (``.zip`` of an exchange archive, ``.csv``, ``.parquet``, ``.feather``), a
     folder, a pattern such as ``"klines/*-1m-*.zip"``, a list of those, or a DataFrame. The symbol comes
-    from the file's name or hive path unless ``symbol`` says it. ``interval`` must agree with the name
-    and with the distance of the rows. A ``.CHECKSUM`` file beside an archive is verified.
+    from the file's name or hive path; ``symbol`` says it where they do not. ``symbol`` and ``interval``
+    must agree with the name, ``interval`` also with the distance of the rows. A ``.CHECKSUM`` file
+    beside an archive is verified.
 
     Rows with a fault are left out and reported with the reason; a candle that has not ended yet is
     one of them. A row that is in the lake already with other values is revised (the later import wins).
@@ -172,10 +181,8 @@ def _import(
         return ImportReport(kind=kind, interval=interval, files=(report.model_copy(update={"file": "DataFrame"}),))
 
     files = [read_name(path, kind) for path in find_files(source)]
-    told = sorted({file.symbol for file in files if file.symbol is not None})
-    if asked is not None and len(files) > 1 and len(told) > 1:
-        allowed = f"cannot name files of several symbols ({', '.join(told[:5])}); leave it out"
-        raise InputError.of("symbol", symbol, allowed)
+    if asked is not None:
+        _check_asked(asked, files)
     reports: list[FileReport] = []
     with progress_reporter(progress, f"importing {kind}") as tell:
         for number, file in enumerate(files):
@@ -183,12 +190,18 @@ def _import(
             tell(printable(file.path.name), number, len(files))
             named = asked or file.symbol
             try:
-                if named is None:
-                    raise BadFileError("has a name that tells no symbol: say which")
                 check_name(file)
                 data = read_bytes(file.path)
                 notes = _verify_checksum(file.path, data)
-                report = parse(read_file(file.path, data, names, required), named)
+                suffix = file.path.suffix.lower()
+                if suffix == ".zip":
+                    member, data = single_csv_member(data)
+                    suffix, told = ".csv", with_member(file._replace(symbol=named), member, kind)
+                    check_name(told)
+                    named = told.symbol
+                if named is None:
+                    raise BadFileError("has a name that tells no symbol: say which")
+                report = parse(read_file(suffix, data, names, required), named)
                 reports.append(report.model_copy(update={"file": path, "notes": (*notes, *report.notes)}))
             except BadFileError as error:
                 if len(files) == 1:
@@ -200,6 +213,18 @@ def _import(
         allowed = f"none of {len(reports)} files could be used; {first.file} {first.error}"
         raise InputError.of("source", str(source), allowed)
     return ImportReport(kind=kind, interval=interval, files=tuple(reports))
+
+
+def _check_asked(symbol: str, files: list[NamedFile]) -> None:
+    """Refuse a symbol that was said where the names of the files tell another one."""
+    told = {file.symbol: file.path.name for file in files if file.symbol is not None}
+    if len(told) > 1:
+        listed = ", ".join(sorted(told)[:5])
+        raise InputError.of("symbol", symbol, f"cannot name files of several symbols ({listed}); leave it out")
+    for other, name in told.items():
+        if not same_symbol(symbol, other):
+            allowed = f"contradicts the name of {printable(name)}, which says {other}; leave it out or rename the file"
+            raise InputError.of("symbol", symbol, allowed)
 
 
 def _verify_checksum(path: Path, data: bytes) -> tuple[str, ...]:

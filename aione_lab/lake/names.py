@@ -10,20 +10,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from aione_lab.errors import InputError
+from aione_lab.lake.limits import BadFileError
 from aione_lab.units import INTERVALS, parse_symbol
 
 SUFFIXES = (".zip", ".csv", ".parquet", ".pq", ".feather", ".arrow")
 
+_QUOTES = "USDT|USDC|FDUSD|BUSD|TUSD|USD|BTC|ETH|BNB|EUR|TRY|GBP|AUD|BRL|JPY|UAH"
 _INTERVAL = r"(?P<interval>\d{1,2}[a-zA-Z]{1,2})"
 _PERIOD = r"\d{4}-\d{2}(?:-\d{2})?"
-# BTCUSDT-1m-2025-05, BTCUSDT-1m-2025-05-03, UNITTEST_BTC-1m, BTC_USDT_USDT-5m-futures, BTCUSDT
-_CANDLES = re.compile(rf"(?P<symbol>[A-Za-z0-9_]+)(?:-{_INTERVAL}(?:-(?:{_PERIOD}|futures|spot))?)?")
+# BTCUSDT, BTC_USDT_USDT, BTC-USD, BTC-USDT-SWAP
+_NAME = rf"(?P<symbol>[A-Za-z0-9_]+?|[A-Z0-9]+-(?:{_QUOTES})(?:-SWAP|-\d{{6}})?)"
+# BTCUSDT-1m-2025-05, BTCUSDT-1m-2025-05-03, UNITTEST_BTC-1m, BTC_USDT_USDT-5m-futures, BTC-USD_1m, BTCUSDT
+_CANDLES = re.compile(rf"{_NAME}(?:[-_]{_INTERVAL}(?:[-_](?:{_PERIOD}|futures|spot))?)?")
 # BTCUSDT-fundingRate-2025-05, BTC_USDT_USDT-8h-funding_rate, BTCUSDT
-_FUNDING = re.compile(
-    rf"(?P<symbol>[A-Za-z0-9_]+)(?:(?P<interval>-\d{{1,2}}h)?-(?:fundingRate|funding_rate|funding)(?:-{_PERIOD})?)?"
-)
-# A name that is nothing but a symbol must end like one, or "klines.csv" would become the symbol KLINES
-_BARE = re.compile(r"[A-Z0-9_]+(?:USDT|USDC|FDUSD|BUSD|TUSD|USD|BTC|ETH|BNB|EUR|TRY|PERP)(?:_\d{6})?")
+_FUNDING = re.compile(rf"{_NAME}(?:(?P<interval>-\d{{1,2}}h)?-(?:fundingRate|funding_rate|funding)(?:-{_PERIOD})?)?")
+# A symbol in a name must end like one, or "klines-1m.csv" would become the symbol KLINES
+_LIKE_A_SYMBOL = re.compile(rf"[A-Z0-9_]+(?:{_QUOTES}|PERP)(?:_\d{{6}})?")
+# Stores that write the base, the quote and the kind of contract apart: BTC-USDT-SWAP
+_DASHED = re.compile(rf"([A-Z0-9]+)-({_QUOTES})(?:-(SWAP|\d{{6}}))?")
 # Stores that write ccxt's BTC/USDT:USDT as BTC_USDT_USDT
 _SETTLED = re.compile(r"([A-Z0-9]+)_(USDT|USDC|BUSD|USD)_\2")
 _UNSHOWN = ("Cc", "Cf", "Cs")  # controls, invisible formatting (it can turn a line around), half surrogates
@@ -100,18 +104,23 @@ def read_name(path: Path, kind: str = "candles") -> NamedFile:
     hive = dict(part.split("=", 1) for part in path.parts[:-1] if part.count("=") == 1)
     symbol, interval = hive.get("symbol"), hive.get("interval")
     match = (_CANDLES if kind == "candles" else _FUNDING).fullmatch(path.stem)
-    if match is not None and symbol is None and (match[0] != match["symbol"] or _BARE.fullmatch(match[0].upper())):
-        symbol = match["symbol"]
+    if match is not None and symbol is None:
+        named = read_symbol(match["symbol"])
+        symbol = named if named is not None and _LIKE_A_SYMBOL.fullmatch(named) else None
     if match is not None and kind == "candles" and interval is None:
         interval = match["interval"]
-    return NamedFile(path, _symbol(symbol), _interval(interval))
+    return NamedFile(path, read_symbol(symbol), _interval(interval))
 
 
-def contradicts(path: Path, member: str) -> bool:
-    """Whether an archive and the file in it both tell a symbol and an interval, and not the same ones."""
-    outer, inner = read_name(Path(path.name)), read_name(Path(Path(member).name))
-    told = outer.symbol and outer.interval and inner.symbol and inner.interval
-    return bool(told) and (outer.symbol, outer.interval) != (inner.symbol, inner.interval)
+def with_member(file: NamedFile, member: str, kind: str = "candles") -> NamedFile:
+    """What an archive and the name of the one file in it tell together; BadFileError where they contradict."""
+    inner = read_name(Path(Path(member).name), kind)
+    other_symbol = file.symbol and inner.symbol and not same_symbol(file.symbol, inner.symbol)
+    other_interval = file.interval and inner.interval and file.interval != inner.interval
+    if other_symbol or other_interval:
+        told = " ".join(part for part in (file.symbol, file.interval) if part)
+        raise BadFileError(f"holds {member[:80]!r}, another symbol or interval than {told}")
+    return file._replace(symbol=file.symbol or inner.symbol, interval=file.interval or inner.interval)
 
 
 def holds_other_prices(path: Path) -> str | None:
@@ -119,14 +128,26 @@ def holds_other_prices(path: Path) -> str | None:
     return next((part for part in path.parts if part.lower() in _OTHER_PRICES), None)
 
 
-def _symbol(text: str | None) -> str | None:
+def read_symbol(text: str | None) -> str | None:
+    """Exchange id of a symbol as stores write it (``BTC_USDT_USDT``, ``BTC-USDT-SWAP``), None where it is none."""
     if text is None:
         return None
-    settled = _SETTLED.fullmatch(text.upper())
+    if settled := _SETTLED.fullmatch(text.upper()):
+        text = settled[1] + settled[2]
+    elif dashed := _DASHED.fullmatch(text.upper()):
+        base, quote, contract = dashed.groups()
+        # The perpetual contract of a quote in dollars is margined in coins, and is another market than the spot one.
+        ending = {None: "", "SWAP": "_PERP" if quote == "USD" else ""}.get(contract, f"_{contract}")
+        text = f"{base}{quote}{ending}"
     try:
-        return parse_symbol(settled[1] + settled[2] if settled else text)
+        return parse_symbol(text)
     except InputError:
         return None
+
+
+def same_symbol(one: str, other: str) -> bool:
+    """Whether two exchange ids are one symbol; some stores part base and quote (``BTC_USDT``)."""
+    return one.replace("_", "") == other.replace("_", "")
 
 
 def _interval(text: str | None) -> str | None:

@@ -23,9 +23,7 @@ from aione_lab.lake.limits import (
     MAX_ZIP_BYTES,
     BadFileError,
     check_arrow_message,
-    single_csv_member,
 )
-from aione_lab.lake.names import contradicts
 from aione_lab.lake.schema import need_columns, spacing_fault
 from aione_lab.lake.stamps import mend_stamps, read_stamps
 from aione_lab.units import EARLIEST_MS, INTERVALS, LATEST_MS
@@ -63,20 +61,14 @@ _HEADERLESS = {
 }
 
 
-def read_file(path: Path, data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pd.DataFrame:
-    """Read ``data``, the content of ``path``, into a frame with our column names.
+def read_file(suffix: str, data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pd.DataFrame:
+    """Read ``data``, the content of a file of the kind ``suffix`` (``.csv``), into a frame with our column names.
 
     Returns ``timestamp`` (int64, in the unit of the file: the caller makes milliseconds of it) and float64 columns,
     in file order; columns nobody knows are left out. Raises BadFileError, also for times without a zone.
     """
-    suffix = path.suffix.lower()
     try:
-        if suffix == ".zip":
-            member, data = single_csv_member(data)
-            if contradicts(path, member):
-                raise BadFileError(f"holds {member[:80]!r}, another symbol or interval than its own name says")
-            table, chosen = _csv_table(data, names, required)
-        elif suffix == ".csv":
+        if suffix == ".csv":
             table, chosen = _csv_table(data, names, required)
         elif suffix in (".parquet", ".pq"):
             table, chosen = _parquet_table(data, names, required)

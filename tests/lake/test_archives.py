@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -17,72 +16,13 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
+from lake_files import HEADER, START, assert_untouched, kline_csv, make_candles, write_archive, zipped
+from lake_files import lake as lake  # fixture
 
 from aione_lab.errors import InputError
 from aione_lab.lake import CANDLE_COLUMNS, Lake
 from aione_lab.lake import limits as lake_limits
-from aione_lab.lake.names import find_files, read_name
-
-START = 1_746_316_800_000  # 2025-05-04T00:00Z
-HEADER = (
-    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,ignore"
-)
-
-
-def make_candles(n: int = 300, start: int = START, step: int = 60_000, seed: int = 1) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    close = np.round(100 * np.exp(np.cumsum(rng.normal(0, 1e-3, n))), 4)
-    open_ = np.append(100.0, close[:-1])
-    volume = np.round(rng.gamma(2.0, 10.0, n), 3)
-    columns = {
-        "open": open_,
-        "high": np.maximum(open_, close) + 0.01,
-        "low": np.minimum(open_, close) - 0.01,
-        "close": close,
-        "volume": volume,
-        "quote_volume": np.round(volume * close, 4),
-        "trades": rng.integers(1, 500, n).astype(float),
-        "taker_buy_volume": np.round(volume * rng.random(n), 3),
-    }
-    stamps = start + step * np.arange(n, dtype=np.int64)
-    index = pd.DatetimeIndex(stamps.view("M8[ms]"), name="timestamp").tz_localize("UTC")
-    return pd.DataFrame(columns, index=index)
-
-
-def kline_csv(frame: pd.DataFrame, header: bool = True, unit: int = 1, step: int = 60_000) -> bytes:
-    ms = frame.index.asi8
-    lines = [HEADER] if header else []
-    for t, row in zip(ms, frame.itertuples(index=False), strict=True):
-        cells = [t * unit, row.open, row.high, row.low, row.close, row.volume, (t + step) * unit - 1]
-        cells += [row.quote_volume, int(row.trades), row.taker_buy_volume, row.taker_buy_volume * row.close, 0]
-        lines.append(",".join(str(cell) for cell in cells))
-    return ("\n".join(lines) + "\n").encode()
-
-
-def zipped(content: bytes, member: str) -> bytes:
-    sink = io.BytesIO()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(member, content)
-    return sink.getvalue()
-
-
-def write_archive(folder: Path, stem: str, content: bytes, checksum: bool | str = False) -> Path:
-    path = folder / f"{stem}.zip"
-    path.write_bytes(zipped(content, f"{stem}.csv"))
-    if checksum:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if checksum is True else checksum
-        path.with_name(path.name + ".CHECKSUM").write_text(f"{digest}  {path.name}\n")
-    return path
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(tmp_path / "lake")
-
-
-def assert_untouched(lake: Lake) -> None:
-    assert lake.symbols() == []
-    assert not [p for p in Path(lake.root).rglob("*.parquet")]
+from aione_lab.lake.names import find_files
 
 
 def assert_stored(lake: Lake, frame: pd.DataFrame, symbol: str = "BTCUSDT", interval: str = "1m") -> None:
@@ -282,28 +222,6 @@ def test_bad_data_frames_get_one_line(lake: Lake) -> None:
     assert_untouched(lake)
 
 
-def test_names_tell_symbol_and_interval() -> None:
-    told = {
-        "BTCUSDT-1m-2025-05.zip": ("BTCUSDT", "1m"),
-        "BTCUSDT-1m-2025-05-31.zip": ("BTCUSDT", "1m"),
-        "BTCUSDT-1M-2025-05.zip": ("BTCUSDT", "1M"),
-        "BTCUSDT_250926-5m-2025-05.zip": ("BTCUSDT_250926", "5m"),
-        "1000SHIBUSDT.parquet": ("1000SHIBUSDT", None),
-        "btcusdt.parquet": ("BTCUSDT", None),
-        "UNITTEST_BTC-1m.parquet": ("UNITTEST_BTC", "1m"),
-        "XRP_ETH-1m.feather": ("XRP_ETH", "1m"),
-        "BTC_USDT_USDT-5m-futures.feather": ("BTCUSDT", "5m"),
-        "klines.csv": (None, None),
-        "a b.csv": (None, None),
-        "candles/interval=1m/symbol=SOLUSDT/month=2025-05/part-0.parquet": ("SOLUSDT", "1m"),
-        "symbol=..%2Fx/part-0.parquet": (None, None),
-    }
-    for name, expected in told.items():
-        named = read_name(Path(name))
-        assert (named.symbol, named.interval) == expected, name
-    assert read_name(Path("BTCUSDT-fundingRate-2025-05.zip"), "funding").symbol == "BTCUSDT"
-
-
 def test_folder_pattern_and_list(lake: Lake, tmp_path: Path) -> None:
     frame = make_candles(200)
     folder = tmp_path / "archive"
@@ -369,21 +287,6 @@ def test_sources_that_are_not_there(lake: Lake, tmp_path: Path) -> None:
             (tmp_path / name).write_text("<html>")
         lake.import_candles(str(tmp_path / "*.csv"), interval="1m")
     assert_untouched(lake)
-
-
-def test_one_symbol_for_files_of_several_is_refused(lake: Lake, tmp_path: Path) -> None:
-    for symbol in ("BTCUSDT", "ETHUSDT"):
-        write_archive(tmp_path, f"{symbol}-1m-2025-05", kline_csv(make_candles(10)))
-    with pytest.raises(InputError, match="several symbols"):
-        lake.import_candles(tmp_path, symbol="BTCUSDT", interval="1m")
-    assert_untouched(lake)
-
-
-def test_member_of_another_symbol_is_refused(lake: Lake, tmp_path: Path) -> None:
-    path = tmp_path / "ETHUSDT-1m-2025-05.zip"
-    path.write_bytes(zipped(kline_csv(make_candles(10)), "BTCUSDT-1m-2025-05.csv"))
-    with pytest.raises(InputError, match="another symbol"):
-        lake.import_candles(path, interval="1m")
 
 
 def test_mark_prices_are_refused(lake: Lake, tmp_path: Path) -> None:
@@ -695,9 +598,9 @@ def test_funding_faults(lake: Lake, tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=named):
             lake.import_funding(bad, symbol="ETHUSDT")
-    (tmp_path / "BTCUSDT.csv").write_text("timestamp,funding_rate\n1746316800000,=1+1\n")
-    with pytest.raises(InputError, match=r"BTCUSDT\.csv"):
-        lake.import_funding(tmp_path / "BTCUSDT.csv", symbol="ETHUSDT")
+    (tmp_path / "ETHUSDT.csv").write_text("timestamp,funding_rate\n1746316800000,=1+1\n")
+    with pytest.raises(InputError, match=r"ETHUSDT\.csv"):
+        lake.import_funding(tmp_path / "ETHUSDT.csv", symbol="ETHUSDT")
     assert lake.funding("ETHUSDT").empty
 
 
