@@ -134,7 +134,7 @@ def test_a_file_as_a_lake_is_refused(run: Run, tmp_path: Path) -> None:
 
 
 def test_what_the_library_refuses_is_named_as_it_was_typed(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "dump.csv").write_text("x")
+    (tmp_path / "dump.csv").write_text("timestamp,open,high,low,close,volume\n1746316800000,1,1,1,1,1\n")
     lake = ("--lake", tmp_path / "lake")
     refused(run("import", tmp_path / "dump.csv", "--interval", "1m", *lake), "PATH='", "tells no symbol: say which")
     refused(run("import", tmp_path / "dump.csv", "--interval", "7m", "--symbol", "BTCUSDT", *lake), "--interval='7m'")

@@ -25,6 +25,7 @@ from aione_lab.lake.names import (
     printable,
     read_name,
     same_symbol,
+    symbol_of_rows,
     with_member,
 )
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
@@ -62,9 +63,9 @@ def import_candles(
 
     ``source`` is a file (``.zip`` of an exchange archive, ``.csv``, ``.parquet``, ``.feather``), a
     folder, a pattern such as ``"klines/*-1m-*.zip"``, a list of those, or a DataFrame. The symbol comes
-    from the file's name or hive path; ``symbol`` says it where they do not. ``symbol`` and ``interval``
-    must agree with the name, ``interval`` also with the distance of the rows. A ``.CHECKSUM`` file
-    beside an archive is verified.
+    from the file's name or hive path, else from a column ``symbol``; ``symbol`` says it where they do not,
+    and must agree where they do. ``interval`` must agree with the name and with the distance of the rows.
+    A file holds one symbol. A ``.CHECKSUM`` file beside an archive is verified.
 
     Rows with a fault are left out and reported with the reason; a candle that has not ended yet is
     one of them. A row that is in the lake already with other values is revised (the later import wins).
@@ -172,10 +173,11 @@ def _import(
     lake.check_writable()
     asked = None if symbol is None else parse_symbol(symbol)
     if isinstance(source, pd.DataFrame):
-        if asked is None:
-            raise InputError.of("symbol", symbol, "must be given with a DataFrame, which has no file name to tell it")
         try:
-            report = parse(frame_table(source, names, required), asked)
+            table = frame_table(source, names, required)
+            if asked is None and not table.symbols:
+                raise InputError.of("symbol", symbol, "must be given with a DataFrame, which has no name to tell it")
+            report = parse(table.rows, symbol_of_rows(table.symbols, asked))
         except BadFileError as error:
             raise InputError.of("source", "DataFrame", str(error)) from None
         return ImportReport(kind=kind, interval=interval, files=(report.model_copy(update={"file": "DataFrame"}),))
@@ -199,9 +201,9 @@ def _import(
                     suffix, told = ".csv", with_member(file._replace(symbol=named), member, kind)
                     check_name(told)
                     named = told.symbol
-                if named is None:
-                    raise BadFileError("has a name that tells no symbol: say which")
-                report = parse(read_file(suffix, data, names, required), named)
+                table = read_file(suffix, data, names, required)
+                named = symbol_of_rows(table.symbols, named)
+                report = parse(table.rows, named)
                 reports.append(report.model_copy(update={"file": path, "notes": (*notes, *report.notes)}))
             except BadFileError as error:
                 if len(files) == 1:

@@ -30,6 +30,7 @@ _LIKE_A_SYMBOL = re.compile(rf"[A-Z0-9_]+(?:{_QUOTES}|PERP)(?:_\d{{6}})?")
 _DASHED = re.compile(rf"([A-Z0-9]+)-({_QUOTES})(?:-(SWAP|\d{{6}}))?")
 # Stores that write ccxt's BTC/USDT:USDT as BTC_USDT_USDT
 _SETTLED = re.compile(r"([A-Z0-9]+)_(USDT|USDC|BUSD|USD)_\2")
+_KINDS_OF_MARKET = {"spot", "futures", "future", "swap", "perpetual", "perp", "linear", "um"}
 _UNSHOWN = ("Cc", "Cf", "Cs")  # controls, invisible formatting (it can turn a line around), half surrogates
 # Folders of the public archive whose files carry the names of kline files and other prices
 _OTHER_PRICES = ("markpriceklines", "indexpriceklines", "premiumindexklines")
@@ -105,8 +106,7 @@ def read_name(path: Path, kind: str = "candles") -> NamedFile:
     symbol, interval = hive.get("symbol"), hive.get("interval")
     match = (_CANDLES if kind == "candles" else _FUNDING).fullmatch(path.stem)
     if match is not None and symbol is None:
-        named = read_symbol(match["symbol"])
-        symbol = named if named is not None and _LIKE_A_SYMBOL.fullmatch(named) else None
+        symbol = read_symbol_like(match["symbol"])
     if match is not None and kind == "candles" and interval is None:
         interval = match["interval"]
     return NamedFile(path, read_symbol(symbol), _interval(interval))
@@ -145,9 +145,35 @@ def read_symbol(text: str | None) -> str | None:
         return None
 
 
+def read_symbol_like(text: str | None) -> str | None:
+    """The same where the text also ends like a symbol: words of other kinds are None."""
+    symbol = read_symbol(text)
+    return symbol if symbol is not None and _LIKE_A_SYMBOL.fullmatch(symbol) else None
+
+
 def same_symbol(one: str, other: str) -> bool:
     """Whether two exchange ids are one symbol; some stores part base and quote (``BTC_USDT``)."""
     return one.replace("_", "") == other.replace("_", "")
+
+
+def symbol_of_rows(texts: Iterable[str], named: str | None) -> str:
+    """The one symbol of a file: ``named`` unless None, held against what its column of symbols says (``texts``).
+
+    The column may name the base alone (``BTC``), or the kind of market. Raises BadFileError where it holds
+    several symbols or another one, and where nothing tells a symbol.
+    """
+    told = {read_symbol(text) or text[:40] for text in texts if text.lower() not in _KINDS_OF_MARKET}
+    if len(told) > 1:
+        listed = ", ".join(sorted(told)[:5])
+        raise BadFileError(f"holds rows of several symbols ({listed}): a file must hold one")
+    for symbol in told:
+        if named is None:
+            named = read_symbol_like(symbol)
+        elif not same_symbol(symbol, named) and not re.fullmatch(rf"{re.escape(symbol)}_?(?:{_QUOTES})", named):
+            raise BadFileError(f"holds rows of {symbol}, not of {named}")
+    if named is None:
+        raise BadFileError("has a name that tells no symbol: say which")
+    return named
 
 
 def _interval(text: str | None) -> str | None:

@@ -7,6 +7,7 @@ as a table at all is refused whole with :class:`~aione_lab.lake.limits.BadFileEr
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from aione_lab.lake.schema import need_columns, spacing_fault
 from aione_lab.lake.stamps import mend_stamps, read_stamps
 from aione_lab.units import EARLIEST_MS, INTERVALS, LATEST_MS
 
+_SYMBOL_NAMES = ("symbol", "pair", "ticker", "instrument", "market", "coin", "tic")
 # Our name → the names other stores use, compared in lower case with blanks as "_"; the first that is there counts.
 CANDLE_NAMES: dict[str, tuple[str, ...]] = {
     "timestamp": ("timestamp", "open_time", "opentime", "open_timestamp", "datetime", "date", "time", "ts"),
@@ -39,13 +41,17 @@ CANDLE_NAMES: dict[str, tuple[str, ...]] = {
     "quote_volume": ("quote_volume", "quote_asset_volume", "quotevolume", "quote_vol", "turnover"),
     "trades": ("trades", "count", "number_of_trades", "num_trades", "trade_count"),
     "taker_buy_volume": ("taker_buy_volume", "taker_buy_base_asset_volume", "taker_buy_base_volume", "taker_buy_base"),
+    "symbol": _SYMBOL_NAMES,
 }
 CANDLE_REQUIRED = ("timestamp", "open", "high", "low", "close", "volume")
 FUNDING_NAMES: dict[str, tuple[str, ...]] = {
     "timestamp": ("timestamp", "calc_time", "fundingtime", "funding_time", "datetime", "date", "time", "ts"),
     "funding_rate": ("funding_rate", "last_funding_rate", "fundingrate", "lastfundingrate", "rate"),
+    "symbol": _SYMBOL_NAMES,
 }
 FUNDING_REQUIRED = ("timestamp", "funding_rate")
+
+MAX_SYMBOLS = 1000  # so many different texts of a column of symbols are looked at: a second one is one too many
 
 _UTC_WANTED = "must be UTC, such as 2025-01-01T00:00:00Z, or integer ms"
 
@@ -61,11 +67,21 @@ _HEADERLESS = {
 }
 
 
-def read_file(suffix: str, data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pd.DataFrame:
-    """Read ``data``, the content of a file of the kind ``suffix`` (``.csv``), into a frame with our column names.
+class FileTable(NamedTuple):
+    """Rows of a file under our column names, and each text its column of symbols holds (none: no such column).
 
-    Returns ``timestamp`` (int64, in the unit of the file: the caller makes milliseconds of it) and float64 columns,
-    in file order; columns nobody knows are left out. Raises BadFileError, also for times without a zone.
+    ``timestamp`` is int64, in the unit of the file: the caller makes milliseconds of it.
+    """
+
+    rows: pd.DataFrame
+    symbols: tuple[str, ...]
+
+
+def read_file(suffix: str, data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> FileTable:
+    """Read ``data``, the content of a file of the kind ``suffix`` (``.csv``).
+
+    Columns are float64, in file order; those nobody knows are left out. Raises BadFileError, also for
+    times without a zone.
     """
     try:
         if suffix == ".csv":
@@ -74,7 +90,12 @@ def read_file(suffix: str, data: bytes, names: dict[str, tuple[str, ...]], requi
             table, chosen = _parquet_table(data, names, required)
         else:
             table, chosen = _arrow_table(data, names, required)
-        return _plain_frame(table.rename_columns(list(chosen)), chosen["timestamp"])
+        table = table.rename_columns(list(chosen))
+        symbols: tuple[str, ...] = ()
+        if "symbol" in chosen:
+            symbols = _symbols(_texts(table.column("symbol")))
+            table = table.drop_columns("symbol")
+        return FileTable(_plain_frame(table, chosen["timestamp"]), symbols)
     except (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError, ValueError) as error:
         raise BadFileError(f"cannot be read as {suffix[1:]} ({one_line(error)})") from None
 
@@ -94,8 +115,8 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def frame_table(frame: pd.DataFrame, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> pd.DataFrame:
-    """A user's DataFrame with our column names and its times as int64; naive and non-UTC times are an InputError."""
+def frame_table(frame: pd.DataFrame, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> FileTable:
+    """The same of a user's DataFrame; naive and non-UTC times are an InputError."""
     need_columns(frame, (), "source")
     if frame.index.dtype.kind == "M":
         times = read_stamps(frame.index, "frame.index")
@@ -106,7 +127,27 @@ def frame_table(frame: pd.DataFrame, names: dict[str, tuple[str, ...]], required
     table = pd.DataFrame({ours: frame[labels[theirs]].reset_index(drop=True) for ours, theirs in chosen.items()})
     if table.empty:
         raise BadFileError("holds no rows")
-    return table.assign(timestamp=read_stamps(table["timestamp"], f"frame.{chosen['timestamp']}"))
+    symbols = {text for text in table.pop("symbol") if isinstance(text, str)} if "symbol" in chosen else set()
+    times = read_stamps(table["timestamp"], f"frame.{chosen['timestamp']}")
+    return FileTable(table.assign(timestamp=times), _symbols(symbols))
+
+
+def _symbols(texts: set[str]) -> tuple[str, ...]:
+    """The texts of a column of symbols, sorted; numbers are no symbols, some stores number their markets."""
+    return tuple(sorted(text for text in map(str.strip, texts) if text and not _is_number(text)))
+
+
+def _texts(column: pa.ChunkedArray) -> set[str]:
+    """Each text of a column, up to ``MAX_SYMBOLS`` of them."""
+    column.validate(full=True)  # the offsets of a damaged file may point anywhere
+    found: set[str] = set()
+    for chunk in column.chunks:
+        coded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+        used = coded.indices.unique().drop_null()[:MAX_SYMBOLS]  # a dictionary may hold what no row has
+        found.update(text for text in coded.dictionary.take(used).to_pylist() if text is not None)
+        if len(found) >= MAX_SYMBOLS:
+            break
+    return found
 
 
 def one_line(error: BaseException) -> str:
@@ -157,6 +198,8 @@ def _csv_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[s
     header = cells if headed else _HEADERLESS[len(cells)]
     chosen = _choose(header, names, required)
     types = {theirs: pa.float64() for ours, theirs in chosen.items() if ours != "timestamp"}
+    if "symbol" in chosen:
+        types[chosen["symbol"]] = pa.dictionary(pa.int32(), pa.string())
     table = pacsv.read_csv(
         pa.BufferReader(data),
         read_options=pacsv.ReadOptions(column_names=header, skip_rows=int(headed), use_threads=False),
@@ -183,8 +226,10 @@ def _parquet_table(data: bytes, names: dict[str, tuple[str, ...]], required: tup
         raise BadFileError(f"declares {meta.num_rows} rows, at most {MAX_ROWS} are allowed")
     schema = file.schema_arrow
     chosen = _choose(_with_index_name(schema.names), names, required)
-    columns = {ours: "__index_level_0__" if theirs not in schema.names else theirs for ours, theirs in chosen.items()}
-    _check_types(schema, columns)
+    if "symbol" in chosen:  # as a dictionary a text that is repeated in a million rows is unpacked once
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=[chosen["symbol"]])
+        schema = file.schema_arrow
+    columns = _decoded_columns(schema, chosen)
     wanted = set(columns.values())
     declared = sum(
         meta.row_group(g).column(c).total_uncompressed_size
@@ -213,10 +258,7 @@ def _arrow_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple
         raise BadFileError("is a damaged Arrow file")
     reader = pa.ipc.open_stream(pa.BufferReader(stream))
     chosen = _choose(_with_index_name(reader.schema.names), names, required)
-    columns = {
-        ours: "__index_level_0__" if theirs not in reader.schema.names else theirs for ours, theirs in chosen.items()
-    }
-    _check_types(reader.schema, columns)
+    columns = _decoded_columns(reader.schema, chosen)
     return reader.read_all().select(list(columns.values())), columns
 
 
@@ -228,14 +270,36 @@ def _with_index_name(names: list[str]) -> list[str]:
     return ["timestamp" if name == "__index_level_0__" else name for name in names]
 
 
-def _check_types(schema: pa.Schema, columns: dict[str, str]) -> None:
-    """Only numbers and times are decoded: text or nested columns of a binary file may unpack to anything."""
-    for ours, theirs in columns.items():
+def _decoded_columns(schema: pa.Schema, chosen: dict[str, str]) -> dict[str, str]:
+    """Our names → the columns of the file; BadFileError where one holds something else than numbers or times.
+
+    Text or nested columns of a binary file may unpack to anything. Only a column of symbols may be text,
+    whose size its reader bounds; where it is none, it is left out.
+    """
+    columns = {}
+    for ours, theirs in chosen.items():
+        theirs = theirs if theirs in schema.names else "__index_level_0__"
         kind = schema.field(theirs).type
-        numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-        time = ours == "timestamp" and (pa.types.is_timestamp(kind) or pa.types.is_date(kind))
-        if not numeric and not time:
+        if ours == "symbol":
+            if not _is_text(kind):
+                continue
+        elif not _is_numeric(kind) and not (ours == "timestamp" and _is_time(kind)):
             raise BadFileError(f"column {theirs[:40]!r} holds {str(kind)[:60]}, not numbers")
+        columns[ours] = theirs
+    return columns
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    text = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(text) or pa.types.is_large_string(text))
+
+
+def _is_numeric(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
 def _plain_frame(table: pa.Table, time_column: str) -> pd.DataFrame:
