@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from aione_lab.errors import InputError
+from aione_lab.errors import InputError, LakeError
 from aione_lab.lake.limits import BadFileError, single_csv_member
 from aione_lab.lake.names import (
     NamedFile,
@@ -70,8 +70,9 @@ def import_candles(
     Rows with a fault are left out and reported with the reason; a candle that has not ended yet is
     one of them. A row that is in the lake already with other values is revised (the later import wins).
 
-    Raises InputError with one line when the only file cannot be used, or none of several can;
-    otherwise refused files stand in the report by name and the others are imported.
+    Raises InputError with one line when the only file cannot be used, or none of several can, and LakeError
+    when the only one cannot be stored; otherwise refused files, and those whose series in the lake is
+    damaged, stand in the report by name and the others are imported.
     """
     step = interval_ms(interval)
 
@@ -209,6 +210,10 @@ def _import(
                 if len(files) == 1:
                     raise InputError.of("source", str(file.path), str(error)) from None
                 reports.append(FileReport(file=path, symbol=named, error=str(error)))
+            except (LakeError, InputError) as error:  # its series is damaged or locked, or does not take its rows
+                if len(files) == 1:
+                    raise
+                reports.append(FileReport(file=path, symbol=named, error=f"could not be stored: {error}"))
         tell("done", len(files), len(files))
     if all(report.error is not None for report in reports):
         first = reports[0]

@@ -19,7 +19,7 @@ import pytest
 from lake_files import HEADER, START, assert_untouched, kline_csv, make_candles, write_archive, zipped
 from lake_files import lake as lake  # fixture
 
-from aione_lab.errors import InputError
+from aione_lab.errors import InputError, LakeCorruption
 from aione_lab.lake import CANDLE_COLUMNS, Lake
 from aione_lab.lake import limits as lake_limits
 from aione_lab.lake.names import find_files
@@ -274,6 +274,33 @@ def test_bad_file_in_a_folder_is_named_and_the_others_go_on(lake: Lake, tmp_path
     assert "no symbol" in errors["klines.csv"]
     assert report.total["files_refused"] == 4 and "4 files refused" in str(report).splitlines()[-1]
     assert lake.symbols() == ["BTCUSDT"]
+
+
+def test_a_damaged_series_does_not_stop_the_others(lake: Lake, tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
+    for symbol in symbols:
+        lake.append(symbol, "1m", make_candles(50))
+        write_archive(folder, f"{symbol}-1m-2025-05", kline_csv(make_candles(100)))
+    (stored,) = (Path(file) for file in lake.files("ETHUSDT", "1m"))
+    stored.write_bytes(stored.read_bytes()[:-9])
+    report = lake.import_candles(folder, interval="1m")
+    assert [(file.symbol, file.rows_new) for file in report.files] == list(zip(symbols, (50, 0, 50), strict=True))
+    assert report.files[1].error is not None and stored.name in report.files[1].error
+    assert report.total["files_refused"] == 1
+    with pytest.raises(LakeCorruption, match=stored.name):
+        lake.import_candles(folder / "ETHUSDT-1m-2025-05.zip", interval="1m")
+
+
+def test_good_rows_at_another_distance_do_not_stop_the_others(lake: Lake, tmp_path: Path) -> None:
+    sparse = make_candles(100)
+    sparse.loc[sparse.index[np.arange(100) % 5 != 0], "close"] = np.nan
+    sparse.to_parquet(tmp_path / "BTCUSDT.parquet")
+    make_candles(100).to_parquet(tmp_path / "ETHUSDT.parquet")
+    report = lake.import_candles(tmp_path, interval="1m")
+    assert [file.error is None for file in report.files] == [False, True]
+    assert "5m apart" in str(report.files[0].error)
 
 
 def test_sources_that_are_not_there(lake: Lake, tmp_path: Path) -> None:
