@@ -22,6 +22,7 @@ from aione_lab.lake.names import (
     NamedFile,
     find_files,
     holds_other_prices,
+    is_coin_margined,
     printable,
     read_name,
     same_symbol,
@@ -77,6 +78,8 @@ def import_candles(
     step = interval_ms(interval)
 
     def parse(table: pd.DataFrame, named: str) -> FileReport:
+        if is_coin_margined(named):
+            raise BadFileError(f"is of {named}, margined in coins: its volume counts contracts, not units of the base")
         stamps = seconds_to_milliseconds(table["timestamp"].to_numpy(), step)
         check_file_spacing(stamps, interval)
         good, refused = screen_candles(table.assign(timestamp=stamps), interval, now_ms=int(time.time() * 1000))
@@ -186,6 +189,7 @@ def _import(
     files = [read_name(path, kind) for path in find_files(source)]
     if asked is not None:
         _check_asked(asked, files)
+    _check_markets(source, asked, [file for file in files if file.interval in (None, interval)])
     reports: list[FileReport] = []
     with progress_reporter(progress, f"importing {kind}") as tell:
         for number, file in enumerate(files):
@@ -232,6 +236,19 @@ def _check_asked(symbol: str, files: list[NamedFile]) -> None:
         if not same_symbol(symbol, other):
             allowed = f"contradicts the name of {printable(name)}, which says {other}; leave it out or rename the file"
             raise InputError.of("symbol", symbol, allowed)
+
+
+def _check_markets(source: Source, asked: str | None, files: list[NamedFile]) -> None:
+    """Refuse files of one symbol of which some are of the spot market and others are futures: the last would win."""
+    seen: dict[str | None, NamedFile] = {}
+    for file in files:
+        if file.market is not None:
+            symbol = asked or file.symbol
+            other = seen.setdefault(symbol, file)
+            if symbol is not None and other.market != file.market:
+                pair = " and ".join(f"{printable(str(one.path))} ({one.market})" for one in (other, file))
+                allowed = f"holds {symbol} of two markets, {pair}; import them into two lakes"
+                raise InputError.of("source", str(source), allowed)
 
 
 def _verify_checksum(path: Path, data: bytes) -> tuple[str, ...]:

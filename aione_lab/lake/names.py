@@ -28,6 +28,10 @@ _FUNDING = re.compile(rf"{_NAME}(?:(?P<interval>-\d{{1,2}}h)?-(?:fundingRate|fun
 _LIKE_A_SYMBOL = re.compile(rf"[A-Z0-9_]+(?:{_QUOTES}|PERP)(?:_\d{{6}})?")
 # Stores that write the base, the quote and the kind of contract apart: BTC-USDT-SWAP
 _DASHED = re.compile(rf"([A-Z0-9]+)-({_QUOTES})(?:-(SWAP|\d{{6}}))?")
+# Where perpetual contracts are BTC-USDT-SWAP, BTC-USDT is the spot market
+_DASHED_PAIR = re.compile(rf"[A-Z0-9]+-(?:{_QUOTES})(?:_|-\d|$)")
+_MARKET_ENDING = re.compile(r"(?i:[-_](?:spot|futures)$)|-SWAP(?=[-_]|$)")
+_COIN_MARGINED = re.compile(r"[A-Z0-9]+USD_(?:PERP|\d{6})")
 # Stores that write ccxt's BTC/USDT:USDT as BTC_USDT_USDT
 _SETTLED = re.compile(r"([A-Z0-9]+)_(USDT|USDC|BUSD|USD)_\2")
 _KINDS_OF_MARKET = {"spot", "futures", "future", "swap", "perpetual", "perp", "linear", "um"}
@@ -37,11 +41,12 @@ _OTHER_PRICES = ("markpriceklines", "indexpriceklines", "premiumindexklines")
 
 
 class NamedFile(NamedTuple):
-    """A file with the symbol and interval its path tells, None where it tells none."""
+    """A file with the symbol, interval and market (spot or futures) its path tells, None where it tells none."""
 
     path: Path
     symbol: str | None
     interval: str | None
+    market: str | None
 
 
 def find_files(source: str | Path | Iterable[str | Path]) -> list[Path]:
@@ -109,7 +114,15 @@ def read_name(path: Path, kind: str = "candles") -> NamedFile:
         symbol = read_symbol_like(match["symbol"])
     if match is not None and kind == "candles" and interval is None:
         interval = match["interval"]
-    return NamedFile(path, read_symbol(symbol), _interval(interval))
+    return NamedFile(path, read_symbol(symbol), _interval(interval), _market(path))
+
+
+def _market(path: Path) -> str | None:
+    """``spot`` or ``futures``: by the end of the name, else by the nearest folder (``data/futures/um/…``)."""
+    if ending := _MARKET_ENDING.search(path.stem):
+        return "spot" if ending[0].lower().endswith("spot") else "futures"
+    told = next((part.lower() for part in reversed(path.parts[:-1]) if part.lower() in ("spot", "futures")), None)
+    return "spot" if told is None and _DASHED_PAIR.match(path.stem) else told
 
 
 def with_member(file: NamedFile, member: str, kind: str = "candles") -> NamedFile:
@@ -154,6 +167,11 @@ def read_symbol_like(text: str | None) -> str | None:
 def same_symbol(one: str, other: str) -> bool:
     """Whether two exchange ids are one symbol; some stores part base and quote (``BTC_USDT``)."""
     return one.replace("_", "") == other.replace("_", "")
+
+
+def is_coin_margined(symbol: str) -> bool:
+    """Whether the id is one of a contract that is margined in coins (``BTCUSD_PERP``, ``BTCUSD_250627``)."""
+    return _COIN_MARGINED.fullmatch(symbol) is not None
 
 
 def symbol_of_rows(texts: Iterable[str], named: str | None) -> str:

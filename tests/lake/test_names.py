@@ -112,3 +112,50 @@ def test_a_member_of_another_symbol_is_refused_among_funding_too(lake: Lake, tmp
     path.write_bytes(zipped(b"timestamp,funding_rate\n1746316800000,0.0001\n", "BTCUSDT-fundingRate-2025-05.csv"))
     with pytest.raises(InputError, match="another symbol or interval than ETHUSDT"):
         lake.import_funding(path)
+
+
+@pytest.mark.parametrize(
+    ("spot", "futures"),
+    [
+        ("data/spot/monthly/klines/BTCUSDT-1m-2025-05.csv", "data/futures/um/monthly/klines/BTCUSDT-1m-2025-05.csv"),
+        ("BTC_USDT-1m-spot.csv", "BTC_USDT-1m-futures.csv"),
+        ("spot/BTCUSDT.csv", "BTCUSDT-1m-futures.csv"),
+        ("BTC-USDT_1m.csv", "BTC-USDT-SWAP_1m.csv"),
+    ],
+)
+def test_two_markets_of_one_symbol_are_refused(lake: Lake, tmp_path: Path, spot: str, futures: str) -> None:
+    folder = tmp_path / "archive"
+    for name in (spot, futures):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(kline_csv(make_candles(10)))
+    with pytest.raises(InputError, match="holds BTC_?USDT of two markets, ") as told:
+        lake.import_candles(folder, interval="1m")
+    assert f"{spot} (spot)" in str(told.value) and f"{futures} (futures)" in str(told.value)
+    assert_untouched(lake)
+    for name in (spot, futures):
+        assert lake.import_candles(folder / name, interval="1m").total["files"] == 1
+
+
+def test_two_markets_of_different_symbols_or_intervals_are_imported(lake: Lake, tmp_path: Path) -> None:
+    for name in ("spot/BTCUSDT-1m", "futures/ETHUSDT-1m", "futures/BTCUSDT-5m"):
+        path = tmp_path / f"{name}.csv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(kline_csv(make_candles(10)))
+    report = lake.import_candles(tmp_path, interval="1m")
+    assert report.symbols == ("BTCUSDT", "ETHUSDT") and report.total["files_refused"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("BTCUSD_PERP-1m-2025-05.csv", None),
+        ("BTCUSD_250627-1m-2025-05.csv", None),
+        ("BTC-USD-SWAP_1m.csv", None),
+        ("dump.csv", "BTCUSD_PERP"),
+    ],
+)
+def test_candles_margined_in_coins_are_refused(lake: Lake, tmp_path: Path, name: str, symbol: str | None) -> None:
+    (tmp_path / name).write_bytes(kline_csv(make_candles(10)))
+    with pytest.raises(InputError, match=r"is of BTCUSD_\w+, margined in coins: its volume counts contracts"):
+        lake.import_candles(tmp_path / name, symbol=symbol, interval="1m")
+    assert_untouched(lake)
