@@ -186,7 +186,8 @@ def _import(
             raise InputError.of("source", "DataFrame", str(error)) from None
         return ImportReport(kind=kind, interval=interval, files=(report.model_copy(update={"file": "DataFrame"}),))
 
-    files = [read_name(path, kind) for path in find_files(source)]
+    own = [Path(lake.root) / folder for folder in ("candles", "funding")]  # "import ." may hold the lake itself
+    files = [read_name(path, kind) for path in find_files(source, own)]
     if asked is not None:
         _check_asked(asked, files)
     _check_markets(source, asked, [file for file in files if file.interval in (None, interval)])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,11 +50,12 @@ class NamedFile(NamedTuple):
     market: str | None
 
 
-def find_files(source: str | Path | Iterable[str | Path]) -> list[Path]:
+def find_files(source: str | Path | Iterable[str | Path], leave_out: Sequence[Path] = ()) -> list[Path]:
     """Files that ``source`` names: a file, a folder (all readable files below it), a pattern, or a list of those.
 
-    Patterns are expanded here too, because a quoted ``*`` reaches us unexpanded. Raises InputError
-    when something named does not exist or nothing readable is found.
+    Patterns are expanded here too, because a quoted ``*`` reaches us unexpanded. What folders and patterns
+    find in the folders ``leave_out`` is passed over. Raises InputError when something named does not exist,
+    a folder cannot be read, or nothing readable is found.
     """
     if not isinstance(source, (str, Path)):
         try:
@@ -63,7 +65,7 @@ def find_files(source: str | Path | Iterable[str | Path]) -> list[Path]:
         if not parts or not all(isinstance(part, (str, Path)) for part in parts):
             allowed = "must be a path, a folder, a pattern, a list of those, or a DataFrame"
             raise InputError.of("source", source, allowed)
-        return list(dict.fromkeys(path for part in parts for path in find_files(part)))
+        return list(dict.fromkeys(path for part in parts for path in find_files(part, leave_out)))
     text = str(source)
     if not text or "\x00" in text:
         raise InputError.of("source", source, "must be a path, a folder or a pattern")
@@ -77,24 +79,54 @@ def find_files(source: str | Path | Iterable[str | Path]) -> list[Path]:
         if path.suffix.lower() not in SUFFIXES:
             raise InputError.of("source", text, f"must be one of {', '.join(SUFFIXES)}")
         return [path]
-    if path.is_dir():
-        found = [p for p in path.rglob("*") if _readable(p, path)]
-    elif glob.has_magic(text):
-        matches = [Path(p) for p in glob.glob(str(path), recursive=True)]
-        found = [p for p in matches if _readable(p, p.parent)]
-        found += [p for folder in matches if folder.is_dir() for p in folder.rglob("*") if _readable(p, folder)]
-    else:
-        raise InputError.of("source", text, "no such file or folder")
+    try:
+        if path.is_dir():
+            found = _files_below(path, leave_out)
+        elif glob.has_magic(text):
+            matches = [Path(p) for p in glob.glob(str(path), recursive=True)]
+            found = [p for p in matches if _readable(p) and not _lies_in(p, leave_out)]
+            found += [p for folder in matches if folder.is_dir() for p in _files_below(folder, leave_out)]
+        else:
+            raise InputError.of("source", text, "no such file or folder")
+    except OSError as error:
+        raise InputError.of("source", str(error.filename or text), f"cannot be read ({error.strerror})") from None
     if not found:
         raise InputError.of("source", text, f"matches no file of the kinds {', '.join(SUFFIXES)}")
     return sorted(set(found))
 
 
-def _readable(path: Path, base: Path) -> bool:
-    """A file of a known kind that is not hidden (a store's own or a half-copied file)."""
-    if path.suffix.lower() not in SUFFIXES or not path.is_file():
-        return False
-    return not any(part.startswith(".") for part in path.relative_to(base).parts)
+def _files_below(folder: Path, leave_out: Sequence[Path]) -> list[Path]:
+    """Readable files below a folder; links to folders are followed, and a folder is read once however it is reached.
+
+    Hidden folders are a store's own. Raises OSError for a folder that cannot be read.
+    """
+    found: list[Path] = []
+    seen: set[Path] = set()
+    pending = [folder]  # links wait until the end: a folder that is reached twice keeps its own name
+    for start in pending:
+        for name, folders, files in os.walk(start, onerror=_raise):
+            here = Path(name)
+            if here.resolve() in seen or _lies_in(here, leave_out):
+                folders.clear()
+                continue
+            seen.add(here.resolve())
+            folders[:] = [one for one in folders if not one.startswith(".")]
+            pending += [here / one for one in sorted(folders) if (here / one).is_symlink()]
+            found += [here / one for one in files if _readable(here / one)]
+    return found
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _lies_in(path: Path, folders: Sequence[Path]) -> bool:
+    return any(path.resolve().is_relative_to(folder.resolve()) for folder in folders)
+
+
+def _readable(path: Path) -> bool:
+    """A file of a known kind that is not hidden (half-copied)."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def printable(text: str) -> str:

@@ -276,6 +276,52 @@ def test_bad_file_in_a_folder_is_named_and_the_others_go_on(lake: Lake, tmp_path
     assert lake.symbols() == ["BTCUSDT"]
 
 
+def test_linked_folders_are_followed_and_each_is_read_once(lake: Lake, tmp_path: Path) -> None:
+    folder, elsewhere = tmp_path / "archive", tmp_path / "elsewhere"
+    (folder / "deep").mkdir(parents=True)
+    elsewhere.mkdir()
+    for place, symbol in ((folder, "BTCUSDT"), (folder / "deep", "ETHUSDT"), (elsewhere, "SOLUSDT")):
+        write_archive(place, f"{symbol}-1m-2025-05", kline_csv(make_candles(10)))
+    for link, target in (
+        ("a", elsewhere),
+        ("b", folder),
+        ("c", folder / "deep"),
+        ("deep/up", folder),
+        ("d", "nowhere"),
+    ):
+        (folder / link).symlink_to(target)
+    files = ["BTCUSDT-1m-2025-05.zip", "a/SOLUSDT-1m-2025-05.zip", "deep/ETHUSDT-1m-2025-05.zip"]
+    assert [str(path.relative_to(folder)) for path in find_files(folder)] == files
+    assert lake.import_candles(folder, interval="1m").total["files"] == 3
+
+
+def test_a_folder_that_cannot_be_read_is_named(lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = tmp_path / "archive" / "closed"
+    closed.mkdir(parents=True)
+    write_archive(tmp_path / "archive", "BTCUSDT-1m-2025-05", kline_csv(make_candles(10)))
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:  # root, whom tests may run as, can read everything
+        if Path(path) == closed:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(InputError, match=rf"^source='{closed}': cannot be read \(Permission denied\)"):
+        lake.import_candles(tmp_path / "archive", interval="1m")
+    assert_untouched(lake)
+
+
+@pytest.mark.parametrize("source", ["", "**/*.parquet", "*"])
+def test_the_files_of_the_lake_itself_are_left_out(lake: Lake, tmp_path: Path, source: str) -> None:
+    lake.append("BTCUSDT", "1m", make_candles(20))
+    make_candles(10).to_parquet(tmp_path / "ETHUSDT.parquet")
+    report = lake.import_candles(str(tmp_path / source), interval="1m")
+    assert [Path(file.file).name for file in report.files] == ["ETHUSDT.parquet"]
+    make_candles(10).to_parquet(Path(lake.root) / "SOLUSDT.parquet")  # beside the lake's files, and none of them
+    assert lake.import_candles(lake.root, interval="1m").symbols == ("SOLUSDT",)
+
+
 def test_a_damaged_series_does_not_stop_the_others(lake: Lake, tmp_path: Path) -> None:
     folder = tmp_path / "archive"
     folder.mkdir()
