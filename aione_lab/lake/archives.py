@@ -210,7 +210,7 @@ def _import(
                 table = read_file(suffix, data, names, required)
                 named = symbol_of_rows(table.symbols, named)
                 report = parse(table.rows, named)
-                reports.append(report.model_copy(update={"file": path, "notes": (*notes, *report.notes)}))
+                reports.append(report.model_copy(update={"file": path, "notes": (*notes, *table.notes, *report.notes)}))
             except BadFileError as error:
                 if len(files) == 1:
                     raise InputError.of("source", str(file.path), str(error)) from None

@@ -68,13 +68,14 @@ _HEADERLESS = {
 
 
 class FileTable(NamedTuple):
-    """Rows of a file under our column names, and each text its column of symbols holds (none: no such column).
+    """Rows of a file under our column names, each text its column of symbols holds, and notes on the whole file.
 
     ``timestamp`` is int64, in the unit of the file: the caller makes milliseconds of it.
     """
 
     rows: pd.DataFrame
     symbols: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_file(suffix: str, data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> FileTable:
@@ -83,9 +84,12 @@ def read_file(suffix: str, data: bytes, names: dict[str, tuple[str, ...]], requi
     Columns are float64, in file order; those nobody knows are left out. Raises BadFileError, also for
     times without a zone.
     """
+    notes: tuple[str, ...] = ()
     try:
         if suffix == ".csv":
             table, chosen = _csv_table(data, names, required)
+            if b"\n" in data and not data.endswith((b"\n", b"\r")):
+                notes = ("the last line has no line end: the file may be cut",)
         elif suffix in (".parquet", ".pq"):
             table, chosen = _parquet_table(data, names, required)
         else:
@@ -95,7 +99,7 @@ def read_file(suffix: str, data: bytes, names: dict[str, tuple[str, ...]], requi
         if "symbol" in chosen:
             symbols = _symbols(_texts(table.column("symbol")))
             table = table.drop_columns("symbol")
-        return FileTable(_plain_frame(table, chosen["timestamp"]), symbols)
+        return FileTable(_plain_frame(table, chosen["timestamp"]), symbols, notes)
     except (pa.ArrowException, OSError, MemoryError, OverflowError, UnicodeDecodeError, ValueError) as error:
         raise BadFileError(f"cannot be read as {suffix[1:]} ({one_line(error)})") from None
 
