@@ -29,6 +29,7 @@ from aione_lab.lake.names import (
     symbol_of_rows,
     with_member,
 )
+from aione_lab.lake.parts import FUNDING
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
 from aione_lab.lake.readers import (
     CANDLE_NAMES,
@@ -142,18 +143,21 @@ def import_funding(
 
 
 def screen_funding(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
-    """Split funding rows (``timestamp`` int64, ``funding_rate``) into good ones, refused ones and notes on stamps."""
+    """Split funding rows (``timestamp`` int64, ``funding_rate``) into good ones, refused ones and notes on stamps.
+
+    Two rows nearest to one minute are one payment, as in the lake: the later one is kept.
+    """
     given = table["timestamp"].to_numpy()
-    in_seconds = bool(np.all(plausible(given * 1000))) if len(given) and given.max() < 10**11 else False
-    ms, fixed = mend_stamps(given * 1000 if in_seconds else given, 1)
+    ms, fixed = mend_stamps(seconds_to_milliseconds(given), 1)
     rate = pd.to_numeric(table["funding_rate"], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     reasons = np.where(plausible(ms), "", "timestamp is outside 2009-2100").astype(object)
     reasons[(reasons == "") & ~(np.abs(rate) < 1.0)] = "funding_rate must be a fraction in (-1, 1)"
     good = np.flatnonzero(reasons == "")
     order = good[np.argsort(ms[good], kind="stable")]
     if len(order):
-        last = np.append(ms[order][1:] != ms[order][:-1], True)
-        reasons[order[~last]] = "same timestamp as a later row, which is kept"
+        minutes = FUNDING.keys(ms[order])
+        last = np.append(minutes[1:] != minutes[:-1], True)
+        reasons[order[~last]] = "nearest to the same minute as a later row, which is kept"
         order = order[last]
     bad = np.flatnonzero(reasons != "")
     notes = tuple(f"{n} {fault} stamps mended" for fault, n in fixed.items())

@@ -380,15 +380,20 @@ def _casts(text: str, kind: pa.DataType) -> bool:
     return True
 
 
-def seconds_to_milliseconds(stamps: np.ndarray, step_ms: int) -> np.ndarray:
+def seconds_to_milliseconds(stamps: np.ndarray, step_ms: int | None = None) -> np.ndarray:
     """Integer stamps of a file that counts in seconds as milliseconds; every other unit is left to the screen.
 
-    Seconds of our time have ten digits, and so have milliseconds cut to 32 bits: the spacing of the
-    rows tells them apart.
+    The median decides, so that one broken row does not; what is no time in seconds stays as it is.
+    Seconds of our time have ten digits, and so have milliseconds cut to 32 bits: where ``step_ms`` is
+    known, the spacing of the rows tells them apart.
     """
-    middle = abs(int(np.median(stamps)))
-    in_seconds = EARLIEST_MS <= middle * 1000 < LATEST_MS and (_spacing(stamps) or 0) * 1000 == step_ms
-    return stamps * 1000 if in_seconds else stamps
+    middle = int(np.median(stamps)) if len(stamps) else 0
+    if not EARLIEST_MS <= middle * 1000 < LATEST_MS:
+        return stamps
+    if step_ms is not None and (_spacing(stamps) or 0) * 1000 != step_ms:
+        return stamps
+    seconds = (stamps >= EARLIEST_MS // 1000) & (stamps < LATEST_MS // 1000)
+    return np.where(seconds, stamps * 1000, stamps)
 
 
 def _spacing(stamps: np.ndarray) -> int | None:
