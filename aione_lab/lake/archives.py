@@ -36,15 +36,14 @@ from aione_lab.lake.readers import (
     CANDLE_REQUIRED,
     FUNDING_NAMES,
     FUNDING_REQUIRED,
-    check_file_spacing,
     frame_table,
     read_bytes,
     read_file,
-    seconds_to_milliseconds,
 )
 from aione_lab.lake.reports import FileReport, ImportReport, refusals
 from aione_lab.lake.schema import screen_candles
-from aione_lab.lake.stamps import mend_stamps, plausible, utc_index
+from aione_lab.lake.stamps import FINER_THAN_MS, mend_stamps, plausible, utc_index
+from aione_lab.lake.times import check_file_spacing, seconds_to_milliseconds
 from aione_lab.units import interval_ms, parse_symbol
 
 if TYPE_CHECKING:
@@ -151,6 +150,7 @@ def screen_funding(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, tup
     ms, fixed = mend_stamps(seconds_to_milliseconds(given), 1)
     rate = pd.to_numeric(table["funding_rate"], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     reasons = np.where(plausible(ms), "", "timestamp is outside 2009-2100").astype(object)
+    reasons[ms == FINER_THAN_MS] = "timestamp has a fraction of a millisecond"
     reasons[(reasons == "") & ~(np.abs(rate) < 1.0)] = "funding_rate must be a fraction in (-1, 1)"
     good = np.flatnonzero(reasons == "")
     order = good[np.argsort(ms[good], kind="stable")]

@@ -25,9 +25,9 @@ from aione_lab.lake.limits import (
     BadFileError,
     check_arrow_message,
 )
-from aione_lab.lake.schema import need_columns, spacing_fault
-from aione_lab.lake.stamps import mend_stamps, read_stamps
-from aione_lab.units import EARLIEST_MS, INTERVALS, LATEST_MS
+from aione_lab.lake.schema import need_columns
+from aione_lab.lake.stamps import read_stamps
+from aione_lab.lake.times import column_stamps, is_number, one_line
 
 _SYMBOL_NAMES = ("symbol", "pair", "ticker", "instrument", "market", "coin", "tic")
 # Our name → the names other stores use, compared in lower case with blanks as "_"; the first that is there counts.
@@ -52,8 +52,6 @@ FUNDING_NAMES: dict[str, tuple[str, ...]] = {
 FUNDING_REQUIRED = ("timestamp", "funding_rate")
 
 MAX_SYMBOLS = 1000  # so many different texts of a column of symbols are looked at: a second one is one too many
-
-_UTC_WANTED = "must be UTC, such as 2025-01-01T00:00:00Z, or integer ms"
 
 # What exchange archives without a header line hold, by the number of their columns.
 _KLINE_HEADER = (
@@ -138,7 +136,7 @@ def frame_table(frame: pd.DataFrame, names: dict[str, tuple[str, ...]], required
 
 def _symbols(texts: set[str]) -> tuple[str, ...]:
     """The texts of a column of symbols, sorted; numbers are no symbols, some stores number their markets."""
-    return tuple(sorted(text for text in map(str.strip, texts) if text and not _is_number(text)))
+    return tuple(sorted(text for text in map(str.strip, texts) if text and not is_number(text)))
 
 
 def _texts(column: pa.ChunkedArray) -> set[str]:
@@ -152,13 +150,6 @@ def _texts(column: pa.ChunkedArray) -> set[str]:
         if len(found) >= MAX_SYMBOLS:
             break
     return found
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's text, cut to a readable length."""
-    text = str(error).strip().splitlines()
-    line = text[0] if text else type(error).__name__
-    return line if len(line) <= 160 else line[:157] + "..."
 
 
 def _fold(column: str) -> str:
@@ -195,7 +186,7 @@ def _csv_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[s
         raise BadFileError("is not CSV text")
     delimiter = max(",;\t", key=first.count)
     cells = [cell.strip().strip('"') for cell in first.split(delimiter)]
-    headed = not _is_number(cells[0])
+    headed = not is_number(cells[0])
     if not headed and len(cells) not in _HEADERLESS:
         known = ", ".join(str(n) for n in _HEADERLESS)
         raise BadFileError(f"has no header line and {len(cells)} columns, without a header {known} are known")
@@ -213,14 +204,6 @@ def _csv_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[s
         ),
     )
     return table, chosen
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _parquet_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[str, ...]) -> _Chosen:
@@ -309,7 +292,7 @@ def _is_time(kind: pa.DataType) -> bool:
 def _plain_frame(table: pa.Table, time_column: str) -> pd.DataFrame:
     if table.num_rows == 0:
         raise BadFileError("holds no rows")
-    columns: dict[str, np.ndarray] = {"timestamp": _stamps(table.column("timestamp"), time_column)}
+    columns: dict[str, np.ndarray] = {"timestamp": column_stamps(table.column("timestamp"), time_column)}
     for name in table.column_names:
         if name != "timestamp":
             columns[name] = _floats(name, table.column(name))
@@ -324,89 +307,3 @@ def _floats(name: str, column: pa.ChunkedArray) -> np.ndarray:
     except pa.ArrowException as error:
         raise BadFileError(f"column {name!r} holds something that is not a number ({one_line(error)})") from None
     return np.array(values.to_numpy(), dtype=np.float64)
-
-
-def _stamps(column: pa.ChunkedArray, name: str) -> np.ndarray:
-    """Stamps as int64: integers as they stand, everything that carries its own unit in milliseconds.
-
-    A time without a zone may have been meant as anybody's local time, and is refused.
-    """
-    if column.null_count:
-        row = column.is_null().index(True).as_py()
-        raise BadFileError(f"row {row + 1} has no time")
-    kind = column.type
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        column = _text_times(column, name)
-        kind = column.type
-    if pa.types.is_date(kind) or (pa.types.is_timestamp(kind) and kind.tz is None):
-        raise BadFileError(f"column {name[:40]!r} has no time zone; {_UTC_WANTED}")
-    if pa.types.is_timestamp(kind):
-        return np.array(pc.cast(pc.cast(column, pa.timestamp("ms", kind.tz), safe=False), pa.int64()).to_numpy())
-    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        values = np.array(pc.cast(column, pa.float64(), safe=False).to_numpy())
-        wrong = ~(np.isfinite(values) & (values == np.floor(values)) & (np.abs(values) < 2**63))
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            raise BadFileError(f"row {row + 1} has the time {float(values[row])!r}, no whole number of 64 bits")
-        return values.astype(np.int64)
-    if pa.types.is_integer(kind):
-        return np.array(pc.cast(column, pa.int64()).to_numpy())
-    raise BadFileError(f"the time column holds {str(kind)[:60]}, neither integers nor dates")
-
-
-def _text_times(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Times out of text, all of them with a zone; BadFileError names the first cell of another kind."""
-    zoned = pa.timestamp("ms", "UTC")
-    try:
-        return pc.cast(column, zoned)
-    except pa.ArrowException:
-        pass  # which cell it is takes a closer look
-    cells = column.to_pylist()
-    numbers = [_is_number(cell) for cell in cells]
-    mostly_numbers = 2 * sum(numbers) >= len(cells)
-    for row, (cell, number) in enumerate(zip(cells, numbers, strict=True), start=1):
-        if number if mostly_numbers else _casts(cell, zoned):
-            continue
-        fault = "has no time zone" if _casts(cell, pa.timestamp("ms")) else "is no time"
-        raise BadFileError(f"row {row}: {cell[:40]!r} in column {name[:40]!r} {fault}; {_UTC_WANTED}")
-    raise BadFileError(f"column {name[:40]!r} holds numbers beyond 64 bits; {_UTC_WANTED}")
-
-
-def _casts(text: str, kind: pa.DataType) -> bool:
-    try:
-        pc.cast(pa.scalar(text), kind)
-    except pa.ArrowException:
-        return False
-    return True
-
-
-def seconds_to_milliseconds(stamps: np.ndarray, step_ms: int | None = None) -> np.ndarray:
-    """Integer stamps of a file that counts in seconds as milliseconds; every other unit is left to the screen.
-
-    The median decides, so that one broken row does not; what is no time in seconds stays as it is.
-    Seconds of our time have ten digits, and so have milliseconds cut to 32 bits: where ``step_ms`` is
-    known, the spacing of the rows tells them apart.
-    """
-    middle = int(np.median(stamps)) if len(stamps) else 0
-    if not EARLIEST_MS <= middle * 1000 < LATEST_MS:
-        return stamps
-    if step_ms is not None and (_spacing(stamps) or 0) * 1000 != step_ms:
-        return stamps
-    seconds = (stamps >= EARLIEST_MS // 1000) & (stamps < LATEST_MS // 1000)
-    return np.where(seconds, stamps * 1000, stamps)
-
-
-def _spacing(stamps: np.ndarray) -> int | None:
-    """The most common positive distance between neighbours in time; None with fewer than two stamps."""
-    gaps = np.diff(np.unique(stamps))
-    if len(gaps) == 0:
-        return None
-    values, counts = np.unique(gaps, return_counts=True)
-    return int(values[np.argmax(counts)])
-
-
-def check_file_spacing(stamps: np.ndarray, interval: str) -> None:
-    """Refuse a table whose rows stand at another distance than ``interval`` (see ``spacing_fault``); BadFileError."""
-    mended, _ = mend_stamps(stamps, INTERVALS[interval])
-    if (apart := spacing_fault(mended, interval)) is not None:
-        raise BadFileError(f"interval={interval!r} was named, but its rows stand {apart} apart")

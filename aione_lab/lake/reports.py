@@ -8,6 +8,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from aione_lab.lake.names import printable
+from aione_lab.lake.stamps import FINER_THAN_MS, UNREADABLE
 from aione_lab.units import iso
 
 
@@ -154,7 +155,7 @@ def refusals(refused: pd.DataFrame) -> tuple[Refusal, ...]:
 
 def _time_text(value: Any) -> str | None:
     """ISO text of a stamp however the screen kept it, the raw number when it is no time at all."""
-    if value is None or value is pd.NaT or value != value:
+    if value is None or value is pd.NaT or value != value or value in (UNREADABLE, FINER_THAN_MS):
         return None
     try:
         return iso(int(value)) if not isinstance(value, pd.Timestamp) else value.isoformat()

@@ -65,6 +65,18 @@ def write_archive(folder: Path, stem: str, content: bytes, checksum: bool | str 
     return path
 
 
+def source_of(frame: pd.DataFrame, form: str, folder: Path, stem: str) -> pd.DataFrame | Path:
+    """The frame as a file ``csv``, ``parquet`` or ``feather``, or as it is (``frame``)."""
+    path = folder / f"{stem}.{form}"
+    if form == "frame":
+        return frame
+    if form == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path) if form == "parquet" else frame.to_feather(path)
+    return path
+
+
 @pytest.fixture
 def lake(tmp_path: Path) -> Lake:
     return Lake(tmp_path / "lake")

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lake_files import assert_untouched, make_candles
+from lake_files import assert_untouched, make_candles, source_of
 from lake_files import lake as lake  # fixture
 
 from aione_lab.errors import InputError
@@ -22,17 +22,6 @@ N = 20
 def with_symbols(symbols: object, column: str = "symbol") -> pd.DataFrame:
     frame = make_candles(N).reset_index()
     return frame.assign(timestamp=frame["timestamp"].astype("int64"), **{column: symbols})
-
-
-def source_of(frame: pd.DataFrame, form: str, folder: Path, stem: str) -> pd.DataFrame | Path:
-    path = folder / f"{stem}.{form}"
-    if form == "frame":
-        return frame
-    if form == "csv":
-        frame.to_csv(path, index=False)
-    else:
-        frame.to_parquet(path) if form == "parquet" else frame.to_feather(path)
-    return path
 
 
 @pytest.mark.parametrize("form", FORMS)
