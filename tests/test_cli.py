@@ -292,6 +292,10 @@ def test_audit_names_damaged_funding(run: Run, lake_copy: Path) -> None:
     ran = run("audit", "--lake", lake_copy, "--json")
     assert ran.code == 1 and ran.err.count("\n") == 1 and file.name in ran.err
     assert list(json.loads(ran.out)["funding_faults"]) == ["SOLUSDT"]
+    for folder in list(Path(lake_copy).glob("candles/*/symbol=SOLUSDT")):
+        shutil.rmtree(folder)
+    ran = run("audit", "--lake", lake_copy)
+    assert ran.code == 1 and file.name in ran.err
 
 
 # --- fetch -------------------------------------------------------------------------------------------------------

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from aione_lab.cli.options import DEFAULT_LAKE, End, Json, LakeFolder, LakeToWrite, by_option, known_symbol, open_lake
 from aione_lab.cli.output import add_row, console, emit_json, say, table
-from aione_lab.errors import InputError, LakeError
+from aione_lab.errors import InputError
 
 if TYPE_CHECKING:
     from aione_lab.lake import Lake
@@ -152,6 +151,8 @@ def audit(
       aione-lab audit
       aione-lab audit SOLUSDT --interval 1m --json
     """
+    from aione_lab.lake.audit import funding_faults
+
     lake = open_lake(folder)
     if interval is not None:
         names = [known_symbol(lake, name, interval) for name in symbols] if symbols else lake.symbols(interval)
@@ -162,7 +163,7 @@ def audit(
     if not series:
         raise InputError.of("--lake", lake.root, f"holds no {interval or ''} candles".replace("  ", " "))
     reports = [lake.audit(name, one) for name, one in series]
-    damaged = _damaged_funding(lake, [name for name, _ in series])
+    damaged = funding_faults(lake, names if symbols else None)
     if as_json:
         emit_json({"lake": lake.root, "series": [report.to_dict() for report in reports], "funding_faults": damaged})
     else:
@@ -172,17 +173,6 @@ def audit(
     broken = [report for report in reports if report.verdict == "broken"]
     if broken:
         _in_part(f"{len(broken)} of {len(reports)} series are broken; {broken[0].symbol}: {broken[0].sentence}")
-
-
-def _damaged_funding(lake: Lake, symbols: Iterable[str]) -> dict[str, str]:
-    """Symbols whose funding rates cannot be read, and why; replay refuses them."""
-    found = {}
-    for symbol in dict.fromkeys(symbols):
-        try:
-            lake.funding(symbol)
-        except LakeError as error:
-            found[symbol] = str(error)
-    return found
 
 
 def show_audits(reports: list[AuditReport]) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from aione_lab.errors import LakeCorruption
+from aione_lab.errors import LakeCorruption, LakeError
 from aione_lab.lake.schema import CANDLE_COLUMNS, PRICES, REQUIRED_COLUMNS, need_columns, read_numbers, value_faults
 from aione_lab.lake.stamps import FINER_THAN_MS, mend_stamps, plausible, read_stamps, stamp_source
-from aione_lab.units import LATEST_MS, interval_ms, iso
+from aione_lab.units import LATEST_MS, interval_ms, iso, parse_symbol
 
 if TYPE_CHECKING:
     from aione_lab.lake.store import Lake
@@ -42,7 +42,7 @@ class Stretch(BaseModel):
     """Some candles in a row, from ``start`` to before ``end`` (ISO UTC), and what is the matter with them.
 
     ``missing``: not there. ``maintenance``: not there, nor in most other symbols of the lake. ``no trade``:
-    there, one constant price and no volume. ``frozen``: there, one constant price though volume is told.
+    there, one constant price and no volume. ``frozen``: there, one constant price though some volume is told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -128,7 +128,7 @@ def audit_lake(lake: Lake, symbol: str, interval: str, now_ms: int | None = None
     A damaged file makes the verdict *broken* and is named in the sentence. Raises LakeError when the
     lake has no such series.
     """
-    step = interval_ms(interval)
+    symbol, step = parse_symbol(symbol), interval_ms(interval)
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
     try:
         columns = lake.arrays(symbol, interval)
@@ -142,6 +142,22 @@ def audit_lake(lake: Lake, symbol: str, interval: str, now_ms: int | None = None
         return _other_stamps(lake, symbol, interval, (first, last), notes)
 
     return _report(symbol, interval, step, stamps, columns, now, others, revised, notes)
+
+
+def funding_faults(lake: Lake, symbols: Iterable[str] | None = None) -> dict[str, str]:
+    """Symbols whose funding rates cannot be read, and why; ``symbols`` None: of all that have any.
+
+    A replay refuses them.
+    """
+    if symbols is None:
+        symbols = [series.symbol for series in lake._storage.series() if series.interval is None]
+    found = {}
+    for symbol in dict.fromkeys(symbols):
+        try:
+            lake.funding(symbol)
+        except LakeError as error:
+            found[symbol] = str(error)
+    return found
 
 
 def _report(
@@ -284,12 +300,12 @@ def _flat_stretches(ms: np.ndarray, values: dict[str, np.ndarray], step: int) ->
         return ()
     close, silent = values["close"], values["volume"] == 0.0
     flat = np.logical_and.reduce([values[name] == close for name in PRICES])
-    joined = flat[1:] & flat[:-1] & (close[1:] == close[:-1]) & (silent[1:] == silent[:-1]) & (np.diff(ms) == step)
+    joined = flat[1:] & flat[:-1] & (close[1:] == close[:-1]) & (np.diff(ms) == step)
     edges = np.flatnonzero(np.concatenate(([True], ~joined, [True])))
     found = []
     for begin, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if end - begin >= FLAT_BARS and flat[begin]:
-            kind: Literal["no trade", "frozen"] = "no trade" if silent[begin] else "frozen"
+            kind: Literal["no trade", "frozen"] = "no trade" if silent[begin:end].all() else "frozen"
             bounds = iso(int(ms[begin])), iso(int(ms[end - 1]) + step)
             found.append(Stretch(kind=kind, start=bounds[0], end=bounds[1], bars=end - begin))
     return tuple(found)

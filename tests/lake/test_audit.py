@@ -12,7 +12,7 @@ from lake_workers import START, candles
 
 from aione_lab.errors import InputError, LakeError
 from aione_lab.lake import Lake
-from aione_lab.lake.audit import audit_frame
+from aione_lab.lake.audit import audit_frame, funding_faults
 
 MINUTE = 60_000
 NOW = START + 10_000 * MINUTE
@@ -108,6 +108,19 @@ def test_flat_stretches_are_told_apart_by_their_volume() -> None:
     assert "30 candles without trades" in report.sentence and "12 candles frozen" in report.sentence
 
 
+@pytest.mark.parametrize(
+    ("volumes", "kind"),
+    [((0.0, 3.0), "frozen"), ((0.0,) * 9 + (3.0,), "frozen"), ((3.0, 5.0), "frozen"), ((0.0,), "no trade")],
+)
+def test_one_constant_price_is_reported_whatever_the_volume_does(volumes: tuple[float, ...], kind: str) -> None:
+    frame = history()
+    frame.iloc[100:220, :4] = 77.0
+    frame.iloc[100:220, 4] = np.resize(volumes, 120)
+    report = audit_frame(frame, "1m", now_ms=NOW)
+    assert [(s.kind, s.start[11:16], s.bars) for s in report.flat] == [(kind, "01:40", 120)]
+    assert report.verdict == "usable with gaps"
+
+
 def test_what_most_symbols_miss_is_maintenance(tmp_path: Path) -> None:
     lake = Lake(tmp_path)
     frame = history()
@@ -124,7 +137,9 @@ def test_what_most_symbols_miss_is_maintenance(tmp_path: Path) -> None:
     alone = Lake(tmp_path / "alone")
     alone.append("ADAUSDT", "1m", frame.drop(common))
     alone.append("ETHUSDT", "1m", frame.drop(common))
-    assert [gap.kind for gap in alone.audit("ADAUSDT", "1m").gaps] == ["missing"]  # one witness is no exchange
+    for written in ("ADAUSDT", "adausdt", "ADA/USDT:USDT"):  # one witness is no exchange, and nobody is one's own
+        told = alone.audit(written, "1m")
+        assert (told.symbol, [gap.kind for gap in told.gaps]) == ("ADAUSDT", ["missing"])
     with pytest.raises(LakeError, match="DOGEUSDT 1m: not in the lake"):
         lake.audit("DOGEUSDT", "1m")
 
@@ -147,6 +162,18 @@ def test_a_damaged_neighbour_is_noted_and_does_not_stop_the_audit(tmp_path: Path
     report = lake.audit("BTCUSDT", "1m")
     assert report.bars_missing == 4 and report.verdict == "usable with gaps"
     assert len(report.notes) == 1 and file.name in report.notes[0]
+
+
+def test_damaged_funding_is_named_with_and_without_candles(tmp_path: Path) -> None:
+    lake = Lake(tmp_path)
+    lake.append("BTCUSDT", "1m", history())
+    for symbol in ("BTCUSDT", "ETHUSDT"):
+        lake.append_funding(symbol, pd.Series([1e-4], index=history().index[:1]))
+    assert funding_faults(lake) == {}
+    (file,) = (tmp_path / "funding" / "symbol=ETHUSDT").rglob("*.parquet")
+    file.write_bytes(file.read_bytes()[:-9])
+    assert list(funding_faults(lake)) == ["ETHUSDT"] and file.name in funding_faults(lake)["ETHUSDT"]
+    assert funding_faults(lake, ["BTCUSDT"]) == {}
 
 
 def test_the_dirty_real_files(shared: Path) -> None:
