@@ -138,6 +138,10 @@ def test_what_the_library_refuses_is_named_as_it_was_typed(run: Run, tmp_path: P
     lake = ("--lake", tmp_path / "lake")
     refused(run("import", tmp_path / "dump.csv", "--interval", "1m", *lake), "PATH='", "tells no symbol: say which")
     refused(run("import", tmp_path / "dump.csv", "--interval", "7m", "--symbol", "BTCUSDT", *lake), "--interval='7m'")
+    refused(run("import", tmp_path / "dump.csv", "--interval", "1m", "--symbol", "a b", *lake), "--symbol='a b'")
+    refused(run("fetch", "a b", *lake), "SYMBOL='a b'")
+    (tmp_path / "lake").mkdir()
+    refused(run("audit", "a b", *lake), "SYMBOL='a b'")
     refused(run("fetch", "BTCUSDT", "--start", "2025-13-01", *lake), "--start='2025-13-01'")
     refused(run("fetch", "BTCUSDT", "--start", "2025-01-01", "--interval", "7m", *lake), "--interval='7m'")
 

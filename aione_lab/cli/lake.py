@@ -24,9 +24,10 @@ _OPTIONS = {
     "source": "PATH",
     "sources": "PATH",
 }
+_BY_ARGUMENT = {**_OPTIONS, "symbol": "SYMBOL"}
 
 
-@by_option(_OPTIONS)
+@by_option(_BY_ARGUMENT)
 def fetch(
     symbols: Annotated[
         list[str], typer.Argument(metavar="SYMBOL...", help="BTCUSDT or BTC/USDT:USDT, one or several.")
@@ -130,7 +131,7 @@ def import_(
         _in_part(f"{len(refused)} of {len(report.files)} files were refused; {refused[0].file}: {refused[0].error}")
 
 
-@by_option(_OPTIONS)
+@by_option(_BY_ARGUMENT)
 def audit(
     symbols: Annotated[
         list[str] | None, typer.Argument(metavar="[SYMBOL...]", help="Symbols to audit; all of the lake if left out.")

@@ -51,6 +51,7 @@ FUNDING_NAMES: dict[str, tuple[str, ...]] = {
 }
 FUNDING_REQUIRED = ("timestamp", "funding_rate")
 
+_UNNAMED_INDEX = "__index_level_0__"
 MAX_SYMBOLS = 1000  # so many different texts of a column of symbols are looked at: a second one is one too many
 
 # What exchange archives without a header line hold, by the number of their columns.
@@ -184,13 +185,15 @@ def _csv_table(data: bytes, names: dict[str, tuple[str, ...]], required: tuple[s
     first = data[: 1 << 16].removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8").rstrip("\r")
     if not first.strip() or "\x00" in first:
         raise BadFileError("is not CSV text")
-    delimiter = max(",;\t", key=first.count)
+    delimiter = next((mark for mark in ";\t" if mark in first), ",")  # beside those a comma is a decimal one
     cells = [cell.strip().strip('"') for cell in first.split(delimiter)]
     headed = not is_number(cells[0])
     if not headed and len(cells) not in _HEADERLESS:
         known = ", ".join(str(n) for n in _HEADERLESS)
         raise BadFileError(f"has no header line and {len(cells)} columns, without a header {known} are known")
-    header = cells if headed else _HEADERLESS[len(cells)]
+    if headed and not cells[0]:
+        cells[0] = _UNNAMED_INDEX  # pandas leaves the name of an unnamed index empty in text
+    header = _with_index_name(cells) if headed else _HEADERLESS[len(cells)]
     chosen = _choose(header, names, required)
     types = {theirs: pa.float64() for ours, theirs in chosen.items() if ours != "timestamp"}
     if "symbol" in chosen:
@@ -254,7 +257,7 @@ def _with_index_name(names: list[str]) -> list[str]:
     folded = {_fold(name) for name in names}
     if folded & {*CANDLE_NAMES["timestamp"], *FUNDING_NAMES["timestamp"]}:
         return names
-    return ["timestamp" if name == "__index_level_0__" else name for name in names]
+    return ["timestamp" if name == _UNNAMED_INDEX else name for name in names]
 
 
 def _decoded_columns(schema: pa.Schema, chosen: dict[str, str]) -> dict[str, str]:
@@ -265,7 +268,7 @@ def _decoded_columns(schema: pa.Schema, chosen: dict[str, str]) -> dict[str, str
     """
     columns = {}
     for ours, theirs in chosen.items():
-        theirs = theirs if theirs in schema.names else "__index_level_0__"
+        theirs = theirs if theirs in schema.names else _UNNAMED_INDEX
         kind = schema.field(theirs).type
         if ours == "symbol":
             if not _is_text(kind):

@@ -70,3 +70,28 @@ def test_funding_with_a_fraction_of_a_millisecond_is_refused(lake: Lake, tmp_pat
     (file,) = lake.import_funding(path).files
     assert (file.rows_new, [one.reason for one in file.refused]) == (1, ["timestamp has a fraction of a millisecond"])
     assert lake.funding("BTCUSDT").index.asi8.tolist() == [START + 8 * 3_600_000 + 2]
+
+
+@pytest.mark.parametrize("name", [None, "timestamp"])
+def test_an_unnamed_index_of_times_is_read_from_text_too(lake: Lake, tmp_path: Path, name: str | None) -> None:
+    frame = make_candles(20)
+    frame.rename_axis(name).to_csv(tmp_path / "BTCUSDT.csv")
+    lake.import_candles(tmp_path / "BTCUSDT.csv", interval="1m")
+    assert lake.candles("BTCUSDT", "1m").index.equals(frame.index)
+
+
+def test_an_index_of_row_numbers_is_passed_over(lake: Lake, tmp_path: Path) -> None:
+    frame = make_candles(20)
+    frame.reset_index().to_csv(tmp_path / "BTCUSDT.csv")
+    lake.import_candles(tmp_path / "BTCUSDT.csv", interval="1m")
+    assert lake.candles("BTCUSDT", "1m").index.equals(frame.index)
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_beside_another_delimiter_commas_part_nothing(lake: Lake, tmp_path: Path, delimiter: str) -> None:
+    cells = [str(START), "100,5", "101,5", "99,5", "100,5", "10,5"]
+    (tmp_path / "BTCUSDT.csv").write_text(delimiter.join(cells) + "\n")
+    with pytest.raises(InputError, match="invalid value '100,5'"):
+        lake.import_candles(tmp_path / "BTCUSDT.csv", interval="1m")
+    (tmp_path / "BTCUSDT.csv").write_text(delimiter.join(cells).replace(",", ".") + "\n")
+    assert lake.import_candles(tmp_path / "BTCUSDT.csv", interval="1m").total["rows_new"] == 1
