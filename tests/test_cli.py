@@ -188,7 +188,7 @@ def test_a_terminal_without_our_characters_is_no_reason_to_fail(files: Path, tmp
 def test_an_unexpected_failure_keeps_its_traceback(filled: Path) -> None:
     code = (
         "import aione_lab.lake.audit as audit\nfrom aione_lab.cli import main\n"
-        "def broken(*arguments):\n    raise RuntimeError('a mistake of ours')\n"
+        "def broken(*arguments, **options):\n    raise RuntimeError('a mistake of ours')\n"
         f"audit.audit_lake = broken\nmain(['audit', '--lake', {str(filled)!r}])"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -152,7 +152,7 @@ def audit(
       aione-lab audit
       aione-lab audit SOLUSDT --interval 1m --json
     """
-    from aione_lab.lake.audit import funding_faults
+    from aione_lab.lake import audit as audits
 
     lake = open_lake(folder)
     if interval is not None:
@@ -163,8 +163,9 @@ def audit(
         series = [(name, one) for name in names for one in lake.intervals(name)]
     if not series:
         raise InputError.of("--lake", lake.root, f"holds no {interval or ''} candles".replace("  ", " "))
-    reports = [lake.audit(name, one) for name, one in series]
-    damaged = funding_faults(lake, names if symbols else None)
+    shared = {one: audits.Witnesses(lake, one) for _, one in series} if len(names) > 1 else {}
+    reports = [audits.audit_lake(lake, name, one, witnesses=shared.get(one)) for name, one in series]
+    damaged = audits.funding_faults(lake, names if symbols else None)
     if as_json:
         emit_json({"lake": lake.root, "series": [report.to_dict() for report in reports], "funding_faults": damaged})
     else:

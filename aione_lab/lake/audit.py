@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -30,10 +31,8 @@ MAINTENANCE_SHARE = 0.5
 PRESENT_SHARE = 0.1
 """A symbol misses a gap too when it has at most this share of the gap's candles."""
 
-Witness = tuple[tuple[int, int], np.ndarray]
-"""First and last stamp of another symbol, and its stamps between two times."""
-
-Others = Callable[[int, int], list[Witness]]
+Others = Callable[[int, int], "list[Witness]"]
+"""Witnesses of the time between two stamps."""
 
 Verdict = Literal["clean", "usable with gaps", "broken"]
 
@@ -122,11 +121,71 @@ def audit_frame(
     return _report(symbol, interval, step, given, values, now, None, 0, ())
 
 
-def audit_lake(lake: Lake, symbol: str, interval: str, now_ms: int | None = None) -> AuditReport:
+class Witness(NamedTuple):
+    """When another symbol has candles: its first and last one, and its runs of candles without a gap (UTC ms)."""
+
+    first: int
+    last: int
+    starts: np.ndarray
+    """First stamp of each run."""
+    before: np.ndarray
+    """Candles before each run, and after the last one all of them."""
+    step: int
+
+    @classmethod
+    def of(cls, span: tuple[int, int], stamps: np.ndarray, step: int) -> Witness:
+        """The witness with candles at ``stamps``, which rise and are whole steps apart; ``span`` may be longer."""
+        begins = np.flatnonzero(np.append(True, np.diff(stamps) != step))[: len(stamps)]
+        return cls(*span, stamps[begins], np.append(begins, len(stamps)), step)
+
+    def candles(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """How many candles there are with start ≤ time < end, for each pair."""
+        return self._up_to(ends) - self._up_to(starts)
+
+    def _up_to(self, times: np.ndarray) -> np.ndarray:
+        if not len(self.starts):
+            return np.zeros(len(times), dtype=np.int64)
+        run = np.maximum(np.searchsorted(self.starts, times) - 1, 0)
+        inside = -((self.starts[run] - times) // self.step)
+        return np.clip(self.before[run] + inside, self.before[run], self.before[run + 1])
+
+
+class Witnesses:
+    """When the symbols of an interval have candles: read with the first question, then kept for other audits.
+
+    ``start`` and ``end`` (UTC ms) bound what is read, None: all there is.
+    """
+
+    def __init__(self, lake: Lake, interval: str, start: int | None = None, end: int | None = None) -> None:
+        self._lake, self._interval, self._range = lake, interval, (start, end)
+
+    def others(self, symbol: str) -> tuple[list[Witness], list[str]]:
+        """The symbols but this one, and a note for each that is damaged."""
+        others = [told for name, told in self._told.items() if name != symbol]
+        return [one for one in others if isinstance(one, Witness)], [one for one in others if isinstance(one, str)]
+
+    @cached_property
+    def _told(self) -> dict[str, Witness | str]:
+        found: dict[str, Witness | str] = {}
+        for symbol in self._lake.symbols(self._interval):
+            try:
+                span = self._lake.span(symbol, self._interval)
+                if span is not None:
+                    stamps = self._lake.arrays(symbol, self._interval, *self._range, columns=())["timestamp"]
+                    found[symbol] = Witness.of(span, stamps, interval_ms(self._interval))
+            except LakeCorruption as error:
+                found[symbol] = f"not compared with {symbol}: {error}"
+        return found
+
+
+def audit_lake(
+    lake: Lake, symbol: str, interval: str, now_ms: int | None = None, witnesses: Witnesses | None = None
+) -> AuditReport:
     """Audit a series of the lake; gaps that most other symbols share are classed as maintenance.
 
-    A damaged file makes the verdict *broken* and is named in the sentence. Raises LakeError when the
-    lake has no such series.
+    Who audits many symbols hands the same ``witnesses`` to each, or every audit reads all the other symbols.
+    A damaged file makes the verdict *broken* and is named in the sentence. Raises LakeError when the lake
+    has no such series.
     """
     symbol, step = parse_symbol(symbol), interval_ms(interval)
     now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
@@ -139,7 +198,9 @@ def audit_lake(lake: Lake, symbol: str, interval: str, now_ms: int | None = None
     notes: list[str] = []
 
     def others(first: int, last: int) -> list[Witness]:
-        return _other_stamps(lake, symbol, interval, (first, last), notes)
+        found, damaged = (witnesses or Witnesses(lake, interval, first, last)).others(symbol)
+        notes.extend(damaged)
+        return found
 
     return _report(symbol, interval, step, stamps, columns, now, others, revised, notes)
 
@@ -269,29 +330,15 @@ def _classed_gaps(ms: np.ndarray, step: int, others: Others | None) -> tuple[Str
     if others is not None:
         spanning = np.zeros(len(starts), dtype=np.int64)
         absent = np.zeros(len(starts), dtype=np.int64)
-        for (first, last), stamps in others(int(starts[0]), int(ends[-1])):
-            covers = (first < starts) & (last >= ends)
-            inside = np.searchsorted(stamps, ends) - np.searchsorted(stamps, starts)
+        for other in others(int(starts[0]), int(ends[-1])):
+            covers = (other.first < starts) & (other.last >= ends)
             spanning += covers
-            absent += covers & (inside <= PRESENT_SHARE * (ends - starts) // step)
+            absent += covers & (other.candles(starts, ends) <= PRESENT_SHARE * (ends - starts) // step)
         shared = (absent >= MAINTENANCE_SYMBOLS) & (absent >= MAINTENANCE_SHARE * spanning)
     return tuple(
         Stretch(kind="maintenance" if common else "missing", start=iso(a), end=iso(b), bars=(b - a) // step)
         for a, b, common in zip(starts.tolist(), ends.tolist(), shared.tolist(), strict=True)
     )
-
-
-def _other_stamps(lake: Lake, symbol: str, interval: str, bounds: tuple[int, int], notes: list[str]) -> list[Witness]:
-    found = []
-    for other in lake.symbols(interval):
-        if other != symbol:
-            try:
-                span = lake.span(other, interval)
-                if span is not None:
-                    found.append((span, lake.arrays(other, interval, *bounds, columns=())["timestamp"]))
-            except LakeCorruption as error:
-                notes.append(f"not compared with {other}: {error}")
-    return found
 
 
 def _flat_stretches(ms: np.ndarray, values: dict[str, np.ndarray], step: int) -> tuple[Stretch, ...]:

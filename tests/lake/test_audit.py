@@ -12,7 +12,7 @@ from lake_workers import START, candles
 
 from aione_lab.errors import InputError, LakeError
 from aione_lab.lake import Lake
-from aione_lab.lake.audit import audit_frame, funding_faults
+from aione_lab.lake.audit import Witness, Witnesses, audit_frame, audit_lake, funding_faults
 
 MINUTE = 60_000
 NOW = START + 10_000 * MINUTE
@@ -162,6 +162,32 @@ def test_a_damaged_neighbour_is_noted_and_does_not_stop_the_audit(tmp_path: Path
     report = lake.audit("BTCUSDT", "1m")
     assert report.bars_missing == 4 and report.verdict == "usable with gaps"
     assert len(report.notes) == 1 and file.name in report.notes[0]
+
+
+def test_shared_witnesses_say_the_same_and_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake = Lake(tmp_path)
+    rng = np.random.default_rng(5)
+    common = np.r_[40:80, 300:303]
+    names = [f"A{n}USDT" for n in range(6)]
+    for name in names:
+        own = rng.integers(0, 600, 60)
+        lake.append(name, "1m", history().drop(history().index[np.union1d(own, common[rng.random(43) < 0.95])]))
+    alone = [lake.audit(name, "1m") for name in names]
+    assert {gap.kind for report in alone for gap in report.gaps} == {"missing", "maintenance"}
+    arrays, read = Lake.arrays, []
+    monkeypatch.setattr(Lake, "arrays", lambda self, *args, **named: read.append(args) or arrays(self, *args, **named))
+    witnesses = Witnesses(lake, "1m")
+    assert [audit_lake(lake, name, "1m", witnesses=witnesses) for name in names] == alone
+    assert len(read) == 2 * len(names)  # each for its own audit, and once as a witness
+
+
+@pytest.mark.parametrize("kept", [[], [0], [2, 3, 4, 9], list(range(20)), [0, 19]])
+def test_a_witness_counts_its_candles(kept: list[int]) -> None:
+    stamps = START + MINUTE * np.array(kept, dtype=np.int64)
+    witness = Witness.of((START, START + 19 * MINUTE), stamps, MINUTE)
+    starts, ends = (START + MINUTE * side.ravel() for side in np.meshgrid(np.arange(-2, 25), np.arange(-2, 25)))
+    expected = np.searchsorted(stamps, ends) - np.searchsorted(stamps, starts)
+    assert witness.candles(starts, ends).tolist() == expected.tolist()
 
 
 def test_damaged_funding_is_named_with_and_without_candles(tmp_path: Path) -> None:
