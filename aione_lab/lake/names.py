@@ -18,7 +18,7 @@ SUFFIXES = (".zip", ".csv", ".parquet", ".pq", ".feather", ".arrow")
 
 _QUOTES = "USDT|USDC|FDUSD|BUSD|TUSD|USD|BTC|ETH|BNB|EUR|TRY|GBP|AUD|BRL|JPY|UAH"
 _INTERVAL = r"(?P<interval>\d{1,2}[a-zA-Z]{1,2})"
-_PERIOD = r"\d{4}-\d{2}(?:-\d{2})?"
+_PERIOD = r"(?P<period>\d{4}-\d{2}(?:-\d{2})?)"
 # BTCUSDT, BTC_USDT_USDT, BTC-USD, BTC-USDT-SWAP
 _NAME = rf"(?P<symbol>[A-Za-z0-9_]+?|[A-Z0-9]+-(?:{_QUOTES})(?:-SWAP|-\d{{6}})?)"
 # BTCUSDT-1m-2025-05, BTCUSDT-1m-2025-05-03, UNITTEST_BTC-1m, BTC_USDT_USDT-5m-futures, BTC-USD_1m, BTCUSDT
@@ -143,7 +143,9 @@ def read_name(path: Path, kind: str = "candles") -> NamedFile:
     symbol, interval = hive.get("symbol"), hive.get("interval")
     match = (_CANDLES if kind == "candles" else _FUNDING).fullmatch(path.stem)
     if match is not None and symbol is None:
-        symbol = read_symbol_like(match["symbol"])
+        # What an exchange writes needs no known quote: XVGIDRT-1m-2021-05
+        of_archive = match["period"] is not None and match["symbol"].isupper()
+        symbol = match["symbol"] if of_archive else read_symbol_like(match["symbol"])
     if match is not None and kind == "candles" and interval is None:
         interval = match["interval"]
     return NamedFile(path, read_symbol(symbol), _interval(interval), _market(path))

@@ -20,6 +20,7 @@ from aione_lab.lake.names import read_name
         ("BTCUSDT-1m-2025-05-31.zip", "BTCUSDT", "1m"),
         ("BTCUSDT-1M-2025-05.zip", "BTCUSDT", "1M"),
         ("BTCUSDT_250926-5m-2025-05.zip", "BTCUSDT_250926", "5m"),
+        ("XVGIDRT-1m-2021-05.zip", "XVGIDRT", "1m"),
         ("1000SHIBUSDT.parquet", "1000SHIBUSDT", None),
         ("btcusdt.parquet", "BTCUSDT", None),
         ("UNITTEST_BTC-1m.parquet", "UNITTEST_BTC", "1m"),
