@@ -12,6 +12,7 @@ import numpy as np
 
 from aione_lab.backtest.baseline import random_entries
 from aione_lab.backtest.metrics import mean_interval
+from aione_lab.backtest.prepare import frame_ms
 from aione_lab.calibration.experiment import held, plain_json, read_json, write_json
 from aione_lab.calibration.ledger import Ledger
 from aione_lab.calibration.markets import N_RANDOM, Market
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from aione_lab.engine.spec import FeatureSpec
 
 FILE = "hidden.json"
+NAMED = 3
+"""Studies that a sentence names; of the others it tells the number."""
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,19 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> dict[str, Hid
         raise InputError.of("study", study.symbol, "was not made from a lake")
     spec = made.whole_spec(spec)
     if place is None:
-        return {symbol: _score(study, symbol, spec, ()) for symbol in made.symbols}
+        return {symbol: _judged(study, symbol, metrics, ()) for symbol, metrics in _scores(study, spec).items()}
     found = {}
     with held(place):
-        # Marked before it is looked at: who is killed between the two has still looked.
+        # Scored before anything is marked: what cannot be scored spends nobody's days. Marked before anything is told:
+        # who is killed between the two has still looked.
+        scores = _scores(study, spec)
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        for symbol in made.symbols:
+        for symbol, metrics in scores.items():
             choice = study.thresholds_for(symbol).digest()
             ledger = Ledger(place.parent)
             marks = ledger.spend(symbol, made.interval, start, end, place.name, choice, now)
             seen = [*(mark.experiment for mark in marks), *ledger.searched(symbol, made.interval, start, end)]
-            found[symbol] = _score(study, symbol, spec, tuple(dict.fromkeys(seen)))
+            found[symbol] = _judged(study, symbol, metrics, tuple(dict.fromkeys(seen)))
         write_json(place / FILE, plain_json({symbol: one.to_json() for symbol, one in found.items()}))
         from aione_lab.calibration.report import write_report  # with Plotly: only where it is wanted
 
@@ -96,24 +101,38 @@ def revealed(study: Calibration) -> dict[str, Hidden]:
         raise InputError.of("path", str(path), "holds no look at a hidden span") from None
 
 
-def _score(study: Calibration, symbol: str, spec: FeatureSpec, spent_by: tuple[str, ...]) -> Hidden:
+def _scores(study: Calibration, spec: FeatureSpec) -> dict[str, dict[str, Any]]:
+    """Metrics of every symbol's choice and default over its hidden days; InputError where no symbol has candles."""
+    scores = {symbol: _score(study, symbol, spec) for symbol in study.experiment.symbols}
+    if not any(metrics["n_days"] for metrics in scores.values()):
+        raise InputError.of("lake", study.symbol, "holds no candles of the hidden span any more")
+    return scores
+
+
+def _score(study: Calibration, symbol: str, spec: FeatureSpec) -> dict[str, Any]:
     """Replay choice and default over the hidden days, the features warm from the days before."""
-    made, thresholds = study.experiment, study.thresholds_for(symbol)
+    made = study.experiment
     assert study.lake is not None
     market = Market.load(study.lake, symbol, made, spec, hidden=True)
     days = (to_ms(made.hidden_from, "hidden_from") // DAY_MS, (to_ms(made.end, "end") - 1) // DAY_MS)
-    mine = _metrics(market, thresholds, days, made.seed)
+    there = np.unique(frame_ms(market.candles) // DAY_MS)
+    mine = _metrics(market, study.thresholds_for(symbol), days, made.seed)
     theirs = _metrics(market, made.default_of(symbol), days, made.seed)
-    metrics = {"n_days": days[1] - days[0] + 1, **mine, **{f"default_{name}": value for name, value in theirs.items()}}
+    n_days = int(((there >= days[0]) & (there <= days[1])).sum())
+    return {"n_days": n_days, **mine, **{f"default_{name}": value for name, value in theirs.items()}}
+
+
+def _judged(study: Calibration, symbol: str, metrics: Mapping[str, Any], spent_by: tuple[str, ...]) -> Hidden:
+    """What the metrics leave of the study's verdict."""
     verdict, sentence = _verdict(study.verdict_for(symbol), metrics, spent_by)
-    return Hidden(symbol, ReadOnly(metrics), not spent_by, spent_by, verdict, sentence, thresholds.digest())
+    choice = study.thresholds_for(symbol).digest()
+    return Hidden(symbol, ReadOnly(metrics), not spent_by, spent_by, verdict, sentence, choice)
 
 
 def _metrics(market: Market, thresholds: Thresholds, days: tuple[int, int], seed: int) -> dict[str, Any]:
+    """What a set earned on the days; no trade where the symbol has no candles on them, as a pool's member may."""
     result = market.replay_days(thresholds, *days)
-    if result is None:
-        raise InputError.of("lake", market.symbol, "holds no candles of the hidden span any more")
-    returns = trade_returns(result.trade_records, market.settings.initial_capital)
+    returns = np.empty(0) if result is None else trade_returns(result.trade_records, market.settings.initial_capital)
     low, high = mean_interval(returns, LEVEL)
     return {
         "n_trades": len(returns),
@@ -122,28 +141,34 @@ def _metrics(market: Market, thresholds: Thresholds, days: tuple[int, int], seed
         "expectancy_high": high,
         "win_rate": float((returns > 0).mean()) if len(returns) else math.nan,
         "total_return": float(np.prod(1 + returns) - 1),
-        "random_p": random_entries(result, N_RANDOM, seed).p_value,
+        "random_p": math.nan if result is None else random_entries(result, N_RANDOM, seed).p_value,
     }
 
 
 def _verdict(before: str, metrics: Mapping[str, Any], spent_by: tuple[str, ...]) -> tuple[str, str]:
-    n = metrics["n_trades"]
-    seen = (
-        f" It was no fresh look: {', '.join(spent_by)} had seen these days, so it confirms little." if spent_by else ""
-    )
+    n, days = metrics["n_trades"], f"{metrics['n_days']} hidden day{'' if metrics['n_days'] == 1 else 's'}"
+    seen = f" It was no fresh look: {_some(spent_by)} had seen these days, so it confirms little." if spent_by else ""
+    low, high = metrics["expectancy_low"], metrics["expectancy_high"]
+    band = f"{LEVEL_TEXT} {low:+.3%} to {high:+.3%}" if n > 1 else "one trade has no band"
+    trades = f"{n} trade{'' if n == 1 else 's'}"
+    found = f"{metrics['expectancy']:+.3%} a trade net of costs over {trades} on the {days} ({band})"
+    none = f"none at all on the {days}" if metrics["n_days"] else "the lake has no candles of the hidden days"
     if before != "accept":
-        return before, f"The study itself said {before}; the hidden span does not change that.{seen}"
+        shown = found if n else f"trades: {none}"
+        return before, f"The study itself said {before}; the hidden span does not change that ({shown}).{seen}"
     if not n:
-        return "not enough trades", f"Not enough trades: none at all on the {metrics['n_days']} hidden days.{seen}"
-    found = (
-        f"{metrics['expectancy']:+.3%} a trade net of costs over {n} trades on the {metrics['n_days']} hidden days "
-        f"({LEVEL_TEXT} {metrics['expectancy_low']:+.3%} to {metrics['expectancy_high']:+.3%})"
-    )
+        return "not enough trades", f"Not enough trades: {none}.{seen}"
     if not metrics["expectancy"] > 0:
         return "keep defaults", f"Keep the default: {found} does not hold up.{seen}"
     n_default = metrics["default_n_trades"]
     default = f"{metrics['default_expectancy']:+.3%} over {n_default}" if n_default else "no trade"
     beside = f" The default: {default}; against random entries p = {metrics['random_p']:.3f}."
-    if metrics["expectancy_low"] > 0:
+    if low > 0:
         return "accept", f"Accept holds: {found}.{beside}{seen}"
     return "accept", f"Accept is not refuted: {found}, too few or too uneven to be sure on its own.{beside}{seen}"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    """The first few names, and how many the others are: a sentence has an end."""
+    shown, others = names[:NAMED], len(names) - NAMED
+    return ", ".join(shown) + (f" and {others} other{'s' if others > 1 else ''}" if others > 0 else "")

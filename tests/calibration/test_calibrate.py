@@ -17,6 +17,7 @@ from aione_lab.backtest import replay
 from aione_lab.backtest.replay import compute_features
 from aione_lab.calibration import Calibration, FoldPlan, hidden, repeat
 from aione_lab.calibration.experiment import held
+from aione_lab.calibration.job import provenance_of
 from aione_lab.calibration.ledger import Ledger
 from aione_lab.calibration.run import entered
 from aione_lab.errors import AioneError, InputError
@@ -376,6 +377,14 @@ def test_a_study_that_never_trades_keeps_the_defaults(small: Study) -> None:
     assert found.reveal().verdict == "not enough trades"
 
 
+def looked(n: int, mean: float = math.nan, low: float = math.nan, n_days: int = 12) -> dict[str, Any]:
+    """Metrics of a look at hidden days."""
+    return {
+        "n_days": n_days, "n_trades": n, "expectancy": mean, "expectancy_low": low, "expectancy_high": mean + 0.003,
+        "random_p": 0.012, "default_n_trades": 50, "default_expectancy": -0.0007,
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("mean", "low", "n", "verdict", "begins"),
     [
@@ -386,11 +395,68 @@ def test_a_study_that_never_trades_keeps_the_defaults(small: Study) -> None:
     ],
 )
 def test_hidden_days_hold_do_not_refute_or_refute(mean: float, low: float, n: int, verdict: str, begins: str) -> None:
-    metrics = {
-        "n_days": 12, "n_trades": n, "expectancy": mean, "expectancy_low": low, "expectancy_high": mean + 0.003,
-        "random_p": 0.012, "default_n_trades": 50, "default_expectancy": -0.0007,
-    }  # fmt: skip
-    found, sentence = hidden._verdict("accept", metrics, ("another",))
+    found, sentence = hidden._verdict("accept", looked(n, mean, low), ("another",))
     assert found == verdict and sentence.startswith(begins) and sentence.endswith("so it confirms little.")
     if verdict == "accept":
         assert "The default: -0.070% over 50; against random entries p = 0.012." in sentence
+
+
+@pytest.mark.parametrize(
+    ("before", "metrics", "words"),
+    [
+        ("accept", looked(1, 0.004, n_days=1), "over 1 trade on the 1 hidden day (one trade has no band)"),
+        ("accept", looked(0, n_days=0), "Not enough trades: the lake has no candles of the hidden days."),
+        ("keep defaults", looked(9, 0.004, 0.001), "+0.400% a trade net of costs over 9 trades on the 12 hidden days"),
+        ("keep defaults", looked(0), "does not change that (trades: none at all on the 12 hidden days)."),
+    ],
+)
+def test_what_was_seen_on_hidden_days_is_told_whatever_the_verdict(
+    before: str, metrics: dict[str, Any], words: str
+) -> None:
+    sentence = hidden._verdict(before, metrics, ())[1]
+    assert words in sentence and "nan" not in sentence
+
+
+def test_of_many_looks_the_sentence_names_a_few(study: Calibration) -> None:
+    """A threshold store takes sentences of 2,000 characters; the studies have names of up to a hundred."""
+    before = tuple(f"{i:0>100}" for i in range(70))
+    sentence = hidden._verdict("accept", looked(40, 0.004, 0.001), before)[1]
+    assert f"{before[2]} and 67 others had seen these days" in sentence and before[3] not in sentence
+    provenance_of(study, "LINKUSDT", "accept", f"{study.sentence} {sentence}")
+
+
+def test_a_member_without_candles_of_the_hidden_days_has_no_trades_and_the_others_are_scored(
+    lake: Lake, small: Study, tmp_path: Path
+) -> None:
+    def cut(symbol: str, frame: pd.DataFrame) -> pd.DataFrame:
+        whole = frame.index < pd.Timestamp("2025-01-16", tz="UTC")
+        return frame if symbol == "BTCUSDT" else frame[whole & (frame.index.day != 14)]
+
+    pool = small(("BTCUSDT", "LINKUSDT"), lake=copied(lake, tmp_path / "lake", cut), folder=tmp_path / "studies")
+    told = {symbol: pool.reveal(symbol) for symbol in ("BTCUSDT", "LINKUSDT")}
+    assert told["BTCUSDT"].metrics["n_days"] == 4 and told["LINKUSDT"].metrics["n_days"] == 0
+    assert told["LINKUSDT"].metrics["n_trades"] == 0 and "no candles of the hidden days" in told["LINKUSDT"].sentence
+
+
+def test_what_cannot_be_scored_spends_nobody_s_days(lake: Lake, small: Study, tmp_path: Path, monkeypatch) -> None:
+    pool = small(("LINKUSDT", "SOLUSDT"), folder=tmp_path, name="x")
+    score = hidden._score
+
+    def broken(study: Calibration, symbol: str, spec: Any) -> dict[str, Any]:
+        if symbol == "SOLUSDT":
+            raise InputError("its candles cannot be read")
+        return score(study, symbol, spec)
+
+    monkeypatch.setattr(hidden, "_score", broken)
+    with pytest.raises(InputError, match="cannot be read"):
+        pool.reveal("LINKUSDT")
+    assert not Ledger(tmp_path).spent("LINKUSDT", "1m", 0, 2**60)
+    monkeypatch.undo()
+    assert pool.reveal("LINKUSDT").fresh and pool.reveal("SOLUSDT").fresh
+
+
+def test_hidden_days_are_counted_where_they_have_candles(lake: Lake, small: Study, tmp_path: Path) -> None:
+    def holes(symbol: str, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[~frame.index.day.isin((17, 18))]
+
+    assert small(lake=copied(lake, tmp_path / "lake", holes)).reveal().metrics["n_days"] == 2

@@ -25,9 +25,9 @@ def die(*_: Any, **__: Any) -> None:
 
 
 def die_at(where: str, count: int) -> None:
-    """Arrange for a SIGKILL: before the ``count``-th statement that begins with ``where``, at a commit, at a look."""
+    """Arrange for a SIGKILL: before the ``count``-th statement that begins with ``where``, at a commit or a look."""
     if where == "look":
-        hidden._score = die  # type: ignore[assignment]
+        hidden.write_json = die  # type: ignore[assignment]
         return
     seen = [0]
 
