@@ -182,10 +182,10 @@ def test_a_symbol_that_fails_is_told_and_the_others_are_studied(
 def test_a_pool_is_one_study_with_a_row_a_symbol(call: Run, tmp_path: Path) -> None:
     ran = call("SOLUSDT", "LINKUSDT", *FEW, "--pool")
     assert ran.code == 0 and ran.err == ""
-    assert "SOLUSDT, LINKUSDT 1m: " in ran.out and "deviates" in ran.out
-    ran = call("SOLUSDT", "LINKUSDT", *FEW, "--pool", "--promote", "--json")
+    assert "LINKUSDT, SOLUSDT 1m: " in ran.out and "deviates" in ran.out
+    ran = call("LINKUSDT", "SOLUSDT", *FEW, "--pool", "--promote", "--json")  # in another order: the same study
     told = json.loads(ran.out)
-    assert told["symbols"] == ["SOLUSDT", "LINKUSDT"] and set(told["promoted"]) == {"SOLUSDT", "LINKUSDT"}
+    assert told["symbols"] == ["LINKUSDT", "SOLUSDT"] and set(told["promoted"]) == {"SOLUSDT", "LINKUSDT"}
     promoted = [name for name, what in told["promoted"].items() if what == "promoted"]
     assert ThresholdStore(tmp_path / "studies").symbols() == sorted(promoted)
     assert ran.code == (0 if promoted else 1)
@@ -204,7 +204,7 @@ def test_an_experiment_is_repeated_and_told_apart_from_one_on_other_data(
     assert call("SOLUSDT", *FEW, "--name", "kept").code == 0
     place = tmp_path / "studies" / "kept"
     before = {path.name: path.read_bytes() for path in place.iterdir()}
-    rows = Ledger(tmp_path / "studies").entries("SOLUSDT", "1m").n_trials
+    rows = Ledger(tmp_path / "studies").entries("SOLUSDT").n_trials
     ran = run("calibrate", "--experiment", place / "experiment.json", "--lake", filled)
     assert (
         ran.code == 0
@@ -223,7 +223,7 @@ def test_an_experiment_is_repeated_and_told_apart_from_one_on_other_data(
     assert ran.code == 1 and told["same"] is False and told["differences"][0].startswith("data: ")
     assert told["verdict"] in WORDS
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
-    assert Ledger(tmp_path / "studies").entries("SOLUSDT", "1m").n_trials == rows
+    assert Ledger(tmp_path / "studies").entries("SOLUSDT").n_trials == rows
 
 
 def test_a_file_that_is_no_experiment_is_refused(run: Run, filled: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import AfterValidator, Field
 
 import aione_lab
+from aione_lab.calibration.ledger import POOL, POOL_DIGITS
 from aione_lab.calibration.objective import objectives
 from aione_lab.calibration.search import SAMPLERS
 from aione_lab.calibration.verdict import MIN_TRADES
@@ -102,7 +103,7 @@ class Experiment(Config):
         """The symbol, or what stands for several: a name of the form of a symbol that says which they are."""
         if len(self.symbols) == 1:
             return self.symbols[0]
-        return f"POOL{hashlib.sha256(' '.join(self.symbols).encode()).hexdigest()[:8].upper()}"
+        return POOL + hashlib.sha256(" ".join(self.symbols).encode()).hexdigest()[:POOL_DIGITS].upper()
 
     @property
     def titles(self) -> tuple[str, ...]:

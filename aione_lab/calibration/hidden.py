@@ -81,7 +81,7 @@ def reveal(study: Calibration, spec: FeatureSpec | None = None) -> dict[str, Hid
             choice = study.thresholds_for(symbol).digest()
             ledger = Ledger(place.parent)
             marks = ledger.spend(symbol, made.interval, start, end, place.name, choice, now)
-            seen = [*(mark.experiment for mark in marks), *ledger.searched(symbol, made.interval, start, end)]
+            seen = [*(mark.experiment for mark in marks), *ledger.searched(symbol, start, end)]
             found[symbol] = _judged(study, symbol, metrics, tuple(dict.fromkeys(seen)))
         write_json(place / FILE, plain_json({symbol: one.to_json() for symbol, one in found.items()}))
         from aione_lab.calibration.report import write_report  # with Plotly: only where it is wanted

@@ -4,7 +4,8 @@ One SQLite file for a folder of experiments. A trial is known by its symbol and 
 the rules it ran under and its thresholds: the same again is no new trial. Trials of a study resemble each other, so
 each has a weight: the share of an independent trial that it stands for. Rows are only ever added, and an experiment
 keeps a copy of what it was judged against. The hidden spans that have been looked at are kept here too, and the spans
-that were searched.
+that were searched. What is asked for is asked of a symbol, on whatever interval it was tried or seen: the days are the
+same, and so is the luck.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from aione_lab.errors import InputError
 from aione_lab.units import parse_symbol
 
 FILE = "ledger.sqlite3"
+POOL = "POOL"
+POOL_DIGITS = 8
+"""A pool's name: this and so many hex digits, a name of the form of a symbol."""
 _WAIT = 60.0  # seconds for another writer: a batch of rows takes milliseconds
 
 _SCHEMA = """
@@ -96,6 +100,7 @@ def trial_name(data: str, rules: str, thresholds: str) -> str:
 class Spent:
     """A hidden span that was looked at."""
 
+    interval: str
     start_ms: int
     end_ms: int
     experiment: str
@@ -141,15 +146,16 @@ class Ledger:
             )
             return added
 
-    def entries(self, symbol: str, interval: str, last: int | None = None) -> Entries:
-        """Trials of a symbol up to row ``last`` (None: all)."""
+    def entries(self, *symbols: str, last: int | None = None) -> Entries:
+        """Trials of a symbol, or of several (a pool's names), on any interval, up to row ``last`` (None: all)."""
         if not self.path.exists():
             return Entries.of(0, [])
+        names = [parse_symbol(symbol) for symbol in symbols]
         with self._open() as connection:
             rows = connection.execute(
                 "SELECT id, data, rules, thresholds, sharpe, weight FROM trials "
-                "WHERE symbol = ? AND interval = ? AND id <= ? ORDER BY id",
-                (parse_symbol(symbol), interval, 2**62 if last is None else last),
+                f"WHERE symbol IN ({_marks(names)}) AND id <= ? ORDER BY id",
+                (*names, 2**62 if last is None else last),
             ).fetchall()
         return Entries.of(rows[-1][0] if rows else 0, [(trial_name(*row[1:4]), *row[4:]) for row in rows])
 
@@ -162,15 +168,27 @@ class Ledger:
                 (parse_symbol(symbol), interval, start_ms, end_ms, experiment),
             )
 
-    def searched(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> list[str]:
-        """The studies that searched a part of a span, oldest first."""
+    def pools_with(self, symbols: Sequence[str]) -> list[str]:
+        """Names of the pools that had one of ``symbols`` among theirs, in order."""
+        if not self.path.exists():
+            return []
+        names = [parse_symbol(symbol) for symbol in symbols]
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT pool.symbol FROM searched AS pool JOIN searched AS member USING (experiment) "
+                f"WHERE pool.symbol GLOB ? AND member.symbol IN ({_marks(names)}) ORDER BY pool.symbol",
+                (POOL + "[0-9A-F]" * POOL_DIGITS, *names),
+            ).fetchall()
+        return [name for (name,) in rows]
+
+    def searched(self, symbol: str, start_ms: int, end_ms: int) -> list[str]:
+        """The studies that searched a part of a span, on any interval, oldest first."""
         if not self.path.exists():
             return []
         with self._open() as connection:
             rows = connection.execute(
-                "SELECT experiment FROM searched WHERE symbol = ? AND interval = ? AND start_ms < ? AND end_ms > ? "
-                "ORDER BY id",
-                (parse_symbol(symbol), interval, end_ms, start_ms),
+                "SELECT experiment FROM searched WHERE symbol = ? AND start_ms < ? AND end_ms > ? ORDER BY id",
+                (parse_symbol(symbol), end_ms, start_ms),
             ).fetchall()
         return [name for (name,) in rows]
 
@@ -179,6 +197,7 @@ class Ledger:
     ) -> list[Spent]:
         """Mark a hidden span as looked at; the first mark stays. Returns the overlapping marks that are older.
 
+        Those on other intervals are among them: the days are the same.
         Another choice under the same name is another look: a study that was deleted and made anew has seen the days.
         """
         with self._open() as connection:
@@ -187,21 +206,23 @@ class Ledger:
                 "VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (parse_symbol(symbol), interval, start_ms, end_ms, experiment, choice, at),
             )
-        mine = (start_ms, end_ms, experiment, choice)
-        marks = self.spent(symbol, interval, start_ms, end_ms)
+        mine = (interval, start_ms, end_ms, experiment, choice)
+        marks = self.spent(symbol, start_ms, end_ms)
         return list(
-            itertools.takewhile(lambda one: (one.start_ms, one.end_ms, one.experiment, one.choice) != mine, marks)
+            itertools.takewhile(
+                lambda one: (one.interval, one.start_ms, one.end_ms, one.experiment, one.choice) != mine, marks
+            )
         )
 
-    def spent(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> list[Spent]:
-        """The marks that overlap a span, oldest first."""
+    def spent(self, symbol: str, start_ms: int, end_ms: int) -> list[Spent]:
+        """The marks that overlap a span, on any interval, oldest first."""
         if not self.path.exists():
             return []
         with self._open() as connection:
             rows = connection.execute(
-                "SELECT start_ms, end_ms, experiment, choice, at FROM spent WHERE symbol = ? AND interval = ? "
+                "SELECT interval, start_ms, end_ms, experiment, choice, at FROM spent WHERE symbol = ? "
                 "AND start_ms < ? AND end_ms > ? ORDER BY id",
-                (parse_symbol(symbol), interval, end_ms, start_ms),
+                (parse_symbol(symbol), end_ms, start_ms),
             ).fetchall()
         return [Spent(*row) for row in rows]
 
@@ -217,6 +238,11 @@ class Ledger:
                     yield connection
         except sqlite3.Error as error:
             raise InputError.of("folder", str(self.path), f"cannot be used as the ledger ({error})") from None
+
+
+def _marks(names: Sequence[str]) -> str:
+    """Question marks for as many values."""
+    return ", ".join("?" * len(names))
 
 
 def _add_weight(connection: sqlite3.Connection) -> None:

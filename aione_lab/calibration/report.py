@@ -328,7 +328,7 @@ def _front(study: Calibration, charts: Charts) -> list[str]:
 def _luck(study: Calibration, charts: Charts) -> list[str]:
     ledger = study.ledger
     known = (
-        f"The ledger holds {ledger.n_trials:,} distinct trials on {study.symbol} {study.experiment.interval}, this "
+        f"The ledger holds {ledger.n_trials:,} distinct trials on {study.symbol}, this "
         f"study's {len(study.sets):,} among them; repeats do not count. Its own resemble each other and amount to "
         f"{study.n_effective:.1f} independent ones."
     )

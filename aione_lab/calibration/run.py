@@ -226,11 +226,12 @@ def _flat(thresholds: Thresholds) -> dict[str, Any]:
 
 
 def _symbols(symbol: str | Sequence[str]) -> tuple[str, ...]:
+    """Several in the order of the alphabet: in whichever they are named, it is the same study."""
     given = [symbol] if isinstance(symbol, str) else list(symbol) if isinstance(symbol, Sequence) else [symbol]
     names = tuple(parse_symbol(one) for one in given)
     if not names or len(set(names)) < len(names):
         raise InputError.of("symbol", given, "must be a symbol, or several different ones")
-    return names
+    return tuple(sorted(names))
 
 
 def _span(lake: Lake, symbols: tuple[str, ...], interval: str, start: Any, end: Any) -> tuple[int, int]:
@@ -397,7 +398,10 @@ def _run_in(
 
 
 def entered(ledger: Ledger, study: Calibration, name: str) -> dict[str, Entries]:
-    """Enter the study's trials, by title and by symbol, and return the state of the ledger that it is judged by."""
+    """Enter the study's trials, by title and by symbol, and return the state of the ledger that it is judged by.
+
+    A pool is judged by the trials of every pool that shares a symbol with it, or one symbol more would be a new ledger.
+    """
     made = study.experiment
     span = to_ms(made.start, "start"), to_ms(made.hidden_from, "hidden_from")
     found = {}
@@ -407,7 +411,9 @@ def entered(ledger: Ledger, study: Calibration, name: str) -> dict[str, Entries]
         data = made.data_of(title)
         ledger.add(title, made.interval, data, made.rules, trials, name, effective(tables))
         ledger.search(title, made.interval, span[0], span[1], name)
-        found[title] = ledger.entries(title, made.interval)
+    for title in made.titles:
+        pools = [] if title in made.symbols else ledger.pools_with(made.symbols)
+        found[title] = ledger.entries(title, *pools)
     return found
 
 

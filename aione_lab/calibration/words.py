@@ -74,7 +74,7 @@ def facts(study: Calibration) -> Table:
         ("reference", made.reference or "none"),
         (
             "ledger",
-            f"{study.ledger.n_trials:,} distinct trials on {study.symbol} {made.interval}; this study's own amount to "
+            f"{study.ledger.n_trials:,} distinct trials on {study.symbol}; this study's own amount to "
             f"{study.n_effective:.1f} independent ones",
         ),
     ]

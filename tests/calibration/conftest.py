@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from aione_lab.calibration import Calibration, FoldPlan, calibrate
@@ -83,6 +84,15 @@ def worker(lake: Lake, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
         return Forked(in_json(lake, folder, job), said / str(next(numbers)))
 
     return start
+
+
+def copied(lake: Lake, root: Path, changed: Callable[[str, pd.DataFrame], pd.DataFrame]) -> Lake:
+    """The lake's LINKUSDT and its reference again, each frame through ``changed``."""
+    other = Lake(root)
+    for symbol in ("BTCUSDT", "LINKUSDT"):
+        other.append(symbol, "1m", changed(symbol, lake.candles(symbol, "1m")))
+        other.append_funding(symbol, lake.funding(symbol))
+    return other
 
 
 def in_json(lake: Lake, folder: Path | None, job: dict[str, Any]) -> str:

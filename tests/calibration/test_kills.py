@@ -104,7 +104,7 @@ def test_forty_kills_of_four_workers_that_share_a_ledger(small: Study, worker, t
             assert now >= sizes[symbol]
             amid += 0 < now < n_trials
             sizes[symbol] = now
-            entries = Ledger(root).entries(symbol, "1m")  # readable after every kill
+            entries = Ledger(root).entries(symbol)  # readable after every kill
             assert len(set(entries.thresholds)) == entries.n_trials
         running[symbol] = worker(root, name=symbol, symbol=symbol, n_trials=n_trials)
     digests = {symbol: finished(process) for symbol, process in running.items()}
@@ -117,7 +117,7 @@ def test_forty_kills_of_four_workers_that_share_a_ledger(small: Study, worker, t
         assert kept(root / symbol) == kept(tmp_path / "unbroken" / symbol) and len(kept(root / symbol)) == n_trials
         assert clean(root / symbol)
         total += len(unbroken.sets)
-        assert unbroken.ledger.digest == Ledger(root).entries(symbol, "1m").digest
+        assert unbroken.ledger.digest == Ledger(root).entries(symbol).digest
     with sqlite3.connect(root / LEDGER) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("SELECT count(*) FROM trials").fetchone() == (total,)

@@ -76,7 +76,7 @@ def test_killed_failing_and_missing_symbols_are_told_by_name_and_do_not_stop_the
     for one in good:
         alone = calibrate(lake, one.symbol, folder=None, progress=False, **SMALL)
         assert one.results["thresholds"] == alone.thresholds.every_field()
-        assert Ledger(tmp_path).entries(one.symbol, "1m").n_trials == len(alone.sets)
+        assert Ledger(tmp_path).entries(one.symbol).n_trials == len(alone.sets)
 
 
 def kill_one(what: str, done: int, total: int) -> None:
