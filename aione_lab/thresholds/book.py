@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,6 +54,10 @@ class Book:
     def in_force(self) -> Entry | None:
         """The set that the file shows, expired or not; None before the first promotion."""
         return self.stack()[-1] if self.events else None
+
+    def until(self, now_ms: int) -> Book:
+        """As it was at ``now_ms``: without the first event that is later, and whatever came after that one."""
+        return replace(self, events=tuple(itertools.takewhile(lambda one: to_ms(one.at) <= now_ms, self.events)))
 
     @property
     def promotions(self) -> int:

@@ -187,14 +187,15 @@ class ThresholdStore:
 
     def is_expired(self, symbol: str, *, interval: str = MAIN_INTERVAL, now: Time = None) -> bool:
         """Whether there is a set and its time is over."""
-        entry = self.entry(symbol, interval=interval)
-        return entry is not None and entry.is_expired(_ms(now))
+        at = _ms(now)
+        entry = self._book(_place(symbol, interval), now).in_force
+        return entry is not None and entry.is_expired(at)
 
     def calibrated(self, symbol: str, *, interval: str = MAIN_INTERVAL, now: Time = None) -> Thresholds:
         """The calibrated set alone, with its ``meta``; ThresholdError where there is none or its time is over."""
-        place = _place(symbol, interval)
-        entry = self._book(place).in_force
-        problem = _no_set(place) if entry is None else entry.refusal(*place, _ms(now))
+        place, at = _place(symbol, interval), _ms(now)
+        entry = self._book(place, now).in_force
+        problem = _no_set(place) if entry is None else entry.refusal(*place, at)
         if entry is None or problem:
             raise ThresholdError(f"{place[0]}: {problem}")
         return entry.thresholds
@@ -203,10 +204,11 @@ class ThresholdStore:
         """The thresholds to use: field by field the calibrated set, else the asset class, else the default.
 
         A set that is missing or expired is left out, and ``reason`` says so; a damaged file raises ThresholdError.
+        With an earlier ``now`` the history counts up to then: what was promoted later was not in force yet.
         """
-        place = _place(symbol, interval)
-        entry = self._book(place).in_force
-        return self._resolve(place, entry, _no_set(place) if entry is None else entry.refusal(*place, _ms(now)))
+        place, at = _place(symbol, interval), _ms(now)
+        entry = self._book(place, now).in_force
+        return self._resolve(place, entry, _no_set(place) if entry is None else entry.refusal(*place, at))
 
     def history(self, symbol: str, *, interval: str = MAIN_INTERVAL) -> pd.DataFrame:
         """What was done, oldest first, one row each, index ``event`` from 1.
@@ -264,8 +266,10 @@ class ThresholdStore:
             reason = f"{what}, because {refusal}"
         return Current(symbol, interval, thresholds, source, sources, reason, used)
 
-    def _book(self, place: tuple[str, str]) -> Book:
-        return Book.read(self._path(place), *place)
+    def _book(self, place: tuple[str, str], now: Time = None) -> Book:
+        book = Book.read(self._path(place), *place)
+        # The present is what the file says: the clock of whoever promoted may be a little ahead of ours.
+        return book if now is None else book.until(_ms(now))
 
     def _path(self, place: tuple[str, str]) -> Path:
         symbol, interval = place

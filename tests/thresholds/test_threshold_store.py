@@ -247,6 +247,22 @@ def test_rollback_goes_back_one_by_one(store: ThresholdStore) -> None:
     assert promote(store, 5.0).number == 5
 
 
+@pytest.mark.parametrize(
+    ("day", "tp_mult"), [(-1, None), (0, 1.0), (1.5, 1.0), (2, 2.0), (3, 1.0), (4, 1.0), (6, None)]
+)
+def test_at_a_past_time_what_was_in_force_then_is(store: ThresholdStore, day: float, tp_mult: float | None) -> None:
+    promote(store, 1.0, now=T0)
+    promote(store, 2.0, now=T0 + 2 * DAY)
+    store.rollback("SOLUSDT", now=T0 + 3 * DAY)
+    store.expire("SOLUSDT", now=T0 + 5 * DAY)
+    found = store.current("SOLUSDT", now=T0 + day * DAY)
+    assert found.source == ("default" if tp_mult is None else "calibrated")
+    assert found.thresholds.tp_mult == (Thresholds().tp_mult if tp_mult is None else tp_mult)
+    if tp_mult is not None:
+        assert store.calibrated("SOLUSDT", now=T0 + day * DAY).tp_mult == tp_mult
+    assert store.is_expired("SOLUSDT", now=T0 + day * DAY) == (day == 6)
+
+
 def test_ending_a_set_before_its_time(store: ThresholdStore) -> None:
     refused(InputError, lambda: store.expire("SOLUSDT", now=T0), "no calibrated 1m set")
     promote(store, 1.0)
