@@ -289,6 +289,9 @@ BAD = [
     ("a path", (*SOL, "--name", "a/b"), "name="),
     ("an escape", (*SOL, "--name", "x\x1b[2J"), "name="),
     ("where promoted sets are", (*SOL, "--name", "thresholds"), "name="),
+    ("where promoted sets are, to some", (*SOL, "--name", "Thresholds"), "name="),
+    ("where the ledger is", (*SOL, "--name", "ledger.sqlite3"), "name="),
+    ("where SQLite writes", (*SOL, "--name", "ledger.sqlite3-journal"), "name="),
     ("a name for two", (*BOTH, "--name", "both"), "--name"),
     ("promote two", (*BOTH, "--promote"), "--promote"),
     ("reveal two", (*BOTH, "--reveal"), "--reveal"),
@@ -321,6 +324,15 @@ def test_names_of_what_is_no_study_are_refused_and_left_alone(call: Run, tmp_pat
         refused(call("SOLUSDT", *FEW, "--name", name), name)
     assert (studies / "photos" / "one.png").read_text() == "{}" and names(studies) == ["ledger", "photos"]
     assert names(studies / "photos") == ["one.png"]
+
+
+@pytest.mark.parametrize("mine", [".git", "experiment.json.bak", ".env"])
+def test_a_folder_with_anything_in_it_stays_as_it_is(call: Run, tmp_path: Path, mine: str) -> None:
+    place = tmp_path / "studies" / "mine"
+    place.mkdir(parents=True)
+    (place / mine).write_text("x")
+    refused(call("SOLUSDT", *FEW, "--name", "mine"), "--name", "other files")
+    assert names(place) == [mine] and (place / mine).read_text() == "x"
 
 
 def test_a_name_is_one_study_s(call: Run, tmp_path: Path) -> None:

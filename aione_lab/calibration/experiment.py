@@ -32,7 +32,8 @@ from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import INTERVALS, parse_symbol, to_ms
 
 FILE = "experiment.json"
-NAME = re.compile(r"(?!thresholds$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # thresholds: the folder of promoted sets
+# Not what the folder of the experiments holds itself: the promoted sets and the ledger, with SQLite's files beside it.
+NAME = re.compile(r"(?!(?i:thresholds|ledger\.sqlite3(-journal|-wal|-shm)?)$)[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 MOST_TRIALS = 100_000
 _PACKAGES = ("numba", "numpy", "optuna", "pandas", "pyarrow", "scipy")
 
@@ -198,7 +199,8 @@ def check_name(name: Any) -> str:
         raise InputError.of(
             "name",
             name,
-            "must be up to 100 of letters, digits, '.', '_' and '-', a letter or digit first, and not 'thresholds'",
+            "must be up to 100 of letters, digits, '.', '_' and '-', a letter or digit first, and not 'thresholds' or "
+            "'ledger.sqlite3'",
         )
     return name
 

@@ -56,6 +56,7 @@ EXPERIMENTS = "experiments"
 STUDY_FILE = "study.sqlite3"
 RESULTS_FILE = "results.json"
 LEDGER_FILE = "ledger.json"
+_LEFT = re.compile(rf"\.lock|\.{re.escape(FILE)}\.[0-9a-f]{{12}}\.tmp")  # of one that was killed as it began
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line a trial is no progress bar
 
@@ -311,12 +312,12 @@ def run_experiment(
 
 
 def _make(place: Path) -> None:
-    """Make a study's folder, or take one that is there. InputError for one that is no study's."""
+    """Make a study's folder, or take one that is there. InputError for one that holds anything but a study."""
     try:
         new = not place.exists()
         place.mkdir(parents=True, exist_ok=True)
         own = new or (place / FILE).exists()
-        others = [] if own else [path.name for path in place.iterdir() if not path.name.startswith((".", FILE))]
+        others = [] if own else [path.name for path in place.iterdir() if not _LEFT.fullmatch(path.name)]
     except (OSError, ValueError) as error:
         raise InputError.of("folder", str(place), f"cannot be used ({error})") from None
     if others:
