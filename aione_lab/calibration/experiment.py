@@ -24,12 +24,12 @@ from aione_lab.calibration.objective import objectives
 from aione_lab.calibration.search import SAMPLERS
 from aione_lab.calibration.verdict import MIN_TRADES
 from aione_lab.engine.params import check_kind
-from aione_lab.engine.spec import FeatureSpec
+from aione_lab.engine.spec import HIGHER_INTERVALS, FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.files import write_whole
 from aione_lab.settings import Config, Costs, Settings
 from aione_lab.thresholds.params import Thresholds
-from aione_lab.units import INTERVALS, parse_symbol, to_ms
+from aione_lab.units import parse_symbol, to_ms
 
 FILE = "experiment.json"
 # Not what the folder of the experiments holds itself: the promoted sets and the ledger, with SQLite's files beside it.
@@ -44,8 +44,8 @@ def _metric(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _interval(name: str) -> str:
-    if name not in INTERVALS:
-        raise ValueError(f"must be one of {', '.join(INTERVALS)}")
+    if name not in HIGHER_INTERVALS:
+        raise ValueError(f"must be one of {', '.join(HIGHER_INTERVALS)}")
     return name
 
 
@@ -258,10 +258,19 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError.of("path", str(path), f"cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from None
     if not isinstance(values, dict):
-        raise InputError.of("path", str(path), "must hold one JSON object")
+        raise InputError(f"{path}: must hold one JSON object")
     return values
+
+
+def read_experiment(place: Path) -> Experiment:
+    """The experiment in the folder ``place``; InputError that names the file where it is none."""
+    path = place / FILE
+    try:
+        return Experiment.load(path)
+    except InputError as error:
+        raise InputError(f"{path}: is no experiment ({str(error).removeprefix(f'path={str(path)!r}: ')})") from None
 
 
 @functools.cache

@@ -98,7 +98,7 @@ def revealed(study: Calibration) -> dict[str, Hidden]:
     try:
         return {symbol: Hidden.from_json(values) for symbol, values in read_json(path).items()}
     except (AttributeError, KeyError, TypeError):
-        raise InputError.of("path", str(path), "holds no look at a hidden span") from None
+        raise InputError(f"{path}: holds no look at a hidden span") from None
 
 
 def _scores(study: Calibration, spec: FeatureSpec) -> dict[str, dict[str, Any]]:

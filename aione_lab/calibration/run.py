@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +23,7 @@ from aione_lab.calibration.experiment import (
     code_fingerprint,
     held,
     own_names,
+    read_experiment,
     read_json,
     versions,
     write_json,
@@ -36,11 +37,11 @@ from aione_lab.calibration.objective import objectives
 from aione_lab.calibration.plateau import FEWEST_NEIGHBOURS
 from aione_lab.calibration.search import Report
 from aione_lab.calibration.space import Fields, Space
-from aione_lab.calibration.study import Calibration, experiment_folds, run_study
+from aione_lab.calibration.study import Calibration, OtherData, experiment_folds, run_study
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import MIN_TRADES
 from aione_lab.engine.params import check_kind
-from aione_lab.engine.spec import FeatureSpec
+from aione_lab.engine.spec import HIGHER_INTERVALS, FeatureSpec
 from aione_lab.errors import AioneError, InputError, LakeError
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
 from aione_lab.lake.store import Lake
@@ -56,6 +57,7 @@ EXPERIMENTS = "experiments"
 STUDY_FILE = "study.sqlite3"
 RESULTS_FILE = "results.json"
 LEDGER_FILE = "ledger.json"
+N_TRIALS = "n_trials"  # in ledger.json: of the study that it was pinned for
 _LEFT = re.compile(rf"\.lock|\.{re.escape(FILE)}\.[0-9a-f]{{12}}\.tmp")  # of one that was killed as it began
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # a line a trial is no progress bar
@@ -177,6 +179,8 @@ def plan(
     if n_trials is not None:
         rest["n_trials"] = n_trials
     symbols = _symbols(symbol)
+    if not isinstance(interval, str) or interval not in HIGHER_INTERVALS:
+        raise InputError.of("interval", interval, f"signals need one of {', '.join(HIGHER_INTERVALS)}")
     spec = FeatureSpec() if spec is None else spec
     check_kind("spec", spec, FeatureSpec)
     defaults: dict[str, dict[str, Any]] = {}
@@ -331,7 +335,7 @@ def place_of(experiment: Experiment, folder: str | os.PathLike[str], name: str |
 
 def with_trials_of(place: Path, experiment: Experiment) -> Experiment:
     """The experiment with as many trials as the same one in ``place`` has; as it is where there is none."""
-    if not (place / FILE).exists() or (before := Experiment.load(place / FILE)).design != experiment.design:
+    if not (place / FILE).exists() or (before := read_experiment(place)).design != experiment.design:
         return experiment
     return experiment.model_copy(update={"n_trials": before.n_trials})
 
@@ -381,16 +385,20 @@ def _run_in(
 
             run_trials(share.client, experiment, lake, place, store, storage=share.storage, spec=spec, report=report)
         study = run_study(experiment, lake, spec=spec, store=store, report=report, known=known)
+    except OtherData as error:
+        held_other = f"the study in {place} was made with other {error} than the lake holds by now"
+        raise InputError.of("name", place.name, f"{held_other}; take another name for a study of these") from None
     finally:
         store.close()
     pinned = place / LEDGER_FILE
-    if before is not None and before.n_trials == experiment.n_trials and pinned.exists():
-        entries = _read_entries(pinned, experiment.titles)
-    else:
-        entries = entered(ledger, study, place.name)
-        write_json(pinned, {title: one.to_json() for title, one in entries.items()})
-    study = replace(judged_by(study, entries), folder=place)
+    same = before is not None and before.n_trials == experiment.n_trials
+    entries = _read_entries(pinned, experiment) if same and pinned.exists() else None
+    found = entered(ledger, study, place.name) if entries is None else entries
+    # The experiment first: killed between the two it is the longer one, whose ledger is still to be pinned.
     study.experiment.save(place)
+    if entries is None:
+        write_json(pinned, {N_TRIALS: experiment.n_trials, **{title: one.to_json() for title, one in found.items()}})
+    study = replace(judged_by(study, found), folder=place)
     write_json(place / RESULTS_FILE, {"digest": study.digest, **study.results})
     from aione_lab.calibration.report import write_report  # with Plotly: a study without a folder needs none
 
@@ -423,7 +431,7 @@ def _settle(place: Path, experiment: Experiment) -> Experiment | None:
     if not (place / FILE).exists():
         experiment.save(place)
         return None
-    before = Experiment.load(place / FILE)
+    before = read_experiment(place)
     if before.design != experiment.design:
         names = "; ".join(design_differences(before, experiment))
         raise InputError.of("name", place.name, f"holds another study ({names}); take another name")
@@ -439,12 +447,15 @@ def _settle(place: Path, experiment: Experiment) -> Experiment | None:
     return before
 
 
-def _read_entries(path: Path, titles: Iterable[str]) -> dict[str, Entries]:
+def _read_entries(path: Path, experiment: Experiment) -> dict[str, Entries] | None:
+    """The pinned state of the ledger; None: it was pinned when the study was shorter."""
     kept = read_json(path)
+    if kept.get(N_TRIALS, experiment.n_trials) != experiment.n_trials:
+        return None
     try:
-        return {title: Entries.from_json(kept[title]) for title in titles}
+        return {title: Entries.from_json(kept[title]) for title in experiment.titles}
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError.of("path", str(path), f"holds no state of the ledger ({error!r})") from None
+        raise InputError(f"{path}: holds no state of the ledger ({error!r})") from None
 
 
 @dataclass(frozen=True)
@@ -482,7 +493,9 @@ def repeat(
     if not results.exists():
         raise InputError.of("path", str(path), f"has no {RESULTS_FILE} beside it to compare with")
     digest = read_json(results).get("digest")
-    pinned = _read_entries(path.with_name(LEDGER_FILE), before.titles)
+    pinned = _read_entries(path.with_name(LEDGER_FILE), before)
+    if pinned is None:
+        raise InputError(f"{path.parent}: the study was stopped as it grew; run it again, which ends it, before this")
     made = before.replace(code=code_fingerprint(), versions=versions(), data={})
     if made.cluster:  # what its workers proposed is scored and judged again
         with progress_reporter(progress, f"calibrating {made.title}") as tell:

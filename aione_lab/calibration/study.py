@@ -33,7 +33,7 @@ from aione_lab.calibration.space import Space
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import Verdict
 from aione_lab.engine.spec import FeatureSpec
-from aione_lab.errors import InputError
+from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.store import Lake
 from aione_lab.research.overfitting import BacktestOverfitting, DeflatedSharpe
 from aione_lab.settings import ReadOnly
@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from aione_lab.figures.theme import Theme
+
+
+class OtherData(AioneError):
+    """The lake holds other data than a study was made with; its text says which."""
 
 
 @dataclass(frozen=True)
@@ -346,7 +350,7 @@ def run_study(
 ) -> Calibration:
     """Search, choose and judge one experiment, by the study's own trials; nothing is written but trials to ``store``.
 
-    ``judged_by`` takes in a ledger. ``known``: fingerprints that the data must have; ``proposed``:
+    ``judged_by`` takes in a ledger. ``known``: fingerprints that the data must have, else OtherData; ``proposed``:
     trials to score again instead of searching. Several symbols are one portfolio of equal shares, and each of them a
     ``Member``.
     """
@@ -357,7 +361,7 @@ def run_study(
     with Markets(experiment, lake, spec, folds) as markets:
         for symbol, fingerprint in (known or {}).items():
             if markets.fingerprints[symbol] != fingerprint:
-                raise InputError.of("experiment", symbol, "the lake's candles, funding or reference are others by now")
+                raise OtherData(f"candles, funding or reference of {symbol}")
         scorer = Scorer(markets.measure, space, folds, aims)
         study = run_search(
             scorer.score,

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from aione_lab.calibration import Calibration, FoldPlan, repeat
+from aione_lab.calibration import Calibration, FoldPlan, experiment, repeat
 from aione_lab.calibration.experiment import held
 from aione_lab.calibration.ledger import Ledger
 from aione_lab.calibration.run import entered
 from aione_lab.errors import AioneError, InputError
+from aione_lab.files import write_whole
 from aione_lab.lake.store import Lake
 from aione_lab.settings import Settings
 from aione_lab.thresholds import Thresholds
@@ -38,6 +39,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"symbol": "ADAUSDT"}, "no 1m candles of ADAUSDT"),
     ({"lake": "x"}, "lake='x'"),
     ({"interval": "7m"}, "interval='7m'"),
+    ({"interval": "1h"}, "interval='1h': signals need one of 1m, 3m, 5m, 15m"),
+    ({"interval": ["1m"]}, "interval="),
     ({"interval": "5m"}, "no 5m candles"),
     ({"start": "abc"}, "start='abc'"),
     ({"start": math.nan}, "start=nan"),
@@ -154,12 +157,36 @@ def test_a_study_that_grows_is_the_long_one(study: Calibration, small: Study, tm
     }
 
 
+@pytest.mark.parametrize("name", ["experiment.json", "ledger.json", "results.json"])
+def test_killed_as_it_grows_it_is_the_short_study_or_the_long_one(
+    study: Calibration, lake: Lake, small: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """``name`` is the file that is not written any more."""
+    short = small(folder=tmp_path, name="x", n_trials=25)
+
+    def killed(target: Path, content: bytes) -> None:
+        if target.name == name:
+            raise KeyboardInterrupt
+        write_whole(target, content)
+
+    monkeypatch.setattr(experiment, "write_whole", killed)
+    with pytest.raises(KeyboardInterrupt):
+        small(folder=tmp_path, name="x")
+    monkeypatch.undo()
+    if name == "ledger.json":
+        with pytest.raises(InputError, match="was stopped as it grew; run it again"):
+            repeat(tmp_path / "x", lake)
+    found = small(folder=tmp_path, name="x", n_trials=None)
+    assert found.digest == (short if name == "experiment.json" else study).digest
+    assert small(folder=tmp_path, name="x").digest == study.digest
+
+
 def test_a_fresh_database_beside_an_old_experiment_is_filled_again(study: Calibration, small: Study, tmp_path) -> None:
     small(folder=tmp_path, name="x")
     (tmp_path / "x" / "study.sqlite3").unlink()
     assert small(folder=tmp_path, name="x").digest == study.digest
     (tmp_path / "x" / "study.sqlite3").write_text("broken")
-    for name, words in (("study.sqlite3", "no Optuna database"), ("ledger.json", "cannot be read")):
+    for name, words in (("study.sqlite3", "no Optuna database"), ("ledger.json", r"^/.*x/ledger.json: cannot be read")):
         (tmp_path / "x" / name).write_text("broken")
         with pytest.raises(InputError, match=words) as error:
             small(folder=tmp_path, name="x")
@@ -215,8 +242,10 @@ def test_other_candles_are_named(lake: Lake, small: Study, tmp_path) -> None:
     assert not found.same and found.sentence == (
         "Not the same study: what changed is data: the candles, funding or reference are others."
     )
-    for changed, words in ((other, "are others by now"), (third, "are others by now")):
-        with pytest.raises(InputError, match=words):
+    for changed in (other, third):
+        with pytest.raises(
+            InputError, match=r"name='x': the study in .*/x was .* other candles.* of LINKUSDT .*name for"
+        ):
             small(lake=changed, folder=tmp_path, name="x")
     assert {path.name: path.read_bytes() for path in (tmp_path / "x").iterdir()} == before
 
