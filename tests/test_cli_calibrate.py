@@ -127,6 +127,19 @@ def test_a_study_that_grows_says_so(call: Run) -> None:
     assert json.loads((Path(told["folder"]) / "experiment.json").read_text())["n_trials"] == 40
 
 
+def test_a_new_study_is_told_from_the_last_one_that_can_be_read_and_only_when_it_begins(
+    call: Run, tmp_path: Path
+) -> None:
+    assert call("SOLUSDT", *FEW).err == ""
+    broken = tmp_path / "studies" / "SOLUSDT-1m-00000000"
+    broken.mkdir()
+    (broken / "experiment.json").write_text("{")
+    ran = call("SOLUSDT", *FEW, "--seed", 1)
+    assert ran.code == 0 and ran.err.startswith("this is a new study; ") and "seed: 0 became 1" in ran.err
+    refused(call("SOLUSDT", *FEW, "--seed", 2, "--n-folds", 40), "n-folds")  # one line
+    refused(call("SOLUSDT", *FEW, "--name", broken.name), f"{broken}/experiment.json: is no experiment")
+
+
 def test_search_takes_names_and_ranges(call: Run, tmp_path: Path) -> None:
     few = ("--trials", 20, "--n-folds", 3, "--reference", "none", "--json")
     ran = call(

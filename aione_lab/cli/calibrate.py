@@ -189,14 +189,13 @@ def calibrate(
         "costs": costs_of(fee, slippage_bps),
     }
     if pool or len(names) == 1:
-        from aione_lab.calibration.run import place_of, plan, run_experiment, with_trials_of
+        from aione_lab.calibration.run import place_of, plan, with_trials_of
 
         made = plan(lake, names if pool else names[0], interval=interval, **options)
         place = place_of(made, experiments, name)
         if trials is None:
             made = with_trials_of(place, made)
-        _tell_of_earlier(made, place)
-        study = run_experiment(made, lake, folder=experiments, name=name)
+        study = _run(made, lake, experiments, name, _earlier(made, place))
         accepted = any(study.verdict_for(one) == "accept" for one in study.experiment.symbols)
         look = hidden and (reveal or (promote and accepted))  # days are not spent on what is not promoted anyway
         revealed = {one: study.reveal(one) for one in study.experiment.symbols} if look else {}
@@ -242,24 +241,44 @@ def calibrate(
         raise typer.Exit(1)
 
 
-def _tell_of_earlier(made: Experiment, place: Path) -> None:
-    """Say that a study is there already and goes on, or that it is a new one although others of the symbol are there.
+def _earlier(made: Experiment, place: Path) -> str:
+    """That a study is there already and goes on, or that it is a new one although others of the symbol are there.
 
-    Either way its verdict will be another one.
+    Either way its verdict will be another one. "" where there is nothing to say.
     """
-    from aione_lab.calibration.experiment import FILE, Experiment
+    from aione_lab.calibration.experiment import FILE, read_experiment
     from aione_lab.calibration.run import design_differences
 
     if (place / FILE).exists():
-        before = Experiment.load(place / FILE)
-        if before.design == made.design and before.n_trials < made.n_trials:
-            grown = f"goes on from {before.n_trials:,} to {made.n_trials:,} trials, and is judged anew"
-            say(f"the study in {place} {grown}", err=True)
-        return
+        before = read_experiment(place)
+        if before.design != made.design or before.n_trials >= made.n_trials:
+            return ""
+        grown = f"goes on from {before.n_trials:,} to {made.n_trials:,} trials, and is judged anew"
+        return f"the study in {place} {grown}"
     others = sorted(place.parent.glob(f"{made.title}-{made.interval}-*/{FILE}"), key=lambda path: path.stat().st_mtime)
-    if others:
-        names = "; ".join(design_differences(Experiment.load(others[-1]), made))
-        say(f"this is a new study; the last one of {made.title}, {others[-1].parent}, is another: {names}", err=True)
+    for path in reversed(others):
+        try:
+            names = "; ".join(design_differences(read_experiment(path.parent), made))
+        except InputError:  # of another version, or damaged: it says nothing, and is not in the way
+            continue
+        return f"this is a new study; the last one of {made.title}, {path.parent}, is another: {names}"
+    return ""
+
+
+def _run(made: Experiment, lake: Lake, experiments: Path, name: str | None, note: str) -> Calibration:
+    """Run a study with a bar on a terminal; ``note`` is told as it begins, and not where it is refused."""
+    from aione_lab.calibration.run import run_experiment
+    from aione_lab.lake.progress import progress_reporter
+
+    untold = [note] if note else []
+    with progress_reporter(None, f"calibrating {made.title}") as bar:
+
+        def tell(what: str, done: int, total: int) -> None:
+            while untold:
+                say(untold.pop(), err=True)
+            bar(what, done, total)
+
+        return run_experiment(made, lake, folder=experiments, name=name, progress=tell)
 
 
 def _only(context: typer.Context, *allowed: str) -> None:
