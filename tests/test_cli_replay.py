@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -113,6 +114,27 @@ def test_a_promoted_set_tried_on_the_days_of_its_choice_is_said_to_prove_nothing
     assert run(*call, limits, "--start", str(middle.date())).err == run(*call, free).err == ""
     other = run("replay", "LINKUSDT", *call[2:], limits, "--start", str(middle.date()))
     assert other.err == "--thresholds: the set was chosen for SOLUSDT, not for LINKUSDT\n"
+
+
+@pytest.mark.parametrize(
+    ("meta", "words"),
+    [
+        ({"start": 1_735_689_600_000, "end": 1_735_862_400_000}, "chosen and judged on 2025-01-01 to 2025-01-03, days"),
+        ({"interval": "5m"}, "the set was chosen on candles of 5m, not of 1m"),
+        ({"interval": "1m", "costs": {"fee": 0.0, "slippage_bps": 2.0}}, "fee 0, here 0.0005; slippage_bps 2, here 0"),
+        ({"interval": "1m", "costs": Costs().model_dump(mode="json")}, ""),
+        ({"costs": "none"}, ""),
+    ],
+)
+def test_what_a_promoted_set_was_judged_on_is_told_where_the_replay_differs(
+    run: Run, filled: Path, tmp_path: Path, meta: dict[str, Any], words: str
+) -> None:
+    limits, whose = tmp_path / "limits.json", {"symbol": "SOLUSDT", "start": "2024-01-01", "end": "2024-02-01"}
+    limits.write_text(json.dumps({"meta": {**whose, **meta}}))
+    call = "replay", "SOLUSDT", "--lake", filled
+    run(*call)  # the engine may have to be compiled, and says so
+    told = run(*call, "--thresholds", limits)
+    assert told.code == 0 and words in told.err and told.err.count("\n") == (1 if words else 0)
 
 
 def test_replay_refuses_bad_input(run: Run, filled: Path, tmp_path: Path) -> None:

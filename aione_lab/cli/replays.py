@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -143,7 +144,7 @@ def replay(
     rules = Settings() if settings is None else loaded_config(Settings, settings, "--settings")
     costs = costs_of(fee, slippage_bps)
     if limits is not None:
-        _tell_of_study(limits, lake, names, interval, start, end)
+        _tell_of_study(limits, lake, names, interval, start, end, costs)
     given = (lake, names, interval, start, end, reference, limits, rules, costs)
     pooled = pool_symbols(*given) if portfolio else None
     done = replay_symbols(*given) if pooled is None or report is not None else []
@@ -207,10 +208,10 @@ def _pooled_trades(pooled: Pooled) -> pd.DataFrame:
 
 
 def _tell_of_study(
-    limits: Thresholds, lake: Lake, names: list[str], interval: str, start: str | None, end: str | None
+    limits: Thresholds, lake: Lake, names: list[str], interval: str, start: str | None, end: str | None, costs: Costs
 ) -> None:
-    """Say where a promoted set is tried on symbols or days that tell nothing of it."""
-    from aione_lab.units import to_ms
+    """Say where a promoted set is tried on what tells nothing of it: symbols, interval, days, costs."""
+    from aione_lab.units import iso, to_ms
 
     meta = limits.meta or {}
     try:
@@ -220,16 +221,44 @@ def _tell_of_study(
     others = [name for name in names if name != symbol]
     if others:
         say(f"--thresholds: the set was chosen for {symbol}, not for {', '.join(others)}", err=True)
+    if meta.get("interval", interval) != interval:
+        say(f"--thresholds: the set was chosen on candles of {meta['interval']}, not of {interval}", err=True)
+    if (judged := _costs_in(meta)) is not None and (differ := _other_costs(judged, costs)):
+        say(f"--thresholds: the set was judged with other costs than this replay takes off: {differ}", err=True)
     spans = [span for name in names if (span := lake.span(name, interval)) is not None]
     first = max(min(span[0] for span in spans), 0 if start is None else to_ms(start))
     last = min(max(span[1] for span in spans) + 1, math.inf if end is None else to_ms(end))
     if first < chosen_to and chosen_from < last:
-        days, after = f"{meta['start'][:10]} to {meta['end'][:10]}", meta["end"][:10]
+        after = iso(chosen_to)[:10]
         say(
-            f"--thresholds: the set was chosen and judged on {days}, days that this replay includes: what it makes of "
-            f"them is no evidence; --start {after} leaves them out",
+            f"--thresholds: the set was chosen and judged on {iso(chosen_from)[:10]} to {after}, days that this replay "
+            f"includes: what it makes of them is no evidence; --start {after} leaves them out",
             err=True,
         )
+
+
+def _costs_in(meta: Mapping[str, Any]) -> Costs | None:
+    """The costs that a set was judged with; None where nothing that can be read says so."""
+    from aione_lab.settings import Costs
+
+    try:
+        return Costs(**meta["costs"])
+    except (KeyError, TypeError, InputError):
+        return None
+
+
+def _other_costs(judged: Costs, costs: Costs) -> str:
+    """Fees and slippage that differ, in words; "" for none."""
+    pairs = [
+        (name, getattr(judged, name), getattr(costs, name))
+        for name in ("fee", "maker_fee", "slippage_bps")
+        if getattr(judged, name) != getattr(costs, name)
+    ]
+    return "; ".join(f"{name} {_cost(a)}, here {_cost(b)}" for name, a, b in pairs)
+
+
+def _cost(value: float | None) -> str:
+    return "that of takers" if value is None else f"{value:g}"
 
 
 def _check_span(start: str | None, end: str | None) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NoReturn, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from aione_lab.errors import InputError, ThresholdError
-from aione_lab.settings import Config, ReadOnly
+from aione_lab.settings import Config, Costs, ReadOnly
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import interval_ms, iso, parse_symbol, to_ms
 
@@ -32,8 +32,9 @@ class Provenance(Config):
         description="first bar of the candles; an ISO text, UTC milliseconds or a datetime with a zone"
     )
     end: _Time = Field(description="end of the candles, excluded")
-    data_fingerprint: _DIGEST = Field(description="``fingerprint_candles`` of what was studied")
+    data_fingerprint: _DIGEST = Field(description="of the candles, reference and funding that were studied")
     spec_digest: _DIGEST = Field(description="``FeatureSpec.digest()``")
+    costs: Costs | None = Field(None, description="what was taken off when it was judged; None: not known")
     verdict: Verdict
     sentence: Annotated[str, Field(min_length=1, max_length=2000)] = Field(description="the verdict in plain words")
     seed: Annotated[int, Field(ge=0)] = 0
@@ -79,7 +80,8 @@ class Entry:
     @classmethod
     def of(cls, thresholds: Thresholds, stamp: Stamp) -> Entry:
         """Put the stamp on the set, in the place of any ``meta`` that it had."""
-        return cls(Thresholds.from_json({**thresholds.to_json(), "meta": stamp.model_dump(mode="json")}), stamp)
+        meta = stamp.model_dump(mode="json", exclude_none=True)  # what is not known is left out: older files lack it
+        return cls(Thresholds.from_json({**thresholds.to_json(), "meta": meta}), stamp)
 
     @classmethod
     def read(cls, values: Any, where: str) -> Entry:

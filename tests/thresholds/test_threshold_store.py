@@ -25,6 +25,7 @@ from aione_lab.backtest.stages import AssetMonitorStage1
 from aione_lab.cache import SimpleCacheHandler
 from aione_lab.errors import AioneError, InputError, ThresholdError
 from aione_lab.lake.simulated import SimulatedExchange
+from aione_lab.settings import Costs
 from aione_lab.thresholds import Entry, Provenance, Thresholds, ThresholdStore
 from aione_lab.thresholds.classes import DEFAULTS, AssetClass, AssetClasses
 from aione_lab.units import to_ms
@@ -83,8 +84,18 @@ def test_the_file_is_the_flat_json(store: ThresholdStore, file: Path) -> None:
 def test_a_meta_of_the_caller_is_replaced(store: ThresholdStore) -> None:
     given_set = Thresholds(tp_mult=2.5, meta={"study": "a lie", "checksum": "x"})
     made = store.promote("SOLUSDT", given_set, verdict="accept", provenance=provenance(), now=T0)
-    assert made.thresholds.meta == made.stamp.model_dump(mode="json")
+    assert made.thresholds.meta == made.stamp.model_dump(mode="json", exclude_none=True)
     assert given_set.meta == {"study": "a lie", "checksum": "x"}
+
+
+def test_the_costs_that_a_set_was_judged_with_are_kept_where_they_are_known(store: ThresholdStore, file: Path) -> None:
+    promote(store, 2.5)  # as in files from before there were any
+    assert "costs" not in json.loads(file.read_text())["meta"]
+    store.expire("SOLUSDT", now=T0 + DAY)
+    promote(store, 3.0, provenance=provenance(costs=Costs(fee=0.0)))
+    again = ThresholdStore(store.folder.parent).entry("SOLUSDT")
+    assert again is not None and again.stamp.costs == Costs(fee=0.0)
+    assert json.loads(file.read_text())["meta"]["costs"]["fee"] == 0.0
 
 
 def test_an_interval_has_sets_of_its_own(store: ThresholdStore) -> None:
