@@ -108,6 +108,9 @@ def test_what_is_accepted_is_promoted_and_what_is_not_says_why(call: Run, tmp_pa
     store = ThresholdStore(tmp_path / "studies")
     assert names(tmp_path / "studies" / "thresholds") == ["LINKUSDT.json"] or store.symbols() == ["LINKUSDT"]
     assert store.current("LINKUSDT").source == "calibrated"
+    again = call("LINKUSDT", *FEW, "--trials", 40, "--promote")
+    assert again.code == 0 and "\nLINKUSDT: in force already, until 20" in again.out
+    assert len(store.history("LINKUSDT")) == 1
     ran = call("SOLUSDT", *FEW, "--promote")
     assert ran.code == 1 and ran.err == "" and "\nSOLUSDT: not promoted: " in ran.out
     ran = call("SOLUSDT", *FEW, "--promote", "--json")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from aione_lab.calibration.request import CalibrationOutcome, CalibrationRequest, Report
 from aione_lab.calibration.run import EXPERIMENTS, calibrate
@@ -16,6 +19,11 @@ from aione_lab.thresholds.provenance import Entry, Provenance
 from aione_lab.thresholds.store import ThresholdStore
 
 _OF_THE_QUEUE = ("defaults_dir", "min_bars", "optuna_timeout")
+_OPTIONS = tuple(
+    name
+    for name in inspect.signature(calibrate).parameters
+    if name not in ("lake", "symbol", "interval", "folder", "name", "progress")
+)
 
 
 def calibrate_job(
@@ -32,6 +40,7 @@ def calibrate_job(
     queue's settings are asked for first, and ``SYMBOL.json`` in its ``defaults_dir`` is the default set. With
     ``reveal`` an accepted study's hidden span has to bear it out.
     """
+    check_options(request.options)
     options = dict(request.options)
     least, starts = options.get("min_bars", 0), options.get("defaults_dir")
     for name in _OF_THE_QUEUE:
@@ -53,6 +62,13 @@ def calibrate_job(
         **options,
     )
     return outcome_of(study, reveal=reveal, spec=options.get("spec"))
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse what ``calibrate_job`` cannot take: names that are no keywords of ``calibrate``, or the job's own."""
+    for name in options:
+        if name not in (*_OPTIONS, *_OF_THE_QUEUE):
+            raise InputError.unknown("options", name, _OPTIONS)
 
 
 def _read_defaults(file: Path) -> Thresholds:
@@ -96,6 +112,7 @@ def provenance_of(study: Calibration, symbol: str, verdict: str, sentence: str) 
         end=made.end,
         data_fingerprint=made.data[symbol],
         spec_digest=made.spec.digest(),
+        costs=made.costs,
         verdict=verdict,
         sentence=sentence,
         seed=made.seed,
@@ -117,11 +134,26 @@ class Promoter:
 
 
 def promote(store: ThresholdStore, outcome: CalibrationOutcome) -> Entry:
-    """Promote what a study came to; ThresholdStore refuses what was not accepted."""
+    """Promote what a study came to; ThresholdStore refuses what was not accepted.
+
+    A study whose set is in force already stays so until its time is over: it brings no new evidence for a longer one.
+    """
+    found = Thresholds.from_json(outcome.thresholds)
+    provenance = Provenance(**outcome.provenance)
+    if outcome.accepted and (standing := _standing(store, outcome, found, provenance)) is not None:
+        return standing
     return store.promote(
-        outcome.symbol,
-        Thresholds.from_json(outcome.thresholds),
-        verdict=outcome.verdict,
-        provenance=Provenance(**outcome.provenance),
-        interval=outcome.interval,
+        outcome.symbol, found, verdict=outcome.verdict, provenance=provenance, interval=outcome.interval
     )
+
+
+def _standing(
+    store: ThresholdStore, outcome: CalibrationOutcome, found: Thresholds, provenance: Provenance
+) -> Entry | None:
+    """The set in force, where it is this one of the same study on the same data."""
+    entry = store.current(outcome.symbol, interval=outcome.interval).entry
+    if entry is None:
+        return None
+    kept = entry.stamp, entry.thresholds
+    mine, theirs = ((one.study, one.data_fingerprint, limits.digest()) for one, limits in (kept, (provenance, found)))
+    return entry if mine == theirs else None

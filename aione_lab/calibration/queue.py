@@ -7,6 +7,7 @@ import contextlib
 import functools
 import logging
 import pickle
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -114,6 +115,7 @@ class CalibrationQueue:
     def _checked_options(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         own = self.settings.model_dump(include={"min_bars", "defaults_dir", "optuna_timeout"})
         if isinstance(options, Mapping):
+            self._check_names(options)
             options = {**own, **options}
         request = CalibrationRequest("BTCUSDT", "1m", options)  # any symbol: its checks are what is wanted
         try:
@@ -121,6 +123,15 @@ class CalibrationQueue:
         except Exception:  # pickle raises whatever an object's own methods raise
             raise InputError.of("options", options, "must be what pickle can hand to another process") from None
         return request.options
+
+    def _check_names(self, options: Mapping[str, Any]) -> None:
+        """Those of ``calibrate_job`` are known; whoever brings a job of his own knows what it takes."""
+        job: Any = self._job
+        while isinstance(job, functools.partial):
+            job = job.func
+        module = sys.modules.get("aione_lab.calibration.job")  # with Optuna: loaded where that is the job
+        if module is not None and job is module.calibrate_job:
+            module.check_options(options)
 
     # --- asking ------------------------------------------------------------------------------------------------------
 

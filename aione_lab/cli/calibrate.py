@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from aione_lab.calibration import Calibration, Experiment
     from aione_lab.calibration.many import Studied
     from aione_lab.lake import Lake
-    from aione_lab.thresholds import Entry
 
 EXPERIMENTS = Path("experiments")
 PROMOTED = "promoted"
+STANDING = "in force already"
 TERMS = (
-    "Money: shares of the position's value, net of costs, with 90 % bands. Deflated Sharpe: the probability that the "
+    "Money: shares of the equity, net of costs, with 90 % bands. Deflated Sharpe: the probability that the "
     "Sharpe ratio is above what the best of all sets tried on these days would show by luck; sets that trade alike are "
     "worth fewer independent ones. Losses seen: trades of the chosen set that lost, on all days but the hidden ones. "
     "Score: the metric of a fold's days with some trades added that lose their costs, so that few trades count for "
@@ -202,16 +202,16 @@ def calibrate(
         promoted = _promote(study, experiments) if promote else {}
         if as_json:
             hidden_days = {symbol: one.to_json() for symbol, one in revealed.items()}
-            told = {symbol: one if isinstance(one, str) else PROMOTED for symbol, one in promoted.items()}
+            told = {symbol: word for symbol, (word, _) in promoted.items()}
             emit_json({**_described(study, hidden_days), "promoted": told})
         else:
             show(study)
             for one in revealed.values():
                 say(f"hidden days, {one.symbol}: {one.sentence}")
-            for symbol, became in promoted.items():
-                say(f"{symbol}: {became if isinstance(became, str) else _in_force(became, experiments)}")
+            for symbol, (_, sentence) in promoted.items():
+                say(f"{symbol}: {sentence}")
             say(f"study: {study.folder}")
-        if promote and all(isinstance(became, str) for became in promoted.values()):
+        if promote and not any(word in (PROMOTED, STANDING) for word, _ in promoted.values()):
             raise typer.Exit(1)
         return
     if promote:
@@ -290,25 +290,28 @@ def _only(context: typer.Context, *allowed: str) -> None:
             raise InputError.of(parameter.opts[0], context.params[parameter.name or ""], why)
 
 
-def _promote(study: Calibration, experiments: Path) -> dict[str, Entry | str]:
-    """Promote what was accepted: the set of each symbol that is in force now, or why there is none."""
+def _promote(study: Calibration, experiments: Path) -> dict[str, tuple[str, str]]:
+    """Promote what was accepted: by symbol what became of it, in a word and in a sentence."""
     from aione_lab.calibration import outcome_of
     from aione_lab.calibration import promote as store_set
     from aione_lab.thresholds import ThresholdStore
 
     store = ThresholdStore(experiments)
-    done: dict[str, Entry | str] = {}
+    done = {}
     for symbol in study.experiment.symbols:
         outcome = outcome_of(study, symbol)
-        done[symbol] = store_set(store, outcome) if outcome.accepted else f"not promoted: {outcome.sentence}"
+        if not outcome.accepted:
+            why = f"not promoted: {outcome.sentence}"
+            done[symbol] = why, why
+            continue
+        before = store.entry(symbol, interval=outcome.interval)
+        entry = store_set(store, outcome)
+        until = entry.stamp.expires_at[:10]
+        if before is not None and before.number == entry.number:
+            done[symbol] = STANDING, f"{STANDING}, until {until}; the same study is no new evidence for longer"
+        else:
+            done[symbol] = PROMOTED, f"{PROMOTED} to {store.folder}, in force until {until}"
     return done
-
-
-def _in_force(entry: Entry, experiments: Path) -> str:
-    """Where a promoted set lies, and how long it holds."""
-    from aione_lab.thresholds import ThresholdStore
-
-    return f"{PROMOTED} to {ThresholdStore(experiments).folder}, in force until {entry.stamp.expires_at[:10]}"
 
 
 def _names(lake: Lake, symbols: list[str], every: bool, interval: str) -> list[str]:

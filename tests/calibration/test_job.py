@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -117,6 +118,7 @@ def test_the_queue_promotes_what_is_accepted_and_nothing_else(
     assert (kept.study, kept.verdict, kept.seed) == (place.name, "accept", 0)
     assert (kept.start, kept.end) == (made.start, made.end) and kept.spec_digest == made.spec.digest()
     assert kept.data_fingerprint == made.data["LINKUSDT"] and kept.versions == made.versions
+    assert kept.costs == made.costs
     assert kept.sentence.startswith("Accept: ") and "Accept holds: " in kept.sentence
     current = store.current("LINKUSDT")
     assert current.source == "calibrated" and current.thresholds.sl_mult == 1.75  # the default set's own field
@@ -163,6 +165,29 @@ def test_what_was_not_accepted_cannot_be_promoted(lake: Lake, tmp_path: Path) ->
     with pytest.raises(InputError, match="only an accepted set is promoted"):
         promote(store, outcome)
     assert store.symbols() == [] and not (tmp_path / "thresholds").exists()
+
+
+def test_a_study_that_is_in_force_is_not_promoted_again(
+    accepted: tuple[CalibrationOutcome, Path], tmp_path: Path
+) -> None:
+    outcome, store = accepted[0], ThresholdStore(tmp_path)
+    first = promote(store, outcome)
+    assert promote(store, outcome) == first and len(store.history("LINKUSDT")) == 1
+    other = dataclasses.replace(outcome, provenance={**outcome.provenance, "study": "another"})
+    assert promote(store, other).number == 2  # new evidence, though it is the same set
+    store.expire("LINKUSDT")
+    assert promote(store, other).number == 3
+
+
+def test_options_that_are_none_are_refused_where_they_are_given(lake: Lake) -> None:
+    job = functools.partial(calibrate_job, lake=lake.root)
+    for option, words in (("n_trails", "did you mean 'n_trials'"), ("folder", "unknown"), ("interval", "unknown")):
+        with pytest.raises(InputError, match=f"options='{option}'.*{words}"):
+            CalibrationQueue(job, options={option: 5})
+        with pytest.raises(InputError, match=f"options='{option}'.*{words}"):
+            job(asked("LINKUSDT", **{option: 5}), quiet)
+    CalibrationQueue(job, options=SMALL)
+    CalibrationQueue(len, options={"anything": 5})  # a job of one's own knows what it takes
 
 
 @pytest.mark.parametrize(
