@@ -15,10 +15,12 @@ Results = Result | Iterable[Result]
 
 
 def several(result: Results) -> tuple[Result, ...]:
-    """One Result or several as a tuple; InputError where there is none, or something else among them."""
+    """One Result or several as a tuple; InputError where there is none, something else, or the same candles twice."""
     results = (result,) if isinstance(result, Result) else tuple(result) if isinstance(result, list | tuple) else ()
     if not results or not all(isinstance(one, Result) for one in results):
         raise InputError.of("result", result, "must be a Result or a list of them")
+    if len({(one.symbol, one.fingerprint) for one in results}) < len(results):
+        raise InputError.of("result", [one.symbol for one in results], "the same candles twice are no more evidence")
     return results
 
 

@@ -67,7 +67,9 @@ class Comparison:
         wanted = 1 - self.level
         real = d[d["p_adjusted"] <= wanted]
         days = f"Over {self.n_days:,} days"
-        if len(d) == 1:
+        if not d[["daily_return", "low", "high"]].to_numpy().any():
+            text = f"{days} {_listed([str(name) for name in d.index])} earned the same as {base} on every day."
+        elif len(d) == 1:
             name, row = str(d.index[0]), d.iloc[0]
             more = "more" if row["daily_return"] > 0 else "less"
             text = (

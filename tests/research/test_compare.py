@@ -58,6 +58,7 @@ def test_real_replays_side_by_side(result: Result) -> None:
     assert dear_row["final_equity"] == pytest.approx(dear.metrics["final_equity"] - free.metrics["final_equity"])
     assert same_row["daily_return"] == same_row["low"] == same_row["high"] == 0.0 and same_row["p_value"] == 1.0
     assert "none did better than 'free' and 'dear' worse" in found.sentence and "after costs" in found.sentence
+    assert "'same' earned the same as 'free' on every day." in compare({"free": free, "same": same}).sentence
     other = compare({"free": free, "dear": dear}, baseline="dear")
     assert other.differences.loc["free", "daily_return"] == -dear_row["daily_return"]
     assert "more than scatter explains" in other.sentence

@@ -194,6 +194,14 @@ def test_bad_numbers_are_named(replays, name: str, value: object) -> None:
         reliability(replays[0], **{name: value})
 
 
+def test_the_same_candles_twice_are_no_more_evidence(replays) -> None:
+    candles = replays[0].candles[:3000]
+    other_sets = [replay(candles, Thresholds(sl_mult=sl_mult), symbol="SOLUSDT") for sl_mult in (1.0, 2.0)]
+    for both in ([replays[0], replays[0]], other_sets):
+        with pytest.raises(InputError, match="result=.*the same candles twice are no more evidence"):
+            reliability(both, n_boot=50)
+
+
 @pytest.mark.parametrize("bad", [None, [], [None], "SOLUSDT", 3])
 def test_bad_results_are_named(bad: object) -> None:
     with pytest.raises(InputError, match="result="):
