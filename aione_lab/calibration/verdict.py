@@ -17,6 +17,7 @@ RANDOM_P = 0.05
 MIN_LOSSES = 5
 """Fewest losing trades: what has hardly lost yet says nothing of what a loss will cost."""
 LEVEL_TEXT = "90 % band"
+FEW_SETS = "fewer than two sets ever traded"
 LOSS = 0.25
 """Most splits in which what was best on one half of the days may lose on the other half."""
 
@@ -77,24 +78,24 @@ def judge(
         Check(
             "net of costs",
             low > 0,
-            f"{mean:+.3%} a trade [{low:+.3%}, {high:+.3%}]",
+            f"{mean:+.3%} a trade [{_ends(low, high, ', ')}]" if n else "no trade",
             "lower end above 0",
             f"what it earned out of sample, {mean:+.3%} a trade net of costs, is "
             f"{'clearly below' if high < 0 else 'not clearly above'} nothing "
-            f"({LEVEL_TEXT} {low:+.3%} to {high:+.3%})",
+            f"({LEVEL_TEXT} {_ends(low, high)})",
         ),
         Check(
             f"better than the {against}",
             metrics["excess_low"] > 0,
-            f"{metrics['excess']:+.3%} a day [{metrics['excess_low']:+.3%}, {metrics['excess_high']:+.3%}]",
+            f"{metrics['excess']:+.3%} a day [{_ends(metrics['excess_low'], metrics['excess_high'], ', ')}]",
             "lower end above 0",
             f"it is {beside} the {against} ({metrics['excess']:+.3%} a day, {LEVEL_TEXT} "
-            f"{metrics['excess_low']:+.3%} to {metrics['excess_high']:+.3%})",
+            f"{_ends(metrics['excess_low'], metrics['excess_high'])})",
         ),
         Check(
             "random entries",
             metrics["random_p"] <= RANDOM_P,
-            f"p = {metrics['random_p']:.3f}",
+            "no trade" if math.isnan(metrics["random_p"]) else f"p = {metrics['random_p']:.3f}",
             f"at most {RANDOM_P}",
             "there is no trade to hold against random entries"
             if math.isnan(metrics["random_p"])
@@ -103,9 +104,11 @@ def judge(
         Check(
             "deflated Sharpe",
             deflated >= DSR,
-            f"{deflated:.3f} over {counted}",
+            f"none over {counted}" if math.isnan(deflated) else f"{deflated:.3f} over {counted}",
             f"at least {DSR}",
-            f"the best of {counted} would look as good by luck (deflated Sharpe {deflated:.2f})",
+            "what was chosen never moved and has no Sharpe ratio"
+            if math.isnan(deflated)
+            else f"the best of {counted} would look as good by luck (deflated Sharpe {deflated:.2f})",
         ),
         Check(
             "losses seen",
@@ -117,9 +120,11 @@ def judge(
         Check(
             "holds on the other half",
             loss <= LOSS,
-            f"loses in {loss:.0%} of the splits (PBO {pbo:.2f})",
+            FEW_SETS if math.isnan(loss) else f"loses in {loss:.0%} of the splits (PBO {pbo:.2f})",
             f"at most {LOSS:.0%}",
-            f"what is best on one half of the days loses on the other in {loss:.0%} of the splits",
+            FEW_SETS
+            if math.isnan(loss)
+            else f"what is best on one half of the days loses on the other in {loss:.0%} of the splits",
         ),
     )
     if not checks[0].passed:
@@ -135,3 +140,8 @@ def judge(
         f"{high:+.3%}), better than the {against} and random entries, and more than the luck of {n_trials:,} sets "
         "tried. It says what was, and promises nothing.",
     )
+
+
+def _ends(low: float, high: float, between: str = " to ") -> str:
+    """The ends of a band in words; one trade, or days that never moved, have none."""
+    return "none" if math.isnan(low) or math.isnan(high) else f"{low:+.3%}{between}{high:+.3%}"

@@ -377,6 +377,8 @@ def _described(study: Calibration, hidden: dict[str, Any]) -> dict[str, Any]:
 
 def show(study: Calibration) -> None:
     """One study for people: the verdict first."""
+    from aione_lab.calibration.words import percent
+
     made, out = study.experiment, console()
     out.print(f"\n{', '.join(made.symbols)} {made.interval}: {study.sentence}", style="bold")
     searched = len(study.optuna_study.get_trials(deepcopy=False))
@@ -403,10 +405,10 @@ def show(study: Calibration) -> None:
                 rows,
                 str(name),
                 "yes" if row["deviates"] else "no",
-                f"{row['own_expectancy']:+.3%}",
+                percent(row["own_expectancy"], "+.3%"),
                 row["against"],
-                f"{row['gain_a_day']:+.3%}",
-                f"{row['gain_low']:+.3%} to {row['gain_high']:+.3%}",
+                percent(row["gain_a_day"], "+.3%"),
+                f"{percent(row['gain_low'], '+.3%')} to {percent(row['gain_high'], '+.3%')}",
             )
         out.print(rows)
 
@@ -416,6 +418,8 @@ def _shown(value: Any) -> str:
 
 
 def _overview(done: list[Studied]) -> None:
+    from aione_lab.calibration.words import percent
+
     columns = "symbol", "verdict", "trades", "a trade, net", "90 % band", "deflated Sharpe", "PBO"
     rows = table(*columns, numbers_from=2)
     for one in done:
@@ -423,9 +427,8 @@ def _overview(done: list[Studied]) -> None:
             add_row(rows, one.symbol, "failed", *["-"] * 5)
             continue
         m = one.results["out_of_sample"]
-        earned = ("-", "-")
-        if m["expectancy"] is not None:
-            earned = (f"{m['expectancy']:+.3%}", f"{m['expectancy_low']:+.3%} to {m['expectancy_high']:+.3%}")
+        mean, low, high = (percent(m[name], "+.3%") for name in ("expectancy", "expectancy_low", "expectancy_high"))
+        earned = (mean, "-" if low == high == "-" else f"{low} to {high}")
         odds = ["-" if one.results[key] is None else f"{one.results[key]:.2f}" for key in ("deflated_sharpe", "pbo")]
         add_row(rows, one.symbol, one.results["verdict"], f"{m['n_trades']:.0f}", *earned, *odds)
     out = console()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from aione_lab.calibration import Calibration, FoldPlan, experiment, repeat
 from aione_lab.calibration.experiment import held
 from aione_lab.calibration.ledger import Ledger
+from aione_lab.calibration.report import page
 from aione_lab.calibration.run import entered
 from aione_lab.errors import AioneError, InputError
 from aione_lab.files import write_whole
@@ -292,3 +294,5 @@ def test_a_study_that_never_trades_keeps_the_defaults(small: Study) -> None:
     assert np.isfinite(found.trials[list(TWINS)].to_numpy()).all()
     json.dumps(dict(found.results), allow_nan=False)
     assert found.reveal().verdict == "not enough trades"
+    for text in (str(found), page(found), found.reveal().sentence):
+        assert not re.search(r"\bnan\b", re.sub("<script.*?</script>", "", text, flags=re.DOTALL), re.IGNORECASE)

@@ -50,6 +50,13 @@ def test_what_meets_every_condition_is_accepted_and_nothing_is_promised() -> Non
 def test_without_a_trade_the_sentence_says_so_and_not_nan() -> None:
     found = judge({**GOOD, "random_p": math.nan}, **REST)
     assert "no trade to hold against random entries" in found.sentence and "nan" not in found.sentence
+    none = dict.fromkeys(("expectancy", "expectancy_low", "expectancy_high", "random_p"), math.nan)
+    for n_trades, excess in ((0.0, 0.0), (1.0, math.nan)):
+        metrics = {**GOOD, **none, "n_trades": n_trades, "excess_low": excess, "excess_high": excess}
+        metrics["expectancy"] = 0.01 if n_trades else math.nan
+        found = judge(metrics, **{**REST, **dict.fromkeys(("deflated", "loss", "pbo"), math.nan)}, min_trades=1)
+        said = [found.sentence, *(text for check in found.checks for text in (check.found, check.wanted))]
+        assert found.decision != "accept" and not [text for text in said if "nan" in text]
 
 
 @pytest.mark.parametrize(("name", "metrics", "rest"), BREAKS, ids=lambda value: str(value)[:30])
