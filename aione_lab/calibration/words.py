@@ -104,12 +104,11 @@ def at_the_edge(study: Calibration) -> str:
     place = study.thresholds.digest()[:16]
     trials = study.optuna_study.get_trials(deepcopy=False)
     params = next(trial.params for trial in trials if trial.user_attrs["set"] == place)
-    half = {name: step / 2 for name, (_, _, step) in study.experiment.space.items()}
-    ends = [
-        name
-        for name, (low, high, _) in study.experiment.space.items()
-        if params[name] < low + half[name] or params[name] > high - half[name]
-    ]
+    ends = []
+    for name, (low, high, step) in study.experiment.space.items():
+        last = low + math.floor((high - low) / step + 1e-9) * step  # the step need not end at ``high``
+        if params[name] < low + step / 2 or params[name] > last - step / 2:
+            ends.append(name)
     if not ends:
         return ""
     word = "lies at an end of its range" if len(ends) == 1 else "lie at an end of their ranges"

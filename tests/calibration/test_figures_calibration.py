@@ -229,6 +229,13 @@ def test_an_end_of_the_range_is_told(study: Calibration) -> None:
         assert (name in told) == (value in (low, high)), name
 
 
+def test_the_last_step_of_a_range_is_an_end_also_where_it_does_not_reach_the_high(study: Calibration) -> None:
+    name, value = "min_confidence", study.thresholds.min_confidence
+    space = {**study.experiment.space, name: (value - 0.3, value + 0.07, 0.1)}
+    found = dataclasses.replace(study, experiment=study.experiment.replace(space=space))
+    assert name in words.at_the_edge(found)
+
+
 def test_names_from_outside_stay_text(study: Calibration) -> None:
     judged = dataclasses.replace(study.judged, sentence=HOSTILE)
     found = dataclasses.replace(study, judged=judged)
