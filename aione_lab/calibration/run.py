@@ -98,8 +98,9 @@ def calibrate(
     lake, symbol, interval, start, end
         Several symbols are studied together: a shared set first, for a portfolio of equal shares, and a symbol deviates
         from it only where its own choice passes the same gate against the shared one (``study.by_symbol``,
-        ``study.thresholds_for``). Candles to study: ``start`` ≤ time < ``end``, as far as the lake has them. The last
-        days stay hidden (``folds.hidden``); they are not read until ``study.reveal()``.
+        ``study.thresholds_for``), in whatever order they are named. Candles to study: ``start`` ≤ time < ``end``, as
+        far as the lake has them. The last days stay hidden (``folds.hidden``); they are not read until
+        ``study.reveal()``.
     reference
         Symbol that stands for the market, used where the lake holds it; None: none.
     n_trials, sampler, seed

@@ -203,10 +203,10 @@ class Calibration:
     def reveal(self, symbol: str | None = None, spec: FeatureSpec | None = None) -> Hidden:
         """Score the choice for ``symbol`` (None: the only one) on the hidden span, once; asked again, it says the same.
 
-        The span of every symbol of the study is marked as spent in the ledger, before it is looked at; a study that
-        comes after and hides a part of the same days is told so. ``Hidden.verdict`` is what is left of the verdict:
-        acceptance does not survive a hidden span on which the choice loses. ``spec`` is needed where own triggers or
-        factors are part of it.
+        The span of every symbol of the study is scored, then marked as spent in the ledger, then told; a study that
+        comes after and hides a part of the same days is told so, on whatever interval. ``Hidden.verdict`` is what is
+        left of the verdict: acceptance does not survive a hidden span on which the choice loses. ``spec`` is needed
+        where own triggers or factors are part of it.
         """
         name = self.experiment.symbol_of(symbol)  # refused before anything is looked at
         return reveal(self, spec)[name]
