@@ -383,9 +383,9 @@ def show(study: Calibration) -> None:
     out.print(f"\n{', '.join(made.symbols)} {made.interval}: {study.sentence}", style="bold")
     searched = len(study.optuna_study.get_trials(deepcopy=False))
     out.print(
-        f"{made.start[:10]} to {made.hidden_from[:10]}, {searched:,} trials, {len(study.sets):,} distinct sets, "
+        f"{made.start[:10]} to {_last_day(made.hidden_from)}, {searched:,} trials, {len(study.sets):,} distinct sets, "
         f"{study.ledger.n_trials:,} tried so far (ledger); by {', '.join(made.metric)} over {len(study.folds.test)} "
-        f"{study.folds.scheme} folds; hidden: {made.hidden_from[:10]} to {made.end[:10]}"
+        f"{study.folds.scheme} folds; hidden: {made.hidden_from[:10]} to {_last_day(made.end)}"
     )
     checks = table("check", "", "found", "wanted", numbers_from=4)
     for one in study.judged.checks:
@@ -411,6 +411,13 @@ def show(study: Calibration) -> None:
                 f"{percent(row['gain_low'], '+.3%')} to {percent(row['gain_high'], '+.3%')}",
             )
         out.print(rows)
+
+
+def _last_day(end: str) -> str:
+    """The day of the last bar before ``end``."""
+    from aione_lab.units import iso, to_ms
+
+    return iso(to_ms(end) - 1)[:10]
 
 
 def _shown(value: Any) -> str:

@@ -88,7 +88,7 @@ def open_lake(folder: str) -> Lake:
     """The lake of a command that reads; a folder that is not there is refused, not made."""
     from aione_lab.lake import Lake
 
-    if not is_address(folder) and not Path(folder).is_dir():
+    if not is_address(folder) and not (folder.strip() and Path(folder).expanduser().is_dir()):
         raise InputError.of(
             "--lake",
             folder,

@@ -122,16 +122,19 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 
 def output_file(path: Path, option: str) -> Path:
-    """The file that ``path`` means, links followed; refused where none can be made or something else is there."""
+    """The file that ``path`` means, links followed; refused where none can be made or something else is there.
+
+    Folders above it that are not there yet are made with the file.
+    """
     try:
         target = path.resolve()
-        has_folder = target.parent.is_dir()
+        above = next(folder for folder in target.parents if folder.exists())
         mode = target.stat().st_mode if target.exists() else stat.S_IFREG
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, a ring of links, a null byte
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError.of(option, str(path), f"is no place for a file ({why})") from None
-    if not has_folder:
-        raise InputError.of(option, str(path), "its folder does not exist")
+    if not above.is_dir():
+        raise InputError.of(option, str(path), f"is no place for a file ({above} is no folder)")
     if stat.S_ISDIR(mode):
         raise InputError.of(option, str(path), "is a folder; must be a file to write")
     if not stat.S_ISREG(mode):
@@ -141,9 +144,12 @@ def output_file(path: Path, option: str) -> Path:
 
 def write_whole(path: Path, write: Callable[[Path], object], option: str) -> None:
     """Let ``write`` fill a file beside ``path`` and put it in place, so that no half file is ever seen."""
+    from aione_lab.files import make_folder
+
     target = output_file(path, option)
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
+        make_folder(target.parent)
         write(temporary)
         os.replace(temporary, target)
     except OSError as error:

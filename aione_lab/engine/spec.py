@@ -58,7 +58,9 @@ class FeatureSpec(Config):
     trend_fast: Window = Field(5, description="completed higher bars of the fast average")
     trend_slow: Window = Field(20, description="completed higher bars of the slow average")
     trend_min: Annotated[float, Field(ge=0)] = Field(0.25, description="|fast − slow|, in higher ATRs, of a trend")
-    swing_bars: Annotated[int, Field(ge=1, le=SWING_BARS)] = Field(5, description="bars on each side of a swing")
+    swing_bars: Annotated[int, Field(ge=1, le=SWING_BARS)] = Field(
+        5, description="bars on each side that confirm a swing"
+    )
     divergence_bars: Annotated[int, Field(ge=2, le=1440)] = Field(60, description="most bars between two swings")
     level_days: Annotated[int, Field(ge=5, le=30)] = Field(30, description="completed days searched for levels")
     level_swing_days: Annotated[int, Field(ge=1, le=5)] = Field(2, description="days on each side of a daily swing")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from aione_lab.backtest.signal_input import is_calibrated
+from aione_lab.calibration.queue_order import COMPLETED
 from aione_lab.engine.records import BAR, FEATURE_NAMES, TRADE
 from aione_lab.errors import AioneError, InputError
 from aione_lab.live.alert_text import Alert
@@ -280,6 +282,9 @@ class BarClose:
                 session.assets.update_asset(name, {**quiet[name], "stage2": last_alert})
             else:
                 session.assets.update_asset(name, quiet[name])
+            limits = session.fleet.thresholds(name)
+            if is_calibrated(limits):  # by a study of before
+                session.assets.update_asset(name, {"calib_params": limits.to_json(), "calib_status": COMPLETED})
             self.decided = max(self.decided, last)
 
 
