@@ -15,10 +15,12 @@ from typing import Any
 
 import ccxt
 import ccxt.async_support as accxt
+import lake_files
 import numpy as np
 import pandas as pd
 import pytest
 import stamina
+from lake_files import START
 
 from aione_lab.errors import ExchangeError, InputError, LakeCorruption
 from aione_lab.lake import CANDLE_COLUMNS, Lake, fingerprint_candles
@@ -29,27 +31,11 @@ from aione_lab.lake.client import _retry_after, new_exchange
 from tests.fake_exchange import FakeExchange, Fault
 
 MINUTE = 60_000
-START = 1_746_316_800_000  # 2025-05-04T00:00Z
 DAY = 86_400_000
 
 
 def make_candles(n: int, seed: int = 1, start: int = START) -> pd.DataFrame:
-    rng = np.random.default_rng(seed)
-    close = np.round(100 * np.exp(np.cumsum(rng.normal(0, 1e-3, n))), 4)
-    open_ = np.append(100.0, close[:-1])
-    volume = np.round(rng.gamma(2.0, 10.0, n) + 0.001, 3)
-    columns = {
-        "open": open_,
-        "high": np.maximum(open_, close) + 0.01,
-        "low": np.minimum(open_, close) - 0.01,
-        "close": close,
-        "volume": volume,
-        "quote_volume": volume * close,
-        "trades": rng.integers(1, 500, n).astype(float),
-        "taker_buy_volume": volume * rng.random(n),
-    }
-    stamps = start + MINUTE * np.arange(n, dtype=np.int64)
-    return pd.DataFrame(columns, index=pd.DatetimeIndex(stamps.view("M8[ms]"), name="timestamp").tz_localize("UTC"))
+    return lake_files.make_candles(n, start, seed=seed)
 
 
 @pytest.fixture(autouse=True)
