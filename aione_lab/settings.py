@@ -66,6 +66,8 @@ class Config(BaseModel):
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError.of("path", str(path), f"cannot be read ({reason})") from None
+        if not text.strip():  # of a write that was cut off: it must not pass for the defaults
+            raise InputError.of("path", str(path), "is empty")
         try:
             values = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
         except (ValueError, RecursionError) as error:

@@ -199,7 +199,7 @@ def test_files(tmp_path: Path, name: str) -> None:
     text = "tp_mult = 2.0" if name == "t.toml" else '{"tp_mult": 2.0}'
     path.write_text(text, encoding="utf-8-sig")
     assert Thresholds.load(path) == Thresholds(tp_mult=2.0)
-    for bad in (DEEP.encode(), b"x = " + DEEP.encode(), b"\xff\xfe", b"{"):
+    for bad in (DEEP.encode(), b"x = " + DEEP.encode(), b"\xff\xfe", b"{", b"", b" \r\n"):
         path.write_bytes(bad)
         refused(lambda: Thresholds.load(path), "path=")
 
