@@ -32,14 +32,14 @@ from aione_lab.lake.times import column_stamps, is_number, one_line
 _SYMBOL_NAMES = ("symbol", "pair", "ticker", "instrument", "market", "coin", "tic")
 # Our name → the names other stores use, compared in lower case with blanks as "_"; the first that is there counts.
 CANDLE_NAMES: dict[str, tuple[str, ...]] = {
-    "timestamp": ("timestamp", "open_time", "opentime", "open_timestamp", "datetime", "date", "time", "ts"),
+    "timestamp": ("timestamp", "open_time", "opentime", "open_timestamp", "datetime", "date", "time", "ts", "unix"),
     "open": ("open", "o", "open_price"),
     "high": ("high", "h", "high_price"),
     "low": ("low", "l", "low_price"),
     "close": ("close", "c", "close_price"),
     "volume": ("volume", "vol", "v", "base_volume"),
     "quote_volume": ("quote_volume", "quote_asset_volume", "quotevolume", "quote_vol", "turnover"),
-    "trades": ("trades", "count", "number_of_trades", "num_trades", "trade_count"),
+    "trades": ("trades", "count", "number_of_trades", "num_trades", "trade_count", "tradecount"),
     "taker_buy_volume": ("taker_buy_volume", "taker_buy_base_asset_volume", "taker_buy_base_volume", "taker_buy_base"),
     "symbol": _SYMBOL_NAMES,
 }
@@ -171,10 +171,10 @@ def _choose(columns: list[str], names: dict[str, tuple[str, ...]], required: tup
             raise BadFileError(f"has more than one column {found[0][:40]!r}")
         if found:
             chosen[ours] = found[0]
-    missing = [name for name in required if name not in chosen]
+    missing = [f"{name} ({', '.join(names[name])})" for name in required if name not in chosen]
     if missing:
         shown = ", ".join(c[:24] for c in columns[:14])
-        raise BadFileError(f"has no column {', '.join(missing)} (its columns are {shown})")
+        raise BadFileError(f"has none of the columns for {', '.join(missing)}; its columns are {shown}")
     return chosen
 
 

@@ -549,6 +549,11 @@ def test_hostile_csv(lake: Lake, tmp_path: Path, name: str) -> None:
     refused(lake, tmp_path / "BTCUSDT.csv", HOSTILE_CSV[name])
 
 
+def test_a_column_that_is_missing_is_named_with_what_it_may_be_called(lake: Lake, tmp_path: Path) -> None:
+    said = refused(lake, tmp_path / "BTCUSDT.csv", b"Unix,Open,High,Low,Close,Volume BTC\n1700000000,1,1,1,1,1\n")
+    assert "volume (volume, vol, v, base_volume); its columns are Unix, Open" in said
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "feather"])
 @pytest.mark.parametrize("name", sorted(hostile_tables()))
 def test_hostile_table(lake: Lake, tmp_path: Path, suffix: str, name: str) -> None:
