@@ -160,7 +160,8 @@ def trade_line(trade: Mapping[str, Any]) -> str:
 
 def beginnings(status: Mapping[str, Any], journal: bool = True) -> list[str]:
     """What a session rests on: its thresholds, and the ``journal`` that it goes on with."""
-    calibrated, others = status["calibrated"], status["symbols"] - len(status["calibrated"])
+    calibrated = [f"{name}{_study_text(told)}" for name, told in status["calibrated"].items()]
+    others = status["symbols"] - len(calibrated)
     parts = [f"calibrated for {listed(calibrated, MOST_NAMED)}"] if calibrated else []
     parts += [f"by asset class for {counted(others, 'symbol')}"] if others else []
     lines = [f"thresholds: {', '.join(parts)}"]
@@ -170,6 +171,14 @@ def beginnings(status: Mapping[str, Any], journal: bool = True) -> list[str]:
         line += ", the others warm up anew" if len(resumed) < status["symbols"] else ""
         lines.append(f"{line}; no longer followed: {listed(left_out, MOST_NAMED)}" if left_out else line)
     return lines
+
+
+def _study_text(told: Mapping[str, str]) -> str:
+    """Which candles a set was found on: those of another market, or of a simulation, must not pass unseen."""
+    parts = [f"study {told['study']}"] if "study" in told else []
+    parts += [f"{told['start'][:10]} to {told['end'][:10]}"] if {"start", "end"} <= told.keys() else []
+    parts += [f"in force until {told['expires_at'][:16]}"] if "expires_at" in told else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def counted(n: int, what: str) -> str:

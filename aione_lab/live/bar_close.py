@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aione_lab.backtest.signal_input import is_calibrated
-from aione_lab.calibration.queue_order import COMPLETED
+from aione_lab.calibration.queue_order import COMPLETED, ERROR, EXPIRED, PENDING
 from aione_lab.engine.records import BAR, FEATURE_NAMES, TRADE
 from aione_lab.errors import AioneError, InputError
 from aione_lab.live.alert_text import Alert
@@ -121,6 +121,7 @@ class BarClose:
             rows.append((candle.timestamp, o, h, low, c, volume, quote, taker, close, rate))
             if candle.symbol in session.coming:
                 session.put_in_force(candle.symbol, candle.timestamp)
+                self._show_set(candle.symbol)
         places = np.array([fleet.places[one.candle.symbol] for one in ready], np.int64)
         bars = np.array(rows, BAR)
         began = time.perf_counter()
@@ -282,10 +283,19 @@ class BarClose:
                 session.assets.update_asset(name, {**quiet[name], "stage2": last_alert})
             else:
                 session.assets.update_asset(name, quiet[name])
-            limits = session.fleet.thresholds(name)
-            if is_calibrated(limits):  # by a study of before
-                session.assets.update_asset(name, {"calib_params": limits.to_json(), "calib_status": COMPLETED})
+            self._show_set(name)
             self.decided = max(self.decided, last)
+
+    def _show_set(self, name: str) -> None:
+        """Whether the set in force is a calibrated one; a calibration that is under way tells of itself."""
+        session = self._session
+        limits, asset = session.fleet.thresholds(name), session.assets.get(name)
+        if asset is None or asset["calib_status"] not in (PENDING, COMPLETED, EXPIRED, ERROR):
+            return
+        if is_calibrated(limits):
+            session.assets.update_asset(name, {"calib_params": limits.to_json(), "calib_status": COMPLETED})
+        elif asset["calib_params"] is not None:  # its time is over, or it was taken back
+            session.assets.update_asset(name, {"calib_params": None, "calib_status": PENDING})
 
 
 @contextlib.contextmanager

@@ -349,9 +349,10 @@ class Session:
 
         ``state``: new, starting, running, stopping, stopped or failed; ``lag_s``: from a bar's end to its decision by
         the feed's clock; ``degraded``: part → why it does not work at the moment; ``stale``: symbols without a candle;
-        ``net_pnl``: of the closed paper trades, after costs; ``calibrated``: symbols with a calibrated set in force;
-        ``resumed`` and ``left_out``: symbols of the journal's last snapshot that this session went on with, and that
-        it does not follow.
+        ``net_pnl``: of the closed paper trades, after costs; ``calibrated``: symbol → ``study``, ``start`` and ``end``
+        of its candles and ``expires_at`` of the calibrated set in force, as far as that tells them; ``resumed`` and
+        ``left_out``: symbols of the journal's last snapshot that this session went on with, and that it does not
+        follow.
         """
         feed = self.feed.status()
         counted = self.feed.metrics
@@ -362,7 +363,7 @@ class Session:
             "symbols": len(self.symbols),
             "interval": self.interval,
             "reference": self.reference,
-            "calibrated": [name for name in self.symbols if is_calibrated(self.fleet.thresholds(name))],
+            "calibrated": self._calibrated(),
             "resumed": list(self.resumed),
             "left_out": list(self.left_out),
             **self.counts,
@@ -380,6 +381,15 @@ class Session:
             "funding_unknown": self.funding.unknown,
             "calibrations": dict(self.calibrations.ended),
             "degraded": {part: problem for part, problem in self._degraded().items() if problem},
+        }
+
+    def _calibrated(self) -> dict[str, dict[str, str]]:
+        limits = {name: self.fleet.thresholds(name) for name in self.symbols}
+        told = ("study", "start", "end", "expires_at")
+        return {
+            name: {key: one.meta[key] for key in told if key in one.meta}
+            for name, one in limits.items()
+            if is_calibrated(one) and one.meta is not None
         }
 
     def _degraded(self) -> dict[str, str]:

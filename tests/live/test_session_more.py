@@ -73,7 +73,34 @@ def test_a_promotion_is_in_force_from_the_next_bar_on(
     candles = market()["SOLUSDT"][0][: 2 * 1440 + 400]
     check([recorder], "SOLUSDT", replayed("SOLUSDT", candles, market()[REFERENCE][0], thresholds=schedule), FROM)
     assert session.assets.get("SOLUSDT")["thresholds"]["vol_z_threshold"] == 1.2
-    assert session.status()["calibrated"] == ["SOLUSDT"]
+    known = {name: getattr(told, name) for name in ("study", "start", "end")}
+    assert session.status()["calibrated"]["SOLUSDT"].items() > known.items()
+
+
+def test_assets_show_a_calibrated_set_as_long_as_it_is_in_force(lake: Lake) -> None:
+    """Also one that comes amid the session, and that its end is seen."""
+    found = thresholds_for("SOLUSDT", Thresholds(min_confidence=0.6))
+    feed = ReplayFeed(lake, NAMES, start=FROM, end=FROM + 3_000 * MINUTE_MS, speed=6_000.0)
+    session = Session(feed)
+
+    async def shows(state: str) -> dict[str, Any]:
+        async with asyncio.timeout(20):
+            while (asset := session.assets.get("SOLUSDT")) is None or asset["calib_status"] != state:
+                await asyncio.sleep(0.01)
+        return dict(asset)
+
+    async def main() -> None:
+        session.start()
+        await shows("pending")
+        session.set_thresholds("SOLUSDT", found)
+        assert (await shows("completed"))["calib_params"]["min_confidence"] == 0.6
+        assert list(session.status()["calibrated"]) == ["SOLUSDT"]
+        session.set_thresholds("SOLUSDT", thresholds_for("SOLUSDT"))
+        assert (await shows("pending"))["calib_params"] is None
+        assert not session.status()["calibrated"]
+        await session.stop()
+
+    asyncio.run(main())
 
 
 def test_a_damaged_store_costs_no_bar(lake: Lake, tmp_path: Path) -> None:
