@@ -91,12 +91,17 @@ class SimpleCacheHandler:
             raise InputError(f"REDIS_{str(error).replace('url', 'URL', 1)}") from None
 
     @property
+    def name(self) -> str:
+        """Where it is: the file, or the address without its password."""
+        return self._backend.name
+
+    @property
     def healthy(self) -> bool:
         """Whether the last call went well (True before the first one)."""
         return self._healthy
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._backend.name})"
+        return f"{type(self).__name__}({self.name})"
 
     # --- values ------------------------------------------------------------------------------------------------------
 

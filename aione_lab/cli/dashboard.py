@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 
 import typer
 
-from aione_lab.cli.options import DEFAULT_LAKE, by_option, is_address, open_lake, whole_number
+from aione_lab.cli.options import DEFAULT_LAKE, by_option, is_address, open_lake, shown_place, whole_number
 from aione_lab.cli.output import say
 from aione_lab.errors import CacheError, InputError
 from aione_lab.units import interval_ms
@@ -62,6 +62,7 @@ def dashboard(
     command, variables = page_command(port, redis, lake, interval, simulated, browser)
     _check_free(port)
     if not simulated:
+        _tell_what_is_shown(variables)
         _tell_of_silence(variables["REDIS_URL"])
     say(f"The dashboard: http://127.0.0.1:{port}/ (Ctrl-C ends it)")
     sys.stdout.flush()
@@ -103,6 +104,16 @@ def _check_free(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError:
             raise InputError.of("--port", port, "another program listens there; choose another one") from None
+
+
+def _tell_what_is_shown(variables: dict[str, str]) -> None:
+    """Whose states, and candles of which lake: what nobody named may be another's."""
+    from aione_lab.cache import SimpleCacheHandler
+    from aione_lab.widgets.page import ASKED
+
+    found = json.loads(variables[ASKED])["lake"]
+    candles = "candles as they come" if found is None else f"candles from the lake {shown_place(found)}"
+    say(f"states from {SimpleCacheHandler.from_url(variables['REDIS_URL']).name}, {candles}")
 
 
 def _tell_of_silence(url: str) -> None:

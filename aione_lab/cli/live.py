@@ -31,6 +31,7 @@ from aione_lab.cli.options import (
     known_symbol,
     loaded_config,
     open_lake,
+    shown_place,
 )
 from aione_lab.cli.output import emit_json, say
 from aione_lab.cli.replays import DEFAULT_REFERENCE
@@ -216,6 +217,8 @@ async def _run(options: _Options, environment: Any) -> dict[str, Any]:
     async with contextlib.AsyncExitStack() as stack:
         cache = SimpleCacheHandler.from_environment(environment)
         stack.push_async_callback(cache.aclose)
+        if not options.as_json:
+            say(f"states go to {cache.name}, 'aione-lab dashboard' shows them")
         alerts = _alerts(environment, cache)
         if alerts is not None:
             stack.push_async_callback(alerts.aclose)
@@ -313,9 +316,8 @@ def _lake(options: _Options) -> Lake:
 
     if options.feed == "replay":
         return open_lake(options.lake)
-    if is_address(options.lake):  # which may hold credentials
-        shown = f"{options.lake.partition('://')[0]}://…"
-        raise InputError.of("--lake", shown, "must be a folder: closed candles are stored in it")
+    if is_address(options.lake):
+        raise InputError.of("--lake", shown_place(options.lake), "must be a folder: closed candles are stored in it")
     try:
         make_folder(Path(options.lake))
     except OSError as error:

@@ -84,6 +84,11 @@ def is_address(place: str) -> bool:
     return "://" in place
 
 
+def shown_place(place: str) -> str:
+    """``place`` for a terminal: an address may hold credentials."""
+    return f"{place.partition('://')[0]}://…" if is_address(place) else place
+
+
 def open_lake(folder: str) -> Lake:
     """The lake of a command that reads; a folder that is not there is refused, not made."""
     from aione_lab.lake import Lake

@@ -59,6 +59,8 @@ def test_out_of_the_box_stopped_and_started_again(tmp_path: Path) -> None:
         while not (line := process.stdout.readline()).startswith("running"):
             assert process.poll() is None, process.communicate()
             before.append(line)
+        cache = tmp_path / "run" / "experiments" / "cache.sqlite"
+        assert before[0] == f"states go to {cache}, 'aione-lab dashboard' shows them\n"
         assert before[-1] == "thresholds: by asset class for 2 symbols\n"
         time.sleep(0.4)
         process.send_signal(signal.SIGTERM)
@@ -80,7 +82,7 @@ def test_out_of_the_box_stopped_and_started_again(tmp_path: Path) -> None:
         stored = Lake(tmp_path / "run" / "lake").candles(name, "1m")
         assert stored.equals(SimulatedExchange().candles(name, days=4)[1440 : 3 * 1440 + 360])
     assert (frame["signal"] == "ALERT").sum() == told["alerts"] > 0
-    assert (tmp_path / "run" / "experiments" / "cache.sqlite").exists()
+    assert cache.exists()
 
 
 def test_on_a_terminal_it_is_a_table(tmp_path: Path) -> None:
@@ -311,13 +313,14 @@ def test_it_tells_what_it_rests_on(tmp_path: Path) -> None:
 
     def told(names: tuple[str, ...], bars: int, journal: str = "journal") -> list[str]:
         feed = ReplayFeed(SimulatedExchange(seed=3), names, start=START + DAY_MS, end=START + DAY_MS + bars * MINUTE_MS)
-        sets = {"LINKUSDT": thresholds_for("LINKUSDT", Thresholds(min_confidence=0.6))}
+        meta = {"study": "spring", "start": "2024-03-01T00:00:00Z", "end": "2024-06-01T00:00:00Z"}
+        sets = {"LINKUSDT": thresholds_for("LINKUSDT", Thresholds(min_confidence=0.6, meta=meta))}
         session = Session(feed, journal=tmp_path / journal, thresholds=sets)
         asyncio.run(session.run())
         return beginnings(session.status())
 
     assert told(("BTCUSDT", "LINKUSDT", "SOLUSDT"), 5) == [
-        "thresholds: calibrated for LINKUSDT, by asset class for 2 symbols"
+        "thresholds: calibrated for LINKUSDT (study spring, 2024-03-01 to 2024-06-01), by asset class for 2 symbols"
     ]
     assert told(("BTCUSDT", "ETHUSDT"), 10) == [
         "thresholds: by asset class for 2 symbols",

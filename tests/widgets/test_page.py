@@ -73,6 +73,39 @@ def test_what_cannot_be_shown_is_refused_in_one_line(
     assert says in told.err and told.err.count("\n") == 1 and told.err.startswith("error: ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "lake", "says"),
+    [
+        ([], "data_lake", "states from {0}/experiments/cache.sqlite, candles from the lake {0}/data_lake"),
+        ([], "nothing", "states from {0}/experiments/cache.sqlite, candles as they come"),
+        (["--redis", "redis://me:secret@127.0.0.1:1/0"], "nothing", "states from redis://127.0.0.1:1/0, candles"),
+        (["--lake", "s3://key:secret@bucket/candles"], "nothing", "candles from the lake s3://…"),
+        (["--simulated"], "nothing", ""),
+    ],
+    ids=["both", "no-lake", "redis", "s3", "simulated"],
+)
+def test_it_tells_whose_states_and_candles_it_shows(
+    arguments: list[str], lake: str, says: str,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """What nobody named is what lies in the folder, which may be another session's."""
+    started = []
+    monkeypatch.chdir(tmp_path)
+    for name in ("REDIS_URL", "REDIS_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.execve", lambda *given: started.append(given))
+    monkeypatch.setattr("aione_lab.cli.dashboard.open_lake", lambda folder: None)
+    (tmp_path / lake).mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(SystemExit) as ended:
+        main(["dashboard", "--port", str(port), *arguments])
+    told = capsys.readouterr()
+    assert ended.value.code == 0 and started and "secret" not in told.out + told.err
+    assert says.format(tmp_path) in told.out and told.out.count("\n") == (2 if says else 1)
+
+
 def test_without_voila_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"aione-lab\[lab\]"):
