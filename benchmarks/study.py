@@ -15,7 +15,7 @@ from aione_lab.backtest.replay import compute_features
 from aione_lab.calibration.experiment import Experiment
 from aione_lab.calibration.markets import Markets
 from aione_lab.calibration.objective import objectives
-from aione_lab.calibration.run import plan
+from aione_lab.calibration.plan import plan
 from aione_lab.calibration.scoring import Scorer
 from aione_lab.calibration.search import run_search
 from aione_lab.calibration.space import Space

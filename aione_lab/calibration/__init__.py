@@ -23,7 +23,7 @@ _HOME = {
     "choose_plateau": "plateau",
     "outcome_of": "job",
     "promote": "job",
-    "repeat": "run",
+    "repeat": "repeating",
 }
 
 __all__ = [
@@ -51,8 +51,9 @@ if TYPE_CHECKING:
     from aione_lab.calibration.plateau import choose_plateau
     from aione_lab.calibration.queue import CalibrationQueue
     from aione_lab.calibration.queue_settings import QueueSettings
+    from aione_lab.calibration.repeating import repeat
     from aione_lab.calibration.request import CalibrationOutcome, CalibrationRequest
-    from aione_lab.calibration.run import calibrate, repeat
+    from aione_lab.calibration.run import calibrate
     from aione_lab.calibration.study import Calibration
 
 

@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from aione_lab.calibration.experiment import Experiment, code_fingerprint, versions
 from aione_lab.calibration.markets import Markets
 from aione_lab.calibration.objective import objectives
-from aione_lab.calibration.run import default_name
+from aione_lab.calibration.plan import default_name
 from aione_lab.calibration.scoring import Scorer
 from aione_lab.calibration.search import BATCH, Report, sampler_of
 from aione_lab.calibration.space import Space

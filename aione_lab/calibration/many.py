@@ -17,8 +17,9 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from aione_lab.calibration.plan import plan
 from aione_lab.calibration.process import how_ended
-from aione_lab.calibration.run import EXPERIMENTS, calibrate, plan
+from aione_lab.calibration.run import EXPERIMENTS, calibrate
 from aione_lab.calibration.study import experiment_folds
 from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.progress import ProgressCallback, progress_reporter

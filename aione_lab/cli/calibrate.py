@@ -189,7 +189,7 @@ def calibrate(
         "costs": costs_of(fee, slippage_bps),
     }
     if pool or len(names) == 1:
-        from aione_lab.calibration.run import place_of, plan, with_trials_of
+        from aione_lab.calibration.plan import place_of, plan, with_trials_of
 
         made = plan(lake, names if pool else names[0], interval=interval, **options)
         place = place_of(made, experiments, name)
@@ -247,7 +247,7 @@ def _earlier(made: Experiment, place: Path) -> str:
     Either way its verdict will be another one. "" where there is nothing to say.
     """
     from aione_lab.calibration.experiment import FILE, read_experiment
-    from aione_lab.calibration.run import design_differences
+    from aione_lab.calibration.plan import design_differences
 
     if (place / FILE).exists():
         before = read_experiment(place)

@@ -16,7 +16,7 @@ from aione_lab.calibration.experiment import Experiment, FoldPlan
 from aione_lab.calibration.folds import Folds
 from aione_lab.calibration.markets import REFERENCE, Market
 from aione_lab.calibration.objective import DayTables, round_trip
-from aione_lab.calibration.run import plan
+from aione_lab.calibration.plan import plan
 from aione_lab.calibration.space import Space
 from aione_lab.calibration.study import Calibration, experiment_folds
 from aione_lab.engine.params import check_kind

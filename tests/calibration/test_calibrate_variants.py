@@ -9,7 +9,8 @@ import pytest
 
 from aione_lab.calibration import FoldPlan, calibrate, repeat
 from aione_lab.calibration.experiment import Experiment
-from aione_lab.calibration.run import plan, run_experiment
+from aione_lab.calibration.plan import plan
+from aione_lab.calibration.run import run_experiment
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.lake.store import Lake

@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from aione_lab.calibration import Calibration, Experiment, calibrate, repeat
 from aione_lab.calibration import cluster as spreading
-from aione_lab.calibration.run import default_name
+from aione_lab.calibration.plan import default_name
 from aione_lab.calibration.scoring import Scorer
 from aione_lab.calibration.study import run_study
 from aione_lab.errors import AioneError, InputError
