@@ -19,7 +19,7 @@ from aione_lab.calibration.plan import plan
 from aione_lab.calibration.scoring import Scorer
 from aione_lab.calibration.search import run_search
 from aione_lab.calibration.space import Space
-from aione_lab.calibration.study import experiment_folds
+from aione_lab.calibration.study_run import experiment_folds
 from aione_lab.calibration.trial_store import TrialStore
 from benchmarks.market import REFERENCE, SYMBOL, Market
 from benchmarks.stages import vectorbt_portfolio

@@ -31,7 +31,7 @@ from aione_lab.calibration.plan import default_name
 from aione_lab.calibration.scoring import Scorer
 from aione_lab.calibration.search import BATCH, Report, sampler_of
 from aione_lab.calibration.space import Space
-from aione_lab.calibration.study import experiment_folds
+from aione_lab.calibration.study_run import experiment_folds
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import AioneError, InputError

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from aione_lab.calibration.plan import plan
 from aione_lab.calibration.process import how_ended
 from aione_lab.calibration.run import EXPERIMENTS, calibrate
-from aione_lab.calibration.study import experiment_folds
+from aione_lab.calibration.study_run import experiment_folds
 from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.progress import ProgressCallback, progress_reporter
 from aione_lab.lake.store import Lake

@@ -13,7 +13,8 @@ from aione_lab.calibration.judging import judged_by
 from aione_lab.calibration.objective import objectives
 from aione_lab.calibration.place import LEDGER_FILE, RESULTS_FILE, STUDY_FILE, read_entries
 from aione_lab.calibration.run import run_experiment
-from aione_lab.calibration.study import Calibration, run_study
+from aione_lab.calibration.study import Calibration
+from aione_lab.calibration.study_run import run_study
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec

@@ -30,7 +30,8 @@ from aione_lab.calibration.plan import place_of, plan, with_trials_of
 from aione_lab.calibration.plateau import FEWEST_NEIGHBOURS
 from aione_lab.calibration.search import Report
 from aione_lab.calibration.space import Fields, Space
-from aione_lab.calibration.study import Calibration, OtherData, experiment_folds, run_study
+from aione_lab.calibration.study import Calibration
+from aione_lab.calibration.study_run import OtherData, experiment_folds, run_study
 from aione_lab.calibration.trial_store import TrialStore
 from aione_lab.calibration.verdict import MIN_TRADES
 from aione_lab.engine.params import check_kind

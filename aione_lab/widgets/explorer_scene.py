@@ -18,7 +18,8 @@ from aione_lab.calibration.markets import REFERENCE, Market
 from aione_lab.calibration.objective import DayTables, round_trip
 from aione_lab.calibration.plan import plan
 from aione_lab.calibration.space import Space
-from aione_lab.calibration.study import Calibration, experiment_folds
+from aione_lab.calibration.study import Calibration
+from aione_lab.calibration.study_run import experiment_folds
 from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError

@@ -26,7 +26,7 @@ from aione_lab.calibration import Calibration, Experiment, calibrate, repeat
 from aione_lab.calibration import cluster as spreading
 from aione_lab.calibration.plan import default_name
 from aione_lab.calibration.scoring import Scorer
-from aione_lab.calibration.study import run_study
+from aione_lab.calibration.study_run import run_study
 from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake

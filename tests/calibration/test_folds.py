@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from aione_lab.calibration.folds import FIRST_TRAIN, LEAST_GROUP, SCHEMES, Folds, look_back, make_folds
-from aione_lab.calibration.study import experiment_folds
+from aione_lab.calibration.study_run import experiment_folds
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
 from aione_lab.units import DAY_MS, MINUTE_MS, to_ms
