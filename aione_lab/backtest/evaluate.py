@@ -6,6 +6,7 @@ milliseconds a set for a symbol-year. It gives no signals; replay does.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -161,12 +162,13 @@ class Prepared:
             np.zeros(pruned.SLICE, np.uint8),
             np.zeros(pruned.SLICE + 1, np.int32),
         )
+        own = _by_owner(trades[:used], owners[:used], k)
         curves = [_carried_on(one, self.settings.initial_capital)[after] for one in closes]
         ends = np.append(np.flatnonzero(np.diff(self._times // DAY_MS)), n - 1) if by_bar else slice(None)
         return [
             Evaluation(
                 thresholds=thresholds,
-                trade_records=trades[:used][owners[:used] == i],
+                trade_records=own[i],
                 n_alerts=int(progress["alerts"][i]),
                 max_drawdown=float(progress["drawdown"][i]),
                 days=self._days,
@@ -177,6 +179,14 @@ class Prepared:
             )
             for i, thresholds in enumerate(sets)
         ]
+
+
+def _by_owner(trades: np.ndarray, owners: np.ndarray, k: int) -> list[np.ndarray]:
+    """The trades of each of ``k`` sets, copied out in one pass, as blank bytes: by their fields it takes five times."""
+    order = np.argsort(owners, kind="stable")
+    ends = np.searchsorted(owners[order], np.arange(k + 1))
+    blank = trades.view(f"V{TRADE.itemsize}")
+    return [blank.take(order[first:last]).view(TRADE) for first, last in itertools.pairwise(ends)]
 
 
 def _carried_on(closes: np.ndarray, capital: float) -> np.ndarray:
