@@ -220,7 +220,7 @@ class Engine:
                 head["symbol"],
                 Thresholds.from_json(head["thresholds"]),
                 interval=head["interval"],
-                spec=_spec_of(head["spec"], spec),
+                spec=spec_of(head["spec"], spec),
                 settings=Settings(**head["settings"]),
                 costs=Costs(**head["costs"]),
             )
@@ -238,7 +238,7 @@ class Engine:
         return engine
 
 
-def _spec_of(written: Any, given: FeatureSpec | None) -> FeatureSpec:
+def spec_of(written: Any, given: FeatureSpec | None) -> FeatureSpec:
     """The spec of a snapshot: what its head says, or the given one where that says the same."""
     if not isinstance(written, dict):
         raise TypeError("spec is no object")

@@ -30,6 +30,7 @@ GAP = 0.025
 LABEL = 13.0  # pixels that a level's label needs
 CLEAR = "rgba(0,0,0,0)"
 MARGIN = {"l": 8, "r": 118, "t": 34, "b": 24}
+ACROSS = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "layer": "below"}
 NEAR = 0.6
 """A level further from the candles than this share of their range is left out of the picture, and of its scale."""
 
@@ -40,6 +41,7 @@ def live_chart(
     levels: Mapping[str, float | None] | None = None,
     entry: Sequence[float | None] | None = None,
     *,
+    since: pd.Timestamp | None = None,
     title: str | None = None,
     theme: Theme = "light",
 ) -> go.Figure:
@@ -53,6 +55,8 @@ def live_chart(
     levels : name → price (None or NaN: not known); names that start with ``SL`` or ``stop`` and with ``TP`` or
         ``target`` get their own colours
     entry : lower and upper price of the entry zone
+    since : time of the alert that gave the entry zone and the levels of its stop and targets: they begin there, and
+        say when that was; None: they go all the way
 
     The background is transparent: the page's own shows through. Raises InputError where a column is missing, times
     are not UTC or a price is no number.
@@ -65,7 +69,7 @@ def live_chart(
     known = _known(levels)
     zone = _zone(entry)
     prices = _scale(candles, [*known.values(), *zone])
-    shapes, labels = _levels(prices, known, zone, colours)
+    shapes, labels = _levels(prices, known, zone, _beginning(since, candles), colours)
     # One dictionary, one check of it: put together piece by piece the figure takes Plotly ten times as long.
     layout: dict[str, Any] = {
         "template": "aione" if theme == "light" else "aione_dark",
@@ -228,17 +232,37 @@ def _scale(candles: pd.DataFrame, levels: list[float]) -> list[float] | None:
     return [low - spare, high + spare]
 
 
+def _beginning(since: Any, candles: pd.DataFrame) -> tuple[dict[str, Any], str]:
+    """How far an alert's levels go (a part of their shapes), and what their names say of its time."""
+    if since is None or not len(candles):
+        return ACROSS, ""
+    if not isinstance(since, pd.Timestamp) or since.tz is None:
+        raise InputError.of("since", since, "must be a Timestamp with a time zone")
+    first, last = candles.index[0], candles.index[-1]
+    at = since.tz_convert("UTC")
+    said = f" {at:%H:%M}" if at.date() == last.date() else f" {at:%d %b}"
+    if at <= first or len(candles) == 1:
+        return ACROSS, said
+    end = last + (candles.index[1:] - candles.index[:-1]).min()  # so that it is seen of the last bar, too
+    start = min(at, last)  # of a bar that the candles do not have yet
+    return {**ACROSS, "xref": "x", "x0": str(start.tz_localize(None)), "x1": str(end.tz_localize(None))}, said
+
+
 def _levels(
-    prices: list[float] | None, levels: dict[str, float], zone: list[float], colours: Palette
+    prices: list[float] | None,
+    levels: dict[str, float],
+    zone: list[float],
+    beginning: tuple[dict[str, Any], str],
+    colours: Palette,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Lines across the price row, and their names beside it, moved apart where they would cover each other."""
     if prices is None:
         return [], []
-    across = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "layer": "below"}
+    alert, said = beginning
     shapes: list[dict[str, Any]] = []
     if zone:
         shapes.append(
-            {**across, "type": "rect", "y0": zone[0], "y1": zone[1], "fillcolor": colours.band, "line": {"width": 0}}
+            {**alert, "type": "rect", "y0": zone[0], "y1": zone[1], "fillcolor": colours.band, "line": {"width": 0}}
         )
     labels = []
     pixels = (HEIGHT - MARGIN["t"] - MARGIN["b"]) * (HEIGHTS["Price"] - GAP) / (prices[1] - prices[0])
@@ -246,10 +270,11 @@ def _levels(
     for price, name in sorted((price, name) for name, price in levels.items() if prices[0] <= price <= prices[1]):
         colour, dash = _level_style(name, colours)
         line = {"color": colour, "width": 1.2, "dash": dash}
-        shapes.append({**across, "type": "line", "y0": price, "y1": price, "line": line})
+        reach, time = (alert, said) if dash == "dash" else (ACROSS, "")
+        shapes.append({**reach, "type": "line", "y0": price, "y1": price, "line": line})
         at = price * pixels
         last = max(at, last + LABEL)
-        named = _label(1, price, f"{safe(name)} {price:.7g}", colour if dash == "dash" else colours.soft)
+        named = _label(1, price, f"{safe(name)} {price:.7g}{time}", colour if dash == "dash" else colours.soft)
         labels.append({**named, "xref": "paper", "yref": "y", "xshift": 3, "yshift": last - at})
     return shapes, labels
 

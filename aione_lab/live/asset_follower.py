@@ -26,12 +26,14 @@ ENDED = "the session has ended"
 class AssetUpdate:
     """States by symbol: all there are (``whole``), or those that changed. ``problem``: why they may be old, "" if not.
 
-    An update may hold no asset at all, and only tell of a ``problem`` or of its end.
+    An update may hold no asset at all, and only tell of a ``problem`` or of its end. ``about``: with the whole, what
+    the session told of itself (``AssetStateManager.describe``).
     """
 
     whole: bool
     assets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     problem: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def follow_assets(cache: SimpleCacheHandler) -> AsyncIterator[AssetUpdate]:
@@ -87,6 +89,7 @@ class _State:
     period_s: float
     alive: bool
     assets: dict[str, Mapping[str, Any]]
+    about: Mapping[str, Any]
 
 
 class _Reader:
@@ -115,7 +118,7 @@ class _Reader:
             self.problem = NOBODY if content is None else f"what {ASSET_STATE} holds is no state of assets"
             return AssetUpdate(whole=True, problem=self.problem)
         self._stand(state)
-        return AssetUpdate(whole=True, assets=state.assets, problem=self.problem)
+        return AssetUpdate(whole=True, assets=state.assets, problem=self.problem, about=state.about)
 
     async def take(self, value: Any) -> AssetUpdate | None:
         """What a message changes; the whole state where it does not follow on what was seen."""
@@ -131,7 +134,7 @@ class _Reader:
                 return whole
             # the state is older than the message: it could not be written, messages come through all the same
             self._stand(message)
-            return AssetUpdate(whole=True, assets={**whole.assets, **message.assets}, problem=self.problem)
+            return AssetUpdate(True, {**whole.assets, **message.assets}, self.problem, whole.about)
         before = self.problem
         self._stand(message)
         if not message.assets and self.problem == before:
@@ -173,7 +176,8 @@ def _parsed(value: Any) -> _State | None:
             period_s=min(period_s, 3600.0),
             alive=value["alive"] is not False,
             assets={parse_symbol(symbol): plain(symbol, asset, -1) for symbol, asset in value["assets"].items()},
+            about=plain("about", value.get("about") or {}),
         )
-        return state if all(isinstance(asset, Mapping) for asset in state.assets.values()) else None
+        return state if all(isinstance(part, Mapping) for part in (state.about, *state.assets.values())) else None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError):
         return None

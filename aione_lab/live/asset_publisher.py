@@ -45,6 +45,7 @@ class Publisher:
         self._cache, self._assets = cache, assets
         self._period_s, self._ttl_s = period_s, ttl_s
         self.session = uuid.uuid4().hex[:12]
+        self.about = orjson.Fragment(b"{}")  # JSON of what steers the session, told with the whole state
         self.seq = 0
         self.degraded = ""
         self.writes = self.failures = self.signals_dropped = 0
@@ -132,7 +133,7 @@ class Publisher:
         await self._encode(chunks)
         first = self.seq + 1
         self.seq += len(chunks)
-        whole = self._text(self.seq, alive, self._texts)
+        whole = self._text(self.seq, alive, self._texts, about=self.about)
         texts = [self._text(number, alive, chunk) for number, chunk in enumerate(chunks, first)]
         refused = None
         try:
@@ -168,7 +169,7 @@ class Publisher:
             self._stage2s[symbol] = stage2, text
         return orjson.Fragment(orjson.dumps({**asset, "stage2": text}))
 
-    def _text(self, number: int, alive: bool, symbols: Iterable[str]) -> bytes:
+    def _text(self, number: int, alive: bool, symbols: Iterable[str], **more: Any) -> bytes:
         """The JSON of a state or message, put together from the assets' texts: each is encoded once a change."""
         head = {
             "session": self.session,
@@ -176,6 +177,7 @@ class Publisher:
             "time": int(time.time() * 1000),
             "period_s": self._period_s,
             "alive": alive,
+            **more,
         }
         return orjson.dumps({**head, "assets": {symbol: self._texts[symbol] for symbol in symbols}})
 

@@ -7,6 +7,8 @@ import datetime as dt
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any, Self
 
+import orjson
+
 from aione_lab.cache.handler import SimpleCacheHandler
 from aione_lab.calibration.queue_order import COMPLETED
 from aione_lab.errors import InputError
@@ -59,6 +61,15 @@ class AssetStateManager:
         self._closed = False
 
     # --- writing -----------------------------------------------------------------------------------------------------
+
+    def describe(self, about: Mapping[str, Any], /) -> None:
+        """Have what steers the session (``interval``, ``reference``, ``settings``, …) published with the whole state.
+
+        Whoever follows can then replay what it decided. InputError for what JSON cannot hold.
+        """
+        checked = plain("about", about)
+        if self._publisher is not None:
+            self._publisher.about = orjson.Fragment(orjson.dumps(checked))
 
     def update_asset(self, symbol: str, updates: Mapping[str, Any], /) -> None:
         """Take over fields of ``symbol``, which may be new; all of them or, with InputError, none.

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from aione_lab.engine.engine import _spec_of
+from aione_lab.engine.engine import spec_of
 from aione_lab.engine.params import check_kind
 from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import InputError
@@ -168,7 +167,7 @@ def _runs(table: pa.Table, given: FeatureSpec | None) -> list[SymbolRun]:
                     symbol=name,
                     interval=config["interval"],
                     reference=config["reference"],
-                    spec=_spec(config, given),
+                    spec=spec_of(config["spec"], given),
                     settings=Settings(**config["settings"]),
                     costs=Costs(**config["costs"]),
                     warm=json.loads(details[at].as_py()),
@@ -179,10 +178,6 @@ def _runs(table: pa.Table, given: FeatureSpec | None) -> list[SymbolRun]:
                 )
             )
     return out
-
-
-def _spec(config: Mapping[str, Any], given: FeatureSpec | None) -> FeatureSpec:
-    return _spec_of(config["spec"], given)
 
 
 def _schedule(table: pa.Table, rows: list[int]) -> dict[int, Thresholds]:

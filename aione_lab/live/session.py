@@ -34,7 +34,7 @@ from aione_lab.live.journal import Journal
 from aione_lab.live.keeper import Keeper
 from aione_lab.live.limits import Limits
 from aione_lab.live.metrics import SessionMetrics
-from aione_lab.live.opening import open_session, take_snapshot
+from aione_lab.live.opening import configuration, open_session, take_snapshot
 from aione_lab.live.recent import Recent
 from aione_lab.live.second_look import Calibrations
 from aione_lab.settings import Costs, ReadOnly, Settings
@@ -116,6 +116,7 @@ class Session:
         self._error: BaseException | None = None  # what ended a part of the session, and so the session
         self._main: asyncio.Task[None] | None = None
         self.renew()
+        self.assets.describe(configuration(self))
         if metrics is not None:
             metrics.watch_total("reconnects", lambda: self.feed.metrics.reconnects)
             metrics.watch_total("gaps_filled", lambda: self.feed.metrics.gaps_filled)

@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 from aione_lab.errors import InputError
 from aione_lab.figures.live import CLEAR, live_chart
 from aione_lab.figures.signals import contributions_chart
 from aione_lab.figures.theme import Theme, nothing
+from aione_lab.units import iso, to_ms
 from aione_lab.widgets.cells import number
 from aione_lab.widgets.sources import Bars
 
@@ -20,8 +22,10 @@ NO_ALERT = "no alert since the session began"
 
 def price_figure(symbol: str, bars: Bars, asset: Mapping[str, Any], theme: Theme) -> go.Figure:
     """Candles of ``symbol`` with the levels of its state."""
-    title = f"{symbol}: {bars.problem}" if bars.problem else symbol
-    figure = live_chart(bars.candles, bars.rows, levels_of(asset), entry_of(asset), title=title, theme=theme)
+    title = f"{symbol}: {bars.problem}" if bars.problem else f"{symbol} · {bars.note}" if bars.note else symbol
+    figure = live_chart(
+        bars.candles, bars.rows, levels_of(asset), entry_of(asset), since=time_of(asset), title=title, theme=theme
+    )
     return figure.update_layout(uirevision=symbol)  # a zoom lasts until another symbol is chosen
 
 
@@ -44,8 +48,18 @@ def factor_figure(asset: Mapping[str, Any], theme: Theme) -> go.Figure:
     )  # fmt: skip
 
 
+def time_of(asset: Mapping[str, Any]) -> pd.Timestamp | None:
+    """The last alert's time; None where there is none, or no time."""
+    said = asset.get("stage2")
+    given = said.get("timestamp") if isinstance(said, Mapping) else None
+    try:
+        return pd.Timestamp(iso(to_ms(given)))
+    except InputError:
+        return None
+
+
 def levels_of(asset: Mapping[str, Any]) -> dict[str, float]:
-    """Name → price of every level that the state knows: of the last alert, else of the last bar."""
+    """Name → price of every level that the state knows: stop and targets of the last alert, the rest of now."""
     stage2 = asset.get("stage2")
     key, risk, stats = (
         part(part(stage2, "market_context"), "key_levels"),
@@ -54,8 +68,8 @@ def levels_of(asset: Mapping[str, Any]) -> dict[str, float]:
     )
     targets = risk.get("tp_targets")
     found = {
-        "support": number(key.get("immediate_support", stats.get("support"))),
-        "resistance": number(key.get("immediate_resistance", stats.get("resistance"))),
+        "support": number(stats.get("support", key.get("immediate_support"))),
+        "resistance": number(stats.get("resistance", key.get("immediate_resistance"))),
         "next level": number(key.get("next_major_level")),
         "24 h high": number(stats.get("daily_high")),
         "24 h low": number(stats.get("daily_low")),

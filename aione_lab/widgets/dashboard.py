@@ -42,7 +42,8 @@ class Dashboard(ipywidgets.VBox):
 
     ``Dashboard(session)`` reads a ``Session`` of this kernel; ``Dashboard(redis=url, lake=folder)`` one of another
     process: ``redis`` is the URL of its cache or a SimpleCacheHandler, ``lake`` the lake it appends to (without one
-    there are no candles), ``interval`` that of its candles. Needs a running event loop, which a notebook has.
+    there are no candles), ``interval`` that of its candles until the session tells its own. Needs a running event loop,
+    which a notebook has.
 
     It follows until ``close()`` (or ``await aclose()``), the end of the kernel, or until its cell is run again. Raises
     InputError where it is not told what to read, or twice.
@@ -106,6 +107,7 @@ class Dashboard(ipywidgets.VBox):
     def _take(self, update: AssetUpdate) -> None:
         if update.whole:
             self._pending, self._whole = {}, True
+            self._table.stale_after = STALE * interval_ms(self._source.interval) / 1000  # it may have told it just now
         self._pending.update(update.assets)
         self._problem = update.problem
         self._patch_soon()
@@ -125,6 +127,8 @@ class Dashboard(ipywidgets.VBox):
         self._tell()
         if self._table.selected in changed:
             self._draw_soon()
+        elif whole and self._table.selected and self._assets:  # without any it is the session that has gone
+            self._leave(self._table.selected)
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
@@ -157,6 +161,12 @@ class Dashboard(ipywidgets.VBox):
             self._drawing = None
         self._detail.answer = ""
         self._draw_soon()
+
+    def _leave(self, symbol: str) -> None:
+        """The selected symbol is not followed any more: what was shown of it must not pass for the present."""
+        self._table.selected = ""
+        self._place.children, self._explained = (self._detail,), None
+        self._detail.content = {"gone": f"{symbol} is not followed any more."}
 
     def _draw_soon(self) -> None:
         self._dirty = True

@@ -19,6 +19,7 @@ export default {
       const language = model.get("language");
       root.textContent = "";
       if (!content.symbol) {
+        if (content.gone) make("div", root, content.gone, "hint");
         make("div", root, "Select a row to see its chart, its factors and its narrative.", "hint");
         return;
       }

@@ -12,16 +12,18 @@ import pandas as pd
 
 from aione_lab.backtest.replay import replay
 from aione_lab.cache.handler import SimpleCacheHandler
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import AioneError, CacheError, InputError
 from aione_lab.lake.store import Lake
 from aione_lab.live.asset_follower import AssetUpdate, follow_assets
 from aione_lab.live.asset_publisher import SIGNALS
+from aione_lab.live.warmup import LAKE_DAYS
+from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.classes import thresholds_for
 from aione_lab.thresholds.params import Thresholds
-from aione_lab.units import interval_ms, parse_symbol
+from aione_lab.units import DAY_MS, interval_ms, parse_symbol
 
 BARS = 240  # candles in the chart
-WARM_UP_MS = 2 * 86_400_000  # what a replay needs before the chart begins
 ALERTS = 20  # kept of a symbol
 SYMBOLS = 2_000  # whose alerts are kept
 RETRY_S = 1.0
@@ -30,13 +32,19 @@ NEEDED = ("assets", "interval", "candles", "rows", "last_alerts", "request_calib
 
 
 class Bars(NamedTuple):
-    """The last candles of a symbol, and per bar what was seen in them (``live_chart``'s ``rows``)."""
+    """The last candles of a symbol, and per bar what was seen in them (``live_chart``'s ``rows``).
+
+    ``note``: what to know of them, ``problem``: why there are none; both may be "".
+    """
 
     candles: pd.DataFrame
     rows: pd.DataFrame | None
     problem: str = ""
+    note: str = ""
 
 
+REPLAYED = "replayed from the lake"  # the marks: nobody kept what the session decided before we came
+NOT_TOLD = f"{REPLAYED}, default settings"
 NO_CANDLES = pd.DataFrame(
     {name: pd.Series(dtype=float) for name in ("open", "high", "low", "close", "volume")},
     index=pd.DatetimeIndex([], tz="UTC", name="timestamp"),
@@ -105,14 +113,19 @@ class SessionSource:
 class CacheSource:
     """A session of another process: states and alerts through ``cache``, candles from the ``lake`` it appends to.
 
-    What the chart shows per bar is a replay of the lake's candles with the symbol's thresholds. With ``own`` the cache
-    is closed at the end.
+    What the chart shows per bar is a replay of the lake's candles, as the session tells that it decides: its warm-up,
+    reference, settings and the symbol's thresholds of now. ``interval`` holds until it tells its own. With ``own`` the
+    cache is closed at the end.
     """
 
     def __init__(self, cache: SimpleCacheHandler, lake: Lake | None, interval: str, *, own: bool) -> None:
         interval_ms(interval)
         self._cache, self._lake, self._own = cache, lake, own
         self.interval = interval
+        self._reference: str | None = None
+        self._rules: dict[str, Any] = {}  # spec, settings and costs, as replay takes them
+        self._note = NOT_TOLD
+        self._seen: tuple[Any, Bars] | None = None  # what the last replay was of, and what it gave
         self._alerts: dict[str, deque[Mapping[str, Any]]] = {}
         self._listening: asyncio.Task[None] | None = None
 
@@ -122,6 +135,8 @@ class CacheSource:
         try:
             async with contextlib.aclosing(cast("Any", follow_assets(self._cache))) as updates:
                 async for update in updates:
+                    if update.about:
+                        self._learn(update.about)
                     yield update
         finally:
             self._listening.cancel()
@@ -136,18 +151,52 @@ class CacheSource:
         except AioneError as error:
             return Bars(NO_CANDLES, None, str(error))
 
+    def _learn(self, about: Mapping[str, Any]) -> None:
+        """What steers the session. Anybody may have written it: what cannot be used leaves things as they were."""
+        try:
+            interval, reference, spec = str(about["interval"]), about["reference"], dict(about["spec"])
+            interval_ms(interval)
+            own = [part for part in ("triggers", "factors") if spec.pop(part, None)]
+            rules = {
+                "spec": FeatureSpec(**spec),
+                "settings": Settings(**about["settings"]),
+                "costs": Costs(**about["costs"]),
+            }
+            reference = None if reference is None else parse_symbol(reference)
+        except (InputError, KeyError, TypeError, ValueError):
+            return
+        self.interval, self._reference, self._rules = interval, reference, rules
+        self._note = f"{REPLAYED}, without its own {' and '.join(own)}" if own else REPLAYED
+
     def _replayed(self, lake: Lake, symbol: str, asset: Mapping[str, Any]) -> Bars:
         step = interval_ms(self.interval)
         span = lake.span(symbol, self.interval)
         if span is None:
-            return Bars(NO_CANDLES, None, "the lake has no candles of it")
-        start = span[1] - BARS * step - WARM_UP_MS
-        candles = lake.candles(symbol, self.interval, start=start)
+            return Bars(NO_CANDLES, None, f"the lake has no {self.interval} candles of it")
         given = asset.get("calib_params")
-        calibrated = Thresholds.from_json(given) if isinstance(given, Mapping) else None
-        found = replay(candles, thresholds_for(symbol, calibrated), symbol=symbol, interval=self.interval)
+        of = symbol, span[1], self.interval, self._note, given
+        if self._seen is not None and self._seen[0] == of:  # another word of the same bar
+            return self._seen[1]
+        start = span[1] + step - LAKE_DAYS * DAY_MS
+        candles = lake.candles(symbol, self.interval, start=start)
+        reference = self._reference
+        there = reference is not None and lake.span(reference, self.interval) is not None
+        found = replay(
+            candles,
+            thresholds_for(symbol, Thresholds.from_json(given) if isinstance(given, Mapping) else None),
+            symbol=symbol,
+            interval=self.interval,
+            reference=lake.candles(cast("str", reference), self.interval, start=start) if there else None,
+            funding=lake.funding(symbol, start),
+            **self._rules,
+        )
         rows = found.signals[["signal", "trigger_reasons", "confidence", "recommendation"]]
-        return Bars(candles.tail(BARS), rows.assign(rsi=found.features["rsi"]).tail(BARS))
+        lacking = f", without {reference}" if reference is not None and not there else ""
+        bars = Bars(
+            candles.tail(BARS), rows.assign(rsi=found.features["rsi"]).tail(BARS), note=f"{self._note}{lacking}"
+        )
+        self._seen = of, bars
+        return bars
 
     def last_alerts(self, symbol: str) -> list[Mapping[str, Any]]:
         """Those that came while this was open."""

@@ -12,14 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import ipywidgets
+import pandas as pd
 import pytest
 from played import PlayedSession
 
 from aione_lab import Dashboard, Lake, SimpleCacheHandler
 from aione_lab.errors import AioneError, InputError
-from aione_lab.live.asset_follower import ENDED, NOBODY
+from aione_lab.lake.simulated import SimulatedExchange
+from aione_lab.live import ReplayFeed, Session
+from aione_lab.live.asset_follower import ENDED, NOBODY, AssetUpdate
+from aione_lab.settings import Costs, Settings
+from aione_lab.units import DAY_MS, interval_ms, to_ms
 from aione_lab.widgets import dashboard as module
 from aione_lab.widgets.detail import content_of
+from aione_lab.widgets.sources import CacheSource
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -206,16 +212,90 @@ def test_another_process_is_followed_through_the_cache(played: PlayedSession, tm
                 board._table.selected = "SOLUSDT"
                 await until(lambda: board._price.figure)
                 figure = json.loads(board._price.figure)
-                assert figure["layout"]["title"]["text"] == "SOLUSDT" and len(figure["data"][0]["x"]) == 240
+                assert figure["layout"]["title"]["text"] == "SOLUSDT · replayed from the lake, default settings"
+                assert len(figure["data"][0]["x"]) == 240
                 await until(lambda: len(board._detail.content["alerts"]) > 1)  # they came on the channel
                 board._detail._heard(None, {"kind": "calibrate"}, [])
                 message = await asyncio.wait_for(anext(requests), 10)
                 assert message.value == {"symbol": "SOLUSDT", "interval": "1m"}
                 board._table.selected = "BTCUSDT"  # the lake has no candles of it
-                await until(lambda: "BTCUSDT: the lake has no candles" in board._price.figure)
+                await until(lambda: "BTCUSDT: the lake has no 1m candles" in board._price.figure)
             await until(lambda: board._table.problem == ENDED)
         await board.aclose()
         assert not others()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("interval", ["1m", "5m"])
+def test_another_process_sees_what_the_session_decided(interval: str, tmp_path: Path) -> None:
+    """With settings, costs and an interval that nobody told the dashboard, and with the reference."""
+    names, before = ("BTCUSDT", "SOLUSDT"), {"1m": 2, "5m": 6}[interval]
+    exchange, lake = SimulatedExchange(), Lake(tmp_path / "lake")
+    first = to_ms("2025-01-01") + before * DAY_MS
+    for name in names:
+        lake.append(name, interval, exchange.candles(name, interval, "2025-01-01", before))
+        lake.append_funding(name, exchange.funding(name, "2025-01-01", before))
+
+    async def run() -> None:
+        feed = ReplayFeed(exchange, names, interval, start=first, end=first + 400 * interval_ms(interval))
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            rules = Settings(min_volume_usd=0.0, exclude_hours=(3, 4), cooldown_period=900)
+            session = Session(feed, lake, settings=rules, costs=Costs(fee=0.001), cache=cache)
+            await session.run()
+            board = Dashboard(redis=cache, lake=lake)
+            await until(lambda: board._table.symbols)
+            assert board._table.stale_after == 1.5 * interval_ms(interval) / 1000
+            for name in names:
+                shown = await board._source.bars(name, session.assets.get(name))
+                kept = session.rows(name).tail(240)
+                assert shown.note == "replayed from the lake" and len(kept) == 240
+                assert (kept["signal"] == "ALERT").any()
+                pd.testing.assert_frame_equal(shown.rows, kept[list(shown.rows.columns)], check_freq=False)
+            await board.aclose()
+
+    asyncio.run(run())
+
+
+def test_what_a_session_tells_of_itself_may_be_anything(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
+            source = CacheSource(cache, None, "5m", own=False)
+            good = {"interval": "15m", "reference": None, "spec": {}, "settings": {}, "costs": {}}
+            bad = {
+                "interval": "7m",
+                "reference": HOSTILE,
+                "spec": {HOSTILE: 1},
+                "settings": {"capital": HOSTILE},
+                "costs": 5,
+            }
+            for name, value in bad.items():
+                for one in ({**good, name: value}, {key: it for key, it in good.items() if key != name}):
+                    source._learn(one)
+                    assert source.interval == "5m" and "default settings" in source._note
+            source._learn(good)
+            assert source.interval == "15m" and source._note == "replayed from the lake"
+
+    asyncio.run(run())
+
+
+def test_a_selected_symbol_that_is_not_followed_any_more(session: PlayedSession) -> None:
+    async def run() -> None:
+        session.step()
+        board = Dashboard(session)
+        await until(lambda: board._table.symbols)
+        board._table.selected = "SOLUSDT"
+        await until(lambda: board._price.figure)
+        board._take(AssetUpdate(True, {}, "the session has been silent"))  # it may come back as it was
+        await until(lambda: not board._assets)
+        assert board._table.selected == "SOLUSDT"
+        board._take(AssetUpdate(True, {"BTCUSDT": session.assets.get("BTCUSDT")}))
+        await until(lambda: not board._table.selected)
+        assert board._detail.content == {"gone": "SOLUSDT is not followed any more."}
+        assert board._place.children == (board._detail,)
+        board._table.selected = "BTCUSDT"
+        await until(lambda: board._detail.content.get("symbol") == "BTCUSDT" and len(board._place.children) == 2)
+        await board.aclose()
 
     asyncio.run(run())
 

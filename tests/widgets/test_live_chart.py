@@ -11,7 +11,7 @@ import pytest
 from aione_lab.errors import InputError
 from aione_lab.figures import live_chart
 from aione_lab.figures.live import HEIGHT, LABEL
-from aione_lab.widgets.charts import entry_of, levels_of
+from aione_lab.widgets.charts import entry_of, levels_of, time_of
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 TIMES = pd.date_range("2025-05-01", periods=50, freq="min", tz="UTC", name="timestamp")
@@ -71,6 +71,32 @@ def test_levels_that_are_near_are_shown_and_their_names_do_not_cover_each_other(
     assert (zone.y0, zone.y1) == (99.5, 100.0)
 
 
+@pytest.mark.parametrize(
+    ("since", "begins", "said"),
+    [
+        (TIMES[20], "2025-05-01 00:20:00", "SL 99 00:20"),
+        (TIMES[20].tz_convert("Asia/Tokyo"), "2025-05-01 00:20:00", "SL 99 00:20"),
+        (TIMES[0] - pd.Timedelta(days=1), 0, "SL 99 30 Apr"),
+        (TIMES[-1] + pd.Timedelta(minutes=3), "2025-05-01 00:49:00", "SL 99 00:52"),
+        (None, 0, "SL 99"),
+    ],
+    ids=["amid", "zone", "before", "after", "none"],
+)
+def test_what_an_alert_gave_begins_with_it_and_says_when(since: pd.Timestamp | None, begins: object, said: str) -> None:
+    figure = live_chart(CANDLES, None, {"SL": 99.0, "support": 99.5}, (99.5, 100.0), since=since)
+    zone, stop, support = figure.layout.shapes
+    assert zone.x0 == stop.x0 == begins and zone.x1 == (1 if begins == 0 else "2025-05-01 00:50:00")
+    assert (support.xref, support.x0, support.x1) == ("paper", 0, 1)
+    assert said in [label.text for label in figure.layout.annotations]
+    assert "support 99.5" in [label.text for label in figure.layout.annotations]
+
+
+def test_the_time_of_a_state() -> None:
+    told = {"stage2": {"timestamp": "2025-05-01T00:20:00Z"}}
+    assert time_of(told) == TIMES[20]
+    assert [time_of(bad) for bad in ({}, {"stage2": 5}, {"stage2": {}}, {"stage2": {"timestamp": "x"}})] == [None] * 4
+
+
 def test_hostile_names_are_text() -> None:
     figure = live_chart(CANDLES, marked(3, HOSTILE), {HOSTILE: 100.0}, title=HOSTILE)
     text = figure.to_json().replace("\\u003c", "<")
@@ -90,11 +116,13 @@ def test_hostile_names_are_text() -> None:
         (lambda: live_chart(CANDLES, levels={5: 1.0}), "levels="),
         (lambda: live_chart(CANDLES, levels={"a": "x"}), "levels.a="),
         *((lambda bad=bad: live_chart(CANDLES, entry=bad), "entry=") for bad in (5, (1.0,), "xy")),
+        (lambda: live_chart(CANDLES, since="2025-05-01"), "since="),
+        (lambda: live_chart(CANDLES, since=pd.Timestamp("2025-05-01")), "since="),
         (lambda: live_chart(CANDLES, theme="blue"), "theme="),
     ],
     ids=[
         "none", "number", "series", "columns", "times", "high", "rows", "twice", "rsi", "levels", "level name",
-        "level price", "entry number", "entry one", "entry text", "theme",
+        "level price", "entry number", "entry one", "entry text", "since", "since zone", "theme",
     ],
 )  # fmt: skip
 def test_what_cannot_be_drawn_is_refused_by_name(draw: Callable[[], object], name: str) -> None:
@@ -111,7 +139,9 @@ def test_levels_of_a_state() -> None:
             "risk_parameters": {"sl_level": 1.2, "tp_targets": [2.0, 2.5], "optimal_entry": [1.6, 1.8]},
         },
     }
-    assert levels_of(asset) == {"support": 1.5, "24 h high": 4.0, "SL": 1.2, "TP1": 2.0, "TP2": 2.5}
+    now = {"support": 1.0, "resistance": 3.0, "24 h high": 4.0}
+    assert levels_of(asset) == {**now, "SL": 1.2, "TP1": 2.0, "TP2": 2.5}
+    assert levels_of({**asset, "stats": {}}) == {"support": 1.5, "SL": 1.2, "TP1": 2.0, "TP2": 2.5}
     assert entry_of(asset) == (1.6, 1.8)
-    assert levels_of({"stats": asset["stats"]}) == {"support": 1.0, "resistance": 3.0, "24 h high": 4.0}
+    assert levels_of({"stats": asset["stats"]}) == now
     assert levels_of({}) == {} and entry_of({}) is None
