@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +32,7 @@ LABEL = 13.0  # pixels that a level's label needs
 CLEAR = "rgba(0,0,0,0)"
 MARGIN = {"l": 8, "r": 118, "t": 34, "b": 24}
 ACROSS = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "layer": "below"}
+FAINT = 0.3
 NEAR = 0.6
 """A level further from the candles than this share of their range is left out of the picture, and of its scale."""
 
@@ -55,8 +57,8 @@ def live_chart(
     levels : name → price (None or NaN: not known); names that start with ``SL`` or ``stop`` and with ``TP`` or
         ``target`` get their own colours
     entry : lower and upper price of the entry zone
-    since : time of the alert that gave the entry zone and the levels of its stop and targets: they begin there, and
-        say when that was; None: they go all the way
+    since : time of the alert that gave the entry zone and the levels of its stop and targets: before it they are
+        faint, and their names say when it was
 
     The background is transparent: the page's own shows through. Raises InputError where a column is missing, times
     are not UTC or a price is no number.
@@ -69,7 +71,7 @@ def live_chart(
     known = _known(levels)
     zone = _zone(entry)
     prices = _scale(candles, [*known.values(), *zone])
-    shapes, labels = _levels(prices, known, zone, _beginning(since, candles), colours)
+    shapes, labels = _levels(prices, known, zone, _reach(since, candles), colours)
     # One dictionary, one check of it: put together piece by piece the figure takes Plotly ten times as long.
     layout: dict[str, Any] = {
         "template": "aione" if theme == "light" else "aione_dark",
@@ -232,46 +234,45 @@ def _scale(candles: pd.DataFrame, levels: list[float]) -> list[float] | None:
     return [low - spare, high + spare]
 
 
-def _beginning(since: Any, candles: pd.DataFrame) -> tuple[dict[str, Any], str]:
-    """How far an alert's levels go (a part of their shapes), and what their names say of its time."""
+def _reach(since: Any, candles: pd.DataFrame) -> tuple[list[dict[str, Any]], str]:
+    """The parts that an alert's levels are drawn in, faint before it, and what their names say of its time."""
     if since is None or not len(candles):
-        return ACROSS, ""
+        return [ACROSS], ""
     if not isinstance(since, pd.Timestamp) or since.tz is None:
         raise InputError.of("since", since, "must be a Timestamp with a time zone")
     first, last = candles.index[0], candles.index[-1]
     at = since.tz_convert("UTC")
     said = f" {at:%H:%M}" if at.date() == last.date() else f" {at:%d %b}"
     if at <= first or len(candles) == 1:
-        return ACROSS, said
+        return [ACROSS], said
     end = last + (candles.index[1:] - candles.index[:-1]).min()  # so that it is seen of the last bar, too
-    start = min(at, last)  # of a bar that the candles do not have yet
-    return {**ACROSS, "xref": "x", "x0": str(start.tz_localize(None)), "x1": str(end.tz_localize(None))}, said
+    ends = [str(time.tz_localize(None)) for time in (first, min(at, last), end)]
+    parts = [{**ACROSS, "xref": "x", "x0": x0, "x1": x1} for x0, x1 in itertools.pairwise(ends)]
+    return [{**parts[0], "opacity": FAINT}, parts[1]], said
 
 
 def _levels(
     prices: list[float] | None,
     levels: dict[str, float],
     zone: list[float],
-    beginning: tuple[dict[str, Any], str],
+    reach: tuple[list[dict[str, Any]], str],
     colours: Palette,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Lines across the price row, and their names beside it, moved apart where they would cover each other."""
     if prices is None:
         return [], []
-    alert, said = beginning
     shapes: list[dict[str, Any]] = []
     if zone:
-        shapes.append(
-            {**alert, "type": "rect", "y0": zone[0], "y1": zone[1], "fillcolor": colours.band, "line": {"width": 0}}
-        )
+        drawn = {"type": "rect", "y0": zone[0], "y1": zone[1], "fillcolor": colours.band, "line": {"width": 0}}
+        shapes += [{**part, **drawn} for part in reach[0]]
     labels = []
     pixels = (HEIGHT - MARGIN["t"] - MARGIN["b"]) * (HEIGHTS["Price"] - GAP) / (prices[1] - prices[0])
     last = -math.inf
     for price, name in sorted((price, name) for name, price in levels.items() if prices[0] <= price <= prices[1]):
         colour, dash = _level_style(name, colours)
+        parts, time = reach if dash == "dash" else ([ACROSS], "")
         line = {"color": colour, "width": 1.2, "dash": dash}
-        reach, time = (alert, said) if dash == "dash" else (ACROSS, "")
-        shapes.append({**reach, "type": "line", "y0": price, "y1": price, "line": line})
+        shapes += [{**part, "type": "line", "y0": price, "y1": price, "line": line} for part in parts]
         at = price * pixels
         last = max(at, last + LABEL)
         named = _label(1, price, f"{safe(name)} {price:.7g}{time}", colour if dash == "dash" else colours.soft)

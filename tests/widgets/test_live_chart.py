@@ -84,9 +84,14 @@ def test_levels_that_are_near_are_shown_and_their_names_do_not_cover_each_other(
 )
 def test_what_an_alert_gave_begins_with_it_and_says_when(since: pd.Timestamp | None, begins: object, said: str) -> None:
     figure = live_chart(CANDLES, None, {"SL": 99.0, "support": 99.5}, (99.5, 100.0), since=since)
-    zone, stop, support = figure.layout.shapes
-    assert zone.x0 == stop.x0 == begins and zone.x1 == (1 if begins == 0 else "2025-05-01 00:50:00")
-    assert (support.xref, support.x0, support.x1) == ("paper", 0, 1)
+    shapes = figure.layout.shapes
+    zone, stop = ([one for one in shapes if (one.type, one.y0) == what] for what in (("rect", 99.5), ("line", 99.0)))
+    for parts in (zone, stop):
+        assert [one.opacity for one in parts] == ([None] if begins == 0 else [0.3, None])
+        assert parts[-1].x0 == begins and parts[-1].x1 == (1 if begins == 0 else "2025-05-01 00:50:00")
+        assert begins == 0 or (parts[0].x0, parts[0].x1) == ("2025-05-01 00:00:00", begins)
+    (support,) = (one for one in shapes if (one.type, one.y0) == ("line", 99.5))
+    assert (support.xref, support.x0, support.x1, support.opacity) == ("paper", 0, 1, None)
     assert said in [label.text for label in figure.layout.annotations]
     assert "support 99.5" in [label.text for label in figure.layout.annotations]
 
