@@ -42,8 +42,8 @@ class Dashboard(ipywidgets.VBox):
 
     ``Dashboard(session)`` reads a ``Session`` of this kernel; ``Dashboard(redis=url, lake=folder)`` one of another
     process: ``redis`` is the URL of its cache or a SimpleCacheHandler, ``lake`` the lake it appends to (without one
-    there are no candles), ``interval`` that of its candles until the session tells its own. Needs a running event loop,
-    which a notebook has.
+    there are no candles), ``interval`` that of its candles (None: 1m) until the session tells its own. Needs a running
+    event loop, which a notebook has.
 
     It follows until ``close()`` (or ``await aclose()``), the end of the kernel, or until its cell is run again. Raises
     InputError where it is not told what to read, or twice.
@@ -57,7 +57,7 @@ class Dashboard(ipywidgets.VBox):
         *,
         redis: str | SecretStr | SimpleCacheHandler | None = None,
         lake: Lake | str | Path | None = None,
-        interval: str = "1m",
+        interval: str | None = None,
     ) -> None:
         try:
             self._loop = asyncio.get_running_loop()
@@ -271,13 +271,15 @@ class Dashboard(ipywidgets.VBox):
         return [task for task in (self._following, self._drawing, *self._asking.values()) if task is not None]
 
 
-def _source(session: Any, redis: Any, lake: Any, interval: str) -> Source:
+def _source(session: Any, redis: Any, lake: Any, interval: str | None) -> Source:
     if (session is None) == (redis is None):
         raise InputError.of("session", session, "must be given, or else redis, the cache of a session: one of the two")
     if session is not None:
-        if lake is not None:
-            raise InputError.of("lake", lake, "must be left out with a session, which has its own candles")
+        for name, value in (("lake", lake), ("interval", interval)):
+            if value is not None:
+                raise InputError.of(name, value, "must be left out with a session, which has its own candles")
         return SessionSource(session)
+    interval = "1m" if interval is None else interval
     interval_ms(interval)
     if lake is not None and not isinstance(lake, Lake):
         if not isinstance(lake, (str, Path)):

@@ -179,6 +179,7 @@ def test_it_needs_one_source_and_a_loop(session: PlayedSession, tmp_path: Path) 
             ({"session": session, "redis": cache}, "one of the two"),
             ({"session": 5}, "session=5: must be a Session"),
             ({"session": session, "lake": "somewhere"}, "lake='somewhere': must be left out"),
+            ({"session": session, "interval": "5m"}, "interval='5m': must be left out"),
             ({"redis": 5}, "redis=5: must be the URL"),
             ({"redis": cache, "lake": 5}, "lake=5: must be a Lake"),
             ({"redis": cache, "interval": "7m"}, "interval='7m'"),
