@@ -267,6 +267,7 @@ class BarClose:
         stage1s = session.decisions.stage1s(places, session.fleet.outs["signal"][places])
         quiet = session.decisions.quiet_fields(places, stage1s)
         for name, stage1 in zip(session.symbols, stage1s, strict=True):
+            self._show_set(name)
             last = session.fleet.last_time(name)
             if last is None:
                 session.assets.update_asset(name, {"state": "no_data", "hints": ["no candle yet"]})
@@ -283,7 +284,6 @@ class BarClose:
                 session.assets.update_asset(name, {**quiet[name], "stage2": last_alert})
             else:
                 session.assets.update_asset(name, quiet[name])
-            self._show_set(name)
             self.decided = max(self.decided, last)
 
     def _show_set(self, name: str) -> None:

@@ -17,6 +17,7 @@ from session_faults import WARM, SessionRun, running_session
 from session_runs import DAY_MS, MINUTE_MS, NAMES, REFERENCE, START, Recorder, check, filled, market, replayed, unpaid
 
 from aione_lab.engine.spec import FeatureSpec
+from aione_lab.lake.simulated import SimulatedExchange
 from aione_lab.lake.store import Lake
 from aione_lab.live import bar_close, gate, limits
 from aione_lab.live.journal import BarRows
@@ -101,6 +102,14 @@ def test_assets_show_a_calibrated_set_as_long_as_it_is_in_force(lake: Lake) -> N
         await session.stop()
 
     asyncio.run(main())
+
+
+def test_also_of_a_symbol_without_a_past() -> None:
+    feed = ReplayFeed(SimulatedExchange(), NAMES, start=START, end=START + 3 * MINUTE_MS)
+    session = Session(feed, thresholds={"SOLUSDT": thresholds_for("SOLUSDT", Thresholds(min_confidence=0.6))})
+    asyncio.run(session.run())
+    assert session.assets.get("SOLUSDT")["calib_status"] == "completed"
+    assert session.assets.get("LINKUSDT")["calib_status"] == "pending"
 
 
 def test_a_damaged_store_costs_no_bar(lake: Lake, tmp_path: Path) -> None:
