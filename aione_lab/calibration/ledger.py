@@ -229,14 +229,14 @@ class Ledger:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """One transaction; SQLite keeps several writers apart and rolls back what a killed one left."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_WAIT, isolation_level="IMMEDIATE")) as connection:
                 connection.executescript(_SCHEMA)
                 _add_weight(connection)
                 with connection:
                     yield connection
-        except sqlite3.Error as error:
+        except (OSError, sqlite3.Error) as error:
             raise InputError.of("folder", str(self.path), f"cannot be used as the ledger ({error})") from None
 
 

@@ -64,9 +64,11 @@ class CalibrationExplorer:
     thresholds
         The set that the sliders begin with; None: the study's choice, else the default.
     folder
-        Where the promoted sets are (``ThresholdStore``); None: that of the study, else "experiments".
+        Where the promoted sets are (``ThresholdStore``) and the ledger is; None: that of the study, else "experiments".
+        Without a study it is made where it is not there: a later one has to know which days were looked at.
 
-    Raises InputError for arguments that cannot be used, LakeError where the lake lacks the candles.
+    Raises InputError for arguments that cannot be used, a folder that cannot be written among them, and LakeError where
+    the lake lacks the candles.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class CalibrationExplorer:
         if folder is None:
             folder = EXPERIMENTS if found is None or found.folder is None else found.folder.parent
         self.store = ThresholdStore(folder)
-        if found is None and Path(folder).is_dir():
+        if found is None:
             self._mark_as_seen(Ledger(Path(folder)))
         first = thresholds or (scene.default if found is None else found.thresholds_for(scene.symbol))
         self._closed = False

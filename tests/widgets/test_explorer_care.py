@@ -39,6 +39,25 @@ def test_days_that_the_explorer_showed_are_no_fresh_ones_for_a_study(lake: Lake,
         assert found.fresh is (folder == hidden) and found.spent_by == (("explorer",) if folder == looked else ())
 
 
+def test_days_that_were_shown_are_noted_before_there_is_a_folder(lake: Lake, tmp_path: Path) -> None:
+    folder = tmp_path / "experiments"
+    CalibrationExplorer(lake, "LINKUSDT", hidden=0.0, folder=folder).close()
+    study = calibrate(
+        lake, "LINKUSDT", n_trials=20, space=("tp_mult", "sl_mult"), folds=FoldPlan(n_folds=2), min_trades=1,
+        folder=folder, progress=False,
+    )  # fmt: skip
+    found = study.reveal()
+    assert not found.fresh and found.spent_by == ("explorer",)
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_line(lake: Lake, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "experiments", Path("/proc/aione")):
+        with pytest.raises(InputError, match="folder='.*': cannot be used as the ledger") as raised:
+            CalibrationExplorer(lake, "LINKUSDT", folder=folder)
+        assert "\n" not in str(raised.value)
+
+
 def test_candles_that_are_not_those_of_the_study_are_named(lake: Lake, tmp_path: Path) -> None:
     study = calibrate(
         lake, "LINKUSDT", n_trials=20, space=("tp_mult", "sl_mult"), folds=FoldPlan(n_folds=2), folder=tmp_path / "e",
