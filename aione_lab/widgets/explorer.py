@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import html
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -156,10 +157,16 @@ class CalibrationExplorer:
         return {name: value for name, value in self.thresholds.every_field().items() if name != "meta"}
 
     def save(self, path: str | Path) -> Path:
-        """Write the set as a JSON file, which ``--thresholds`` of the program reads too; an older file is replaced."""
-        place = Path(path)
-        if place.suffix != ".json" or not may_be_file(place):
-            raise InputError.of("path", str(path), "must be a .json file in a folder that is there")
+        """Write the set as a JSON file, which ``--thresholds`` of the program reads too; its absolute path.
+
+        A file that holds a set is replaced. One that holds anything else is refused: InputError.
+        """
+        if not isinstance(path, str | os.PathLike) or Path(path).suffix != ".json" or not may_be_file(Path(path)):
+            value = str(path) if isinstance(path, os.PathLike) else path
+            raise InputError.of("path", value, "must be a .json file in a folder that is there")
+        place = Path(path).resolve()
+        if place.exists() and not _holds_a_set(place):
+            raise InputError.of("path", str(place), "holds no set of thresholds and is not replaced; take another name")
         try:
             write_whole(place, (json.dumps(self.export(), indent=1, allow_nan=False) + "\n").encode())
         except OSError as error:
@@ -285,7 +292,7 @@ class CalibrationExplorer:
             layout=widgets.Layout(width="auto", flex="3 1 120px", min_width="120px"),
         )  # fmt: skip
         ends = [
-            button("Save", "write the set to the file", lambda: note(f"Saved to {self.save(self._path.value)}.")),
+            button("Save", "write the set to the file", self._try_save),
             button("Export", "the set as JSON, to download", self._show_export),
             button("Promote", "put the set in force, if its study was accepted", self._try_promote),
         ]
@@ -331,6 +338,11 @@ class CalibrationExplorer:
         self.load(self._sets[name]())
         return note(f"Loaded: {name}.")
 
+    def _try_save(self) -> str:
+        before = os.path.exists(self._path.value)
+        place = self.save(self._path.value)
+        return note(f"Saved to {place}{', in place of the set that it held' if before else ''}.")
+
     def _try_promote(self) -> str:
         entry = self.promote()
         return note(f"In force for {entry.stamp.symbol} until {entry.stamp.expires_at[:16]}Z.", "good")
@@ -340,3 +352,11 @@ class CalibrationExplorer:
         link = f"data:application/json,{quote(text)}"
         name = html.escape(f"{self._scene.symbol}.json", quote=True)
         return f"<a download='{name}' href=\"{link}\" style='font-size:12px'>Download {name}</a>"
+
+
+def _holds_a_set(place: Path) -> bool:
+    try:
+        Thresholds.from_json(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # it cannot be read, is no text, or no set
+        return False
+    return True

@@ -293,14 +293,36 @@ def test_saved_and_exported_sets_are_read_again(explorer: CalibrationExplorer, t
     path = explorer.save(tmp_path / "mine.json")
     assert Thresholds.from_json(path.read_text()) == explorer.thresholds
     assert Thresholds.from_json(explorer.export()) == explorer.thresholds
-    for bad in (tmp_path / "mine.txt", tmp_path / "nowhere" / "mine.json", tmp_path):
+    for bad in (tmp_path / "mine.txt", tmp_path / "nowhere" / "mine.json", tmp_path, None, 5, b"mine.json"):
         with pytest.raises(InputError, match="path="):
-            explorer.save(bad)
+            explorer.save(bad)  # type: ignore[arg-type]
     explorer._path.value = str(tmp_path / "nowhere" / "<b>.json")
     explorer._try(lambda: str(explorer.save(explorer._path.value)))
     assert "must be a .json file" in explorer._says.value and "&lt;b&gt;" in explorer._says.value
     link = re.search(r'data:application/json,([^"]*)', explorer._show_export())
     assert link and Thresholds.from_json(unquote(link[1])) == explorer.thresholds
+
+
+def test_saving_replaces_a_set_and_nothing_else(
+    explorer: CalibrationExplorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.json").write_text('{"tp_mult": 2.0}')
+    for name, answer in (("new.json", "new.json."), ("mine.json", "mine.json, in place of the set that it held.")):
+        explorer._path.value = name
+        explorer._try(explorer._try_save)
+        assert f"Saved to {tmp_path.resolve() / answer}" in explorer._says.value
+        assert Thresholds.from_json((tmp_path / name).read_text()) == explorer.thresholds
+    (tmp_path / "folder").mkdir()
+    assert explorer.save("folder/../new.json") == tmp_path.resolve() / "new.json"
+    for content in (b'{"name": "x"}', b"", b"\xff", b"[1]"):
+        (tmp_path / "package.json").write_bytes(content)
+        explorer._path.value = "package.json"
+        explorer._try(explorer._try_save)
+        assert "holds no set of thresholds" in explorer._says.value
+        with pytest.raises(InputError, match=r"path='.*package\.json': holds no set"):
+            explorer.save("package.json")
+        assert (tmp_path / "package.json").read_bytes() == content
 
 
 def test_a_set_by_hand_does_not_pass_the_gate(explorer: CalibrationExplorer, tmp_path: Path) -> None:
