@@ -125,6 +125,8 @@ def _span(lake: Lake, symbols: tuple[str, ...], interval: str, start: Any, end: 
         if there is None:
             raise LakeError(f"the lake {lake.root} holds no {interval} candles of {symbol}")
         spans.append(there)
+    if start is not None and end is not None and to_ms(start, "start") >= to_ms(end, "end"):
+        raise InputError.of("end", end, f"must be later than start={start!r}")
     begins, ends = min(span[0] for span in spans), max(span[1] for span in spans) + step
     first = begins if start is None else max(begins, to_ms(start, "start"))
     last = ends if end is None else min(ends, to_ms(end, "end"))

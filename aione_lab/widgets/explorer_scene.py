@@ -27,6 +27,7 @@ from aione_lab.lake.store import Lake
 from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.thresholds.search import search_space
+from aione_lab.units import to_ms
 
 MOST_CELLS = 15
 """Most columns and rows of a grid: 225 sets, a fraction of a second over three months of minutes."""
@@ -193,7 +194,7 @@ def _new(
         folds = FoldPlan(scheme="anchored" if folds is None else folds)
     if hidden is not None:
         folds = folds.replace(hidden=hidden)
-    return plan(
+    made = plan(
         lake,
         symbol,
         interval="1m" if interval is None else interval,
@@ -205,6 +206,10 @@ def _new(
         settings=settings,
         costs=costs,
     )
+    if to_ms(made.hidden_from, "hidden_from") <= to_ms(made.start, "start"):
+        allowed = f"leaves no day in view from {made.start} to {made.end}; ask for a longer span, or hidden=0"
+        raise InputError.of("hidden", folds.hidden, allowed)
+    return made
 
 
 def _folds(experiment: Experiment) -> tuple[Folds | None, str]:

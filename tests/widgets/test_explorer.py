@@ -366,7 +366,10 @@ def test_bad_input(lake: Lake, study: Calibration, explorer: CalibrationExplorer
         ((lake, ["LINKUSDT"]), {}, "symbol="),
         ((lake, "LINKUSDT"), {"hidden": 0.95}, "hidden"),
         ((lake, "LINKUSDT"), {"thresholds": {"tp_mult": 3}}, "thresholds="),
-        ((lake, "LINKUSDT"), {"start": "2030-01-01"}, "start="),
+        ((lake, "LINKUSDT"), {"start": "2030-01-01"}, "start='2030-01-01': the lake's 1m candles"),
+        ((lake, "LINKUSDT"), {"start": "2025-01-09", "end": "2025-01-02"}, "end='2025-01-02': must be later than"),
+        ((lake, "LINKUSDT"), {"start": "2025-01-02", "end": "2025-01-03"}, "hidden=0.2: leaves no day in view"),
+        ((lake, "LINKUSDT"), {"end": "2025-01-02", "folds": "rolling"}, "hidden=0.2: leaves no day in view"),
         ((study, "SOLUSDT"), {}, "symbol='SOLUSDT'"),
         ((study,), {"start": "2025-01-02"}, "the study says what that is"),
         ((study,), {"study": study}, "study="),
@@ -381,6 +384,7 @@ def test_bad_input(lake: Lake, study: Calibration, explorer: CalibrationExplorer
 
 
 def test_few_days_are_shown_without_folds(lake: Lake, tmp_path: Path) -> None:
+    CalibrationExplorer(lake, "LINKUSDT", end="2025-01-02", hidden=0.0, folder=tmp_path).close()
     explorer = CalibrationExplorer(lake, "LINKUSDT", end="2025-01-05", folder=tmp_path)
     assert explorer._scene.folds is None and not layout_of(explorer).get("shapes")
     assert "too few" in explorer._panels._made["Folds"].value
