@@ -252,8 +252,9 @@ class CalibrationExplorer:
         if self._closed:
             return
         self._view = self._scene.view(thresholds)
-        self._table.value = metrics_table({name: view.metrics for name, view in self._views().items()})
         self._chart.draw(self._view)
+        table = metrics_table({name: view.metrics for name, view in self._views().items()})
+        self._table.value = table + (note(self._chart.left_out) if self._chart.left_out else "")
         self._panels.draw()
         if self._says.value == self._refusal:  # what was refused is over
             self._says.value = self._standing

@@ -21,7 +21,7 @@ from aione_lab.widgets.chart import Chart, Plotly
 from aione_lab.widgets.explorer_scene import Scene, View
 from aione_lab.widgets.explorer_style import CLEAR, CONFIG, DOWN, GRID, INK, PALE, SECOND, THIRD, UP
 
-MOST_TRADES = 1_500  # beyond, marks are one band of colour; the newest are drawn, and the legend says so
+MOST_TRADES = 1_500  # beyond, marks are one band of colour; the newest are drawn, and the page says so
 
 POINTS = 640  # of a line: the chart is some 450 pixels wide, and what it is sent is drawn at every move
 
@@ -42,6 +42,7 @@ class SceneChart:
         self._drawn: dict[int, dict[str, np.ndarray]] = {}
         self._ranges: dict[str, tuple[float, float]] = {}
         self._trades: np.ndarray | None = None
+        self._n = 0
         self._figure = _figure(scene, height, self._visible)
         self._refine = Newest(self._zoom)
         self.widget = Chart(library=library, config=CONFIG, layout={"width": "100%"})
@@ -58,8 +59,14 @@ class SceneChart:
     def draw(self, view: View) -> None:
         """Draw a set: one message to the browser, of nothing but what follows the sliders."""
         self._lines[EQUITY], self._lines[DRAWDOWN] = view.equity, view.drawdown
+        self._n = len(view.evaluation.trade_records)
         self._trades = view.evaluation.trade_records[-MOST_TRADES:]
         self._move()
+
+    @property
+    def left_out(self) -> str:
+        """What of the set is not drawn, in words; "" for nothing."""
+        return f"The chart shows the newest {MOST_TRADES:,d} of {self._n:,d} trades." if self._n > MOST_TRADES else ""
 
     def close(self) -> None:
         """Let go of the candles."""

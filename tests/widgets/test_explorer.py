@@ -123,6 +123,16 @@ def test_what_is_drawn_is_the_set(explorer: CalibrationExplorer, lake: Lake) -> 
     assert low < equity.min() and equity.max() < high
 
 
+def test_trades_that_are_not_drawn_are_counted(explorer: CalibrationExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = explorer.metrics["n_trades"]
+    assert n > 12 and "The chart shows" not in explorer._table.value
+    monkeypatch.setattr("aione_lab.widgets.explorer_chart.MOST_TRADES", 12)
+    explorer.load(explorer.thresholds)
+    by_name = drawn_by(explorer)
+    assert sum(len(by_name[f"exit with a {what}"]["x"]) for what in ("gain", "loss")) == 12
+    assert f"The chart shows the newest 12 of {n:,d} trades." in explorer._table.value
+
+
 def test_a_zoom_is_drawn_finer_and_reaches_from_extreme_to_extreme(explorer: CalibrationExplorer) -> None:
     chart, times = explorer._chart.widget, explorer._scene.times
     inside = slice(10_000, 10_200)
