@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from aione_lab.backtest.trades import named
 from aione_lab.calibration.views import spans_of
-from aione_lab.engine.records import EXITS
+from aione_lab.engine.records import EXITS, FILLS_COUNT
 from aione_lab.figures.decimate import decimate_rows
 from aione_lab.figures.newest import Newest
 from aione_lab.figures.zoom import end_ms, visible_rows
@@ -94,26 +93,20 @@ class SceneChart:
     def _move(self) -> None:
         trades = self._trades
         assert trades is not None
-        blank = np.full(len(trades), np.nan)
-        times = np.column_stack([trades["entry_time"], trades["exit_time"], blank])
-        prices = np.column_stack([trades["entry_price"], trades["exit_price"], blank])
-        won = trades["pnl"] > 0
+        times, prices = _paths(trades)
+        exits = _exits(trades)
+        won = exits["customdata"][:, 0] > 0
         traces: dict[int, dict[str, Any]] = {trace: self._shown(trace) for trace in (EQUITY, DRAWDOWN)}
         self._drawn.update(traces)
         traces[FOLDS] = {}  # they stay as they are; but a panel of which no trace is drawn is emptied by Plotly
         traces[HELD] = {"x": times.ravel(), "y": prices.ravel()}
         for trace, chosen in ((GAIN, won), (LOSS, ~won)):
-            some = trades[chosen]
-            traces[trace] = {
-                "x": some["exit_time"], "y": some["exit_price"],
-                "customdata": np.column_stack([some["pnl"], some["r_multiple"]]),
-                "text": list(named(some["exit_reason"], EXITS)),
-            }  # fmt: skip
+            traces[trace] = {name: values[chosen] for name, values in exits.items()}
         low, high = self._visible
         seen = (trades["exit_time"] >= low) & (trades["entry_time"] <= high)
         drawn = {trace: line["y"] for trace, line in self._drawn.items()}
         for axis, parts in (
-            ("yaxis", [drawn[PRICE], *(trades[name][seen] for name in ("entry_price", "exit_price"))]),
+            ("yaxis", [drawn[PRICE], prices[seen].ravel()]),
             ("yaxis2", [drawn[trace] for trace in (DEFAULT, PROMOTED, EQUITY) if trace in drawn]),
             ("yaxis3", [drawn[DRAWDOWN], np.zeros(1)]),
         ):
@@ -127,6 +120,36 @@ class SceneChart:
         values = self._lines[trace]
         rows = first + decimate_rows(values[first:last], POINTS)
         return {"x": self._times[rows], "y": values[rows]}
+
+
+def _paths(trades: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Times and prices of each trade's line, a row a trade: its entry, its fills, and NaN that end it."""
+    fills = np.arange(trades["exits"].max(initial=1))
+    filled = fills < trades["exits"][:, None]
+    blank = np.full(len(trades), np.nan)
+    paths = [
+        np.column_stack([trades[f"entry_{one}"], np.where(filled, trades[f"exit_{one}s"][:, fills], np.nan), blank])
+        for one in ("time", "price")
+    ]
+    return paths[0], paths[1]
+
+
+def _exits(trades: np.ndarray) -> dict[str, np.ndarray]:
+    """Marks of the fills that closed a trade or a part of it; what they say of P&L is of the whole trade."""
+    trade, fill = np.nonzero(np.arange(FILLS_COUNT) < trades["exits"][:, None])
+    of = trades[trade]
+    shares = (trades["exit_quantities"][trade, fill] / of["quantity"]).tolist()
+    reasons = trades["exit_reasons"][trade, fill].tolist()
+    texts = [
+        EXITS[reason] + (f" of {share:.0%}" if share < 1.0 else "")
+        for reason, share in zip(reasons, shares, strict=True)
+    ]
+    return {
+        "x": trades["exit_times"][trade, fill],
+        "y": trades["exit_prices"][trade, fill],
+        "customdata": np.column_stack([of["pnl"], of["r_multiple"]]),
+        "text": np.array(texts, dtype=object),
+    }
 
 
 def settled(before: tuple[float, float] | None, low: float, high: float) -> tuple[float, float]:
@@ -181,7 +204,7 @@ def _line(name: str, colour: str, axis: str, hover: str | None, **more: object) 
 
 
 def _marks(name: str, colour: str, symbol: str, marker: dict[str, object]) -> go.Scatter:
-    shown = "<br>%{text}: P&amp;L %{customdata[0]:+,.2f} (%{customdata[1]:+.2f} R)<extra></extra>"
+    shown = "<br>%{text}<br>P&amp;L of the trade %{customdata[0]:+,.2f} (%{customdata[1]:+.2f} R)<extra></extra>"
     return go.Scatter(
         x=[], y=[], name=name, mode="markers", xaxis="x", yaxis="y",
         marker={**marker, "color": colour, "symbol": symbol}, hovertemplate=f"{name} %{{x|%Y-%m-%d %H:%M}}{shown}",

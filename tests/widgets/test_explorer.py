@@ -21,9 +21,10 @@ from aione_lab.calibration.views import fold_returns
 from aione_lab.errors import InputError, LakeError
 from aione_lab.lake.simulated import fill
 from aione_lab.lake.store import Lake
+from aione_lab.settings import Settings
 from aione_lab.thresholds.search import search_space
 from aione_lab.units import DAY_MS, to_ms
-from aione_lab.widgets.explorer_chart import settled
+from aione_lab.widgets.explorer_chart import GAIN, LOSS, settled
 
 DAYS = 30
 ipywidgets = pytest.importorskip("ipywidgets")
@@ -121,6 +122,31 @@ def test_what_is_drawn_is_the_set(explorer: CalibrationExplorer, lake: Lake) -> 
     assert len(by_name["price"]["x"]) < 2_000
     low, high = explorer._chart.widget.moving["ranges"]["yaxis2"]
     assert low < equity.min() and equity.max() < high
+
+
+def test_a_ladder_s_exits_stand_at_their_fills(lake: Lake, tmp_path: Path) -> None:
+    ladder = Settings(target_shares=(0.5, 0.3, 0.2), break_even=1.0, min_risk_reward=0.0)
+    chosen = Thresholds(min_confidence=0.4, tp_mult=1.0)
+    explorer = CalibrationExplorer(lake, "LINKUSDT", settings=ladder, thresholds=chosen, folder=tmp_path)
+    span = ("2025-01-01", explorer.hidden_from)
+    candles, market = (lake.candles(name, "1m", *span) for name in ("LINKUSDT", "BTCUSDT"))
+    rates = lake.funding("LINKUSDT", *span)
+    result = replay(candles, chosen, symbol="LINKUSDT", reference=market, funding=rates, settings=ladder)
+    closed = result.fills[result.fills["trade"] < len(result.trades)]
+    by_name = drawn_by(explorer)
+    marks = [by_name[f"exit with a {what}"] for what in ("gain", "loss")]
+    drawn = sorted(zip(*(np.concatenate([one[name] for one in marks]) for name in "xy"), strict=True))
+    fills = closed[closed["reason"] != "entry"]
+    assert len(fills) > len(result.trades)
+    assert drawn == sorted(zip(fills["time"].map(to_ms), fills["price"], strict=True))
+    line = by_name["trade"]
+    held = ~np.isnan(line["y"])
+    np.testing.assert_array_equal(line["x"][held], closed["time"].map(to_ms))
+    np.testing.assert_array_equal(line["y"][held], closed["price"])
+    moving = explorer._chart.widget.moving["traces"]
+    texts = [text for trace in (GAIN, LOSS) for text in moving[str(trace)]["text"]]
+    assert sum(text == "target of 50%" for text in texts) > 0 and "stop" in texts
+    explorer.close()
 
 
 def test_trades_that_are_not_drawn_are_counted(explorer: CalibrationExplorer, monkeypatch: pytest.MonkeyPatch) -> None:
