@@ -15,7 +15,7 @@ from aione_lab.engine.records import EXITS, FILLS_COUNT
 from aione_lab.figures.decimate import decimate_rows
 from aione_lab.figures.newest import Newest
 from aione_lab.figures.zoom import end_ms, visible_rows
-from aione_lab.units import INTERVALS, iso, to_ms
+from aione_lab.units import iso, to_ms
 from aione_lab.widgets.chart import Chart, Plotly
 from aione_lab.widgets.explorer_scene import Scene, View
 from aione_lab.widgets.explorer_style import CLEAR, CONFIG, DOWN, GRID, INK, PALE, SECOND, THIRD, UP
@@ -35,9 +35,9 @@ class SceneChart:
     """A figure whose traces are filled again at every move; ``widget`` is what is shown."""
 
     def __init__(self, scene: Scene, height: int, library: Plotly) -> None:
-        self._times = scene.times
+        self._times, self._holes = scene.times, scene.holes
         self._lines: dict[int, np.ndarray] = {PRICE: scene.close}
-        self._visible = (float(self._times[0]), float(self._times[-1]) + INTERVALS[scene.experiment.interval])
+        self._visible = (float(self._times[0]), float(self._times[-1]) + scene.step_ms)
         self._drawn: dict[int, dict[str, np.ndarray]] = {}
         self._ranges: dict[str, tuple[float, float]] = {}
         self._trades: np.ndarray | None = None
@@ -115,11 +115,22 @@ class SceneChart:
         self.widget.move(traces, self._ranges)
 
     def _shown(self, trace: int) -> dict[str, np.ndarray]:
-        """As many points as there is room for of what is visible of a line; its extremes are among them."""
-        first, last = visible_rows(self._times, *self._visible)
+        """As many points as there is room for of what is visible of a line; its extremes are among them.
+
+        Where candles are missing for longer than a point is wide, the line has a gap.
+        """
+        low, high = self._visible
+        first, last = visible_rows(self._times, low, high)
         values = self._lines[trace]
         rows = first + decimate_rows(values[first:last], POINTS)
-        return {"x": self._times[rows], "y": values[rows]}
+        holes = self._holes[(self._holes > first) & (self._holes < last)]
+        holes = holes[self._times[holes] - self._times[holes - 1] > (high - low) / POINTS]
+        rows = np.unique(np.concatenate([rows, holes - 1, holes]))
+        gaps = np.searchsorted(rows, holes)
+        return {
+            "x": np.insert(self._times[rows], gaps, self._times[holes - 1]),
+            "y": np.insert(values[rows], gaps, np.nan),
+        }
 
 
 def _paths(trades: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -243,6 +254,9 @@ def span_text(scene: Scene) -> str:
     """What is seen and what is not, in words."""
     made, times = scene.experiment, scene.times
     seen = f"{scene.symbol} {made.interval}, {iso(int(times[0]))[:10]} to {iso(int(times[-1]))[:10]}"
+    if n := len(scene.holes):
+        missing = int(times[-1] - times[0]) // scene.step_ms + 1 - len(times)
+        seen += f", {missing:,d} bars missing in {n:,d} {'place' if n == 1 else 'places'}"
     start, end = to_ms(made.hidden_from, "hidden_from"), to_ms(made.end, "end")
     if start >= end:
         return f"{seen}. Nothing is hidden: what is chosen here has no days left to be judged on."

@@ -27,7 +27,7 @@ from aione_lab.lake.store import Lake
 from aione_lab.settings import Costs, Settings
 from aione_lab.thresholds.params import Thresholds
 from aione_lab.thresholds.search import search_space
-from aione_lab.units import to_ms
+from aione_lab.units import INTERVALS, to_ms
 
 MOST_CELLS = 15
 """Most columns and rows of a grid: 225 sets, a fraction of a second over three months of minutes."""
@@ -83,6 +83,16 @@ class Scene:
     def close(self) -> np.ndarray:
         """(n,) closes."""
         return np.ascontiguousarray(self.prepared.bars["close"])
+
+    @cached_property
+    def step_ms(self) -> int:
+        """From one bar to the next."""
+        return INTERVALS[self.experiment.interval]
+
+    @cached_property
+    def holes(self) -> np.ndarray:
+        """Rows of the bars before which candles are missing."""
+        return np.flatnonzero(np.diff(self.times) > self.step_ms) + 1
 
     def view(self, thresholds: Thresholds) -> View:
         """Replay one set: the trades and metrics that ``replay`` gives."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from aione_lab import CalibrationExplorer, Thresholds, calibrate
@@ -56,6 +58,30 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(lake: Lake, tmp_path:
         with pytest.raises(InputError, match="folder='.*': cannot be used as the ledger") as raised:
             CalibrationExplorer(lake, "LINKUSDT", folder=folder)
         assert "\n" not in str(raised.value)
+
+
+def test_missing_candles_are_a_gap_and_counted(lake: Lake, tmp_path: Path) -> None:
+    whole = lake.candles("LINKUSDT", "1m")
+    holed = Lake(tmp_path / "holed")
+    holed.append("LINKUSDT", "1m", pd.concat([whole.iloc[:4000], whole.iloc[7000:9000], whole.iloc[9001:]]))
+    for source, said in ((lake, ""), (holed, ", 3,001 bars missing in 2 places.")):
+        explorer = CalibrationExplorer(source, "LINKUSDT", hidden=0.0, folder=tmp_path / "none")
+        assert said in explorer.widget.children[0].value and ("missing" in explorer.widget.children[0].value) is bool(
+            said
+        )
+        for ends in (None, ["2025-01-03", "2025-01-07"], ["2025-01-07 05:00", "2025-01-07 07:00"]):
+            if ends is not None:
+                explorer._chart._zoom(ends)
+            for line in explorer._chart._drawn.values():
+                gaps = np.flatnonzero(np.isnan(line["y"]))
+                # Of the chart's sixteen days one minute is too little to be seen, of two hours it is not.
+                assert len(gaps) == (1 if said else 0)
+                assert np.all(np.diff(line["x"]) >= 0)
+                if len(gaps):
+                    before, after = (int(line["x"][gaps[0] + side]) for side in (-1, 1))
+                    missing = 1 if ends is not None and ends[0].endswith("05:00") else 3000
+                    assert after - before == (missing + 1) * 60_000
+        explorer.close()
 
 
 def test_candles_that_are_not_those_of_the_study_are_named(lake: Lake, tmp_path: Path) -> None:
