@@ -159,14 +159,15 @@ class CalibrationExplorer:
     def save(self, path: str | Path) -> Path:
         """Write the set as a JSON file, which ``--thresholds`` of the program reads too; its absolute path.
 
-        A file that holds a set is replaced. One that holds anything else is refused: InputError.
+        A file that holds a saved set is replaced. One that holds anything else, a promoted set too, is refused:
+        InputError.
         """
         if not isinstance(path, str | os.PathLike) or Path(path).suffix != ".json" or not may_be_file(Path(path)):
             value = str(path) if isinstance(path, os.PathLike) else path
             raise InputError.of("path", value, "must be a .json file in a folder that is there")
         place = Path(path).resolve()
         if place.exists() and not _holds_a_set(place):
-            raise InputError.of("path", str(place), "holds no set of thresholds and is not replaced; take another name")
+            raise InputError.of("path", str(place), "is not replaced: it holds no set that was saved")
         try:
             write_whole(place, (json.dumps(self.export(), indent=1, allow_nan=False) + "\n").encode())
         except OSError as error:
@@ -356,8 +357,8 @@ class CalibrationExplorer:
 
 
 def _holds_a_set(place: Path) -> bool:
+    """Whether nothing is lost with the file: with a promoted set its provenance would be."""
     try:
-        Thresholds.from_json(place.read_text(encoding="utf-8"))
+        return Thresholds.from_json(place.read_text(encoding="utf-8")).meta is None
     except (OSError, ValueError):  # it cannot be read, is no text, or no set
         return False
-    return True

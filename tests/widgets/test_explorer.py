@@ -351,12 +351,12 @@ def test_saving_replaces_a_set_and_nothing_else(
         assert Thresholds.from_json((tmp_path / name).read_text()) == explorer.thresholds
     (tmp_path / "folder").mkdir()
     assert explorer.save("folder/../new.json") == tmp_path.resolve() / "new.json"
-    for content in (b'{"name": "x"}', b"", b"\xff", b"[1]"):
+    for content in (b'{"name": "x"}', b"", b"\xff", b"[1]", b'{"tp_mult": 2.0, "meta": {"study": "s"}}'):
         (tmp_path / "package.json").write_bytes(content)
         explorer._path.value = "package.json"
         explorer._try(explorer._try_save)
-        assert "holds no set of thresholds" in explorer._says.value
-        with pytest.raises(InputError, match=r"path='.*package\.json': holds no set"):
+        assert "holds no set that was saved" in explorer._says.value
+        with pytest.raises(InputError, match=r"path='.*package\.json': is not replaced"):
             explorer.save("package.json")
         assert (tmp_path / "package.json").read_bytes() == content
 
