@@ -33,6 +33,8 @@ CLEAR = "rgba(0,0,0,0)"
 MARGIN = {"l": 8, "r": 118, "t": 34, "b": 24}
 ACROSS = {"xref": "paper", "x0": 0, "x1": 1, "yref": "y", "layer": "below"}
 FAINT = 0.3
+STOPS, TARGETS = ("sl", "stop"), ("tp", "target")
+OF_ALERTS = (*STOPS, *TARGETS, "next")
 NEAR = 0.6
 """A level further from the candles than this share of their range is left out of the picture, and of its scale."""
 
@@ -57,8 +59,8 @@ def live_chart(
     levels : name → price (None or NaN: not known); names that start with ``SL`` or ``stop`` and with ``TP`` or
         ``target`` get their own colours
     entry : lower and upper price of the entry zone
-    since : time of the alert that gave the entry zone and the levels of its stop and targets: before it they are
-        faint, and their names say when it was
+    since : time of the alert that gave the entry zone, the levels of its stop and targets and those whose names start
+        with ``next``: before it they are faint, and their names say when it was
 
     The background is transparent: the page's own shows through. Raises InputError where a column is missing, times
     are not UTC or a price is no number.
@@ -270,7 +272,7 @@ def _levels(
     last = -math.inf
     for price, name in sorted((price, name) for name, price in levels.items() if prices[0] <= price <= prices[1]):
         colour, dash = _level_style(name, colours)
-        parts, time = reach if dash == "dash" else ([ACROSS], "")
+        parts, time = reach if name.lower().startswith(OF_ALERTS) else ([ACROSS], "")
         line = {"color": colour, "width": 1.2, "dash": dash}
         shapes += [{**part, "type": "line", "y0": price, "y1": price, "line": line} for part in parts]
         at = price * pixels
@@ -282,6 +284,6 @@ def _levels(
 
 def _level_style(name: str, colours: Palette) -> tuple[str, str]:
     word = name.lower()
-    if word.startswith(("sl", "stop")):
+    if word.startswith(STOPS):
         return colours.down, "dash"
-    return (colours.third, "dash") if word.startswith(("tp", "target")) else (colours.neutral, "dot")
+    return (colours.third, "dash") if word.startswith(TARGETS) else (colours.neutral, "dot")

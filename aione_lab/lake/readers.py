@@ -32,7 +32,7 @@ from aione_lab.lake.times import column_stamps, is_number, one_line
 _SYMBOL_NAMES = ("symbol", "pair", "ticker", "instrument", "market", "coin", "tic")
 # Our name → the names other stores use, compared in lower case with blanks as "_"; the first that is there counts.
 CANDLE_NAMES: dict[str, tuple[str, ...]] = {
-    "timestamp": ("timestamp", "open_time", "opentime", "open_timestamp", "datetime", "date", "time", "ts", "unix"),
+    "timestamp": ("timestamp", "open_time", "opentime", "open_timestamp", "unix", "datetime", "date", "time", "ts"),
     "open": ("open", "o", "open_price"),
     "high": ("high", "h", "high_price"),
     "low": ("low", "l", "low_price"),

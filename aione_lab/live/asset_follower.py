@@ -130,11 +130,12 @@ class _Reader:
             return None  # it was in the state that was read
         if not same or message.seq > self._seq + 1:
             whole = await self.read()
-            if self._session == message.session and self._seq >= message.seq:
+            same = self._session == message.session
+            if same and self._seq >= message.seq:
                 return whole
             # the state is older than the message: it could not be written, messages come through all the same
             self._stand(message)
-            return AssetUpdate(True, {**whole.assets, **message.assets}, self.problem, whole.about)
+            return AssetUpdate(True, {**whole.assets, **message.assets}, self.problem, whole.about if same else {})
         before = self.problem
         self._stand(message)
         if not message.assets and self.problem == before:
@@ -176,8 +177,17 @@ def _parsed(value: Any) -> _State | None:
             period_s=min(period_s, 3600.0),
             alive=value["alive"] is not False,
             assets={parse_symbol(symbol): plain(symbol, asset, -1) for symbol, asset in value["assets"].items()},
-            about=plain("about", value.get("about") or {}),
+            about=_about(value.get("about")),
         )
-        return state if all(isinstance(part, Mapping) for part in (state.about, *state.assets.values())) else None
+        return state if all(isinstance(asset, Mapping) for asset in state.assets.values()) else None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, InputError):
         return None
+
+
+def _about(value: Any) -> Mapping[str, Any]:
+    """What a session tells of itself; nothing where that cannot be used: the assets can."""
+    try:
+        found = plain("about", value)
+    except InputError:
+        return {}
+    return found if isinstance(found, Mapping) else {}

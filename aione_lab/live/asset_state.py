@@ -180,7 +180,8 @@ FIELDS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "long_narrative": ("", _text),  # what an enricher wrote: untrusted plain text
     "thresholds": (None, _mapping_or_none),  # in force on the bar
     "calib_status": (PENDING, _one_of(*CALIB_STATES)),
-    "calib_params": (None, _mapping_or_none),  # the last accepted set, flat JSON
+    "calib_params": (None, _mapping_or_none),  # the last accepted set, flat JSON; None when it is taken back
+    "in_force": (None, _mapping_or_none),  # the set that decides, flat JSON: calibrated or not, nothing resolved
     "last_calib": (None, _text_or_none),  # ISO text, when it was taken over
     "visible": (True, _flag),
 }

@@ -287,9 +287,11 @@ class BarClose:
             self.decided = max(self.decided, last)
 
     def _show_set(self, name: str) -> None:
-        """Whether the set in force is a calibrated one; a calibration that is under way tells of itself."""
+        """The set in force, and whether it is a calibrated one; a calibration that is under way tells of itself."""
         session = self._session
-        limits, asset = session.fleet.thresholds(name), session.assets.get(name)
+        limits = session.fleet.thresholds(name)
+        session.assets.update_asset(name, {"in_force": limits.to_json()})
+        asset = session.assets.get(name)
         if asset is None or asset["calib_status"] not in (PENDING, COMPLETED, EXPIRED, ERROR):
             return
         if is_calibrated(limits):

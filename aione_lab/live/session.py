@@ -388,9 +388,9 @@ class Session:
         limits = {name: self.fleet.thresholds(name) for name in self.symbols}
         told = ("study", "start", "end", "expires_at")
         return {
-            name: {key: one.meta[key] for key in told if key in one.meta}
+            name: {key: value for key in told if isinstance(value := (one.meta or {}).get(key), str)}
             for name, one in limits.items()
-            if is_calibrated(one) and one.meta is not None
+            if is_calibrated(one)
         }
 
     def _degraded(self) -> dict[str, str]:

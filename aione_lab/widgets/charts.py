@@ -59,7 +59,7 @@ def time_of(asset: Mapping[str, Any]) -> pd.Timestamp | None:
 
 
 def levels_of(asset: Mapping[str, Any]) -> dict[str, float]:
-    """Name → price of every level that the state knows: stop and targets of the last alert, the rest of now."""
+    """Name → price of every level of a state: SL, TP and next level are the last alert's, the rest is of now."""
     stage2 = asset.get("stage2")
     key, risk, stats = (
         part(part(stage2, "market_context"), "key_levels"),
@@ -68,17 +68,22 @@ def levels_of(asset: Mapping[str, Any]) -> dict[str, float]:
     )
     targets = risk.get("tp_targets")
     found = {
-        "support": number(stats.get("support", key.get("immediate_support"))),
-        "resistance": number(stats.get("resistance", key.get("immediate_resistance"))),
+        "support": _known(stats.get("support"), key.get("immediate_support")),
+        "resistance": _known(stats.get("resistance"), key.get("immediate_resistance")),
         "next level": number(key.get("next_major_level")),
         "24 h high": number(stats.get("daily_high")),
         "24 h low": number(stats.get("daily_low")),
         "SL": number(risk.get("sl_level")),
         **{f"TP{i}": number(price) for i, price in enumerate(targets if isinstance(targets, (list, tuple)) else (), 1)},
     }
-    if found["next level"] == found["resistance"]:
+    if found["next level"] == number(key.get("immediate_resistance")):
         del found["next level"]
     return {name: price for name, price in found.items() if price > 0}
+
+
+def _known(*values: Any) -> float:
+    """The first one that is a number; NaN where none is."""
+    return next((price for price in map(number, values) if math.isfinite(price)), math.nan)
 
 
 def entry_of(asset: Mapping[str, Any]) -> tuple[float, float] | None:

@@ -164,6 +164,9 @@ class Dashboard(ipywidgets.VBox):
 
     def _leave(self, symbol: str) -> None:
         """The selected symbol is not followed any more: what was shown of it must not pass for the present."""
+        if self._drawing is not None:
+            self._drawing.cancel()
+            self._drawing = None
         self._table.selected = ""
         self._place.children, self._explained = (self._detail,), None
         self._detail.content = {"gone": f"{symbol} is not followed any more."}
@@ -189,6 +192,8 @@ class Dashboard(ipywidgets.VBox):
             asset = self._assets.get(symbol, {})
             self._detail.content = content_of(symbol, asset, self._source.last_alerts(symbol))
             bars = await self._source.bars(symbol, asset)
+            if symbol != self._table.selected:  # another one meanwhile: its drawing follows
+                continue
             theme: Theme = "dark" if self._table.dark else "light"
             self._price.figure = price_figure(symbol, bars, asset, theme).to_json()
             if self._explained != (explained := (asset.get("stage2"), theme)):  # once an alert, not once a bar

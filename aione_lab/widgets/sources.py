@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, cast
 
 import pandas as pd
@@ -51,10 +52,24 @@ NO_CANDLES = pd.DataFrame(
 )
 
 
+@dataclass(frozen=True)
+class Rules:
+    """What a session of another process says that it decides by; None: it said nothing, the defaults are taken."""
+
+    interval: str
+    reference: str | None = None
+    spec: FeatureSpec | None = None
+    settings: Settings | None = None
+    costs: Costs | None = None
+    note: str = NOT_TOLD
+
+
 class Source(Protocol):
     """What a dashboard asks for. Texts and numbers may come from outside and are untrusted."""
 
-    interval: str
+    @property
+    def interval(self) -> str:
+        """Of the candles."""
 
     def follow(self) -> AsyncIterator[AssetUpdate]:
         """The whole state, then changes."""
@@ -121,13 +136,14 @@ class CacheSource:
     def __init__(self, cache: SimpleCacheHandler, lake: Lake | None, interval: str, *, own: bool) -> None:
         interval_ms(interval)
         self._cache, self._lake, self._own = cache, lake, own
-        self.interval = interval
-        self._reference: str | None = None
-        self._rules: dict[str, Any] = {}  # spec, settings and costs, as replay takes them
-        self._note = NOT_TOLD
-        self._seen: tuple[Any, Bars] | None = None  # what the last replay was of, and what it gave
+        self._rules = self._untold = Rules(interval)
         self._alerts: dict[str, deque[Mapping[str, Any]]] = {}
         self._listening: asyncio.Task[None] | None = None
+
+    @property
+    def interval(self) -> str:
+        """Of the session's candles."""
+        return self._rules.interval
 
     async def follow(self) -> AsyncIterator[AssetUpdate]:
         """The states that the session publishes; its alerts are gathered meanwhile."""
@@ -135,8 +151,8 @@ class CacheSource:
         try:
             async with contextlib.aclosing(cast("Any", follow_assets(self._cache))) as updates:
                 async for update in updates:
-                    if update.about:
-                        self._learn(update.about)
+                    if update.whole:
+                        self._rules = rules_of(update.about) or self._untold
                     yield update
         finally:
             self._listening.cancel()
@@ -147,56 +163,9 @@ class CacheSource:
         if self._lake is None:
             return Bars(NO_CANDLES, None, "no lake was given: Dashboard(redis=…, lake=…) shows candles")
         try:
-            return await asyncio.to_thread(self._replayed, self._lake, symbol, asset)
+            return await asyncio.to_thread(_replayed, self._lake, symbol, asset, self._rules)
         except AioneError as error:
             return Bars(NO_CANDLES, None, str(error))
-
-    def _learn(self, about: Mapping[str, Any]) -> None:
-        """What steers the session. Anybody may have written it: what cannot be used leaves things as they were."""
-        try:
-            interval, reference, spec = str(about["interval"]), about["reference"], dict(about["spec"])
-            interval_ms(interval)
-            own = [part for part in ("triggers", "factors") if spec.pop(part, None)]
-            rules = {
-                "spec": FeatureSpec(**spec),
-                "settings": Settings(**about["settings"]),
-                "costs": Costs(**about["costs"]),
-            }
-            reference = None if reference is None else parse_symbol(reference)
-        except (InputError, KeyError, TypeError, ValueError):
-            return
-        self.interval, self._reference, self._rules = interval, reference, rules
-        self._note = f"{REPLAYED}, without its own {' and '.join(own)}" if own else REPLAYED
-
-    def _replayed(self, lake: Lake, symbol: str, asset: Mapping[str, Any]) -> Bars:
-        step = interval_ms(self.interval)
-        span = lake.span(symbol, self.interval)
-        if span is None:
-            return Bars(NO_CANDLES, None, f"the lake has no {self.interval} candles of it")
-        given = asset.get("calib_params")
-        of = symbol, span[1], self.interval, self._note, given
-        if self._seen is not None and self._seen[0] == of:  # another word of the same bar
-            return self._seen[1]
-        start = span[1] + step - LAKE_DAYS * DAY_MS
-        candles = lake.candles(symbol, self.interval, start=start)
-        reference = self._reference
-        there = reference is not None and lake.span(reference, self.interval) is not None
-        found = replay(
-            candles,
-            thresholds_for(symbol, Thresholds.from_json(given) if isinstance(given, Mapping) else None),
-            symbol=symbol,
-            interval=self.interval,
-            reference=lake.candles(cast("str", reference), self.interval, start=start) if there else None,
-            funding=lake.funding(symbol, start),
-            **self._rules,
-        )
-        rows = found.signals[["signal", "trigger_reasons", "confidence", "recommendation"]]
-        lacking = f", without {reference}" if reference is not None and not there else ""
-        bars = Bars(
-            candles.tail(BARS), rows.assign(rsi=found.features["rsi"]).tail(BARS), note=f"{self._note}{lacking}"
-        )
-        self._seen = of, bars
-        return bars
 
     def last_alerts(self, symbol: str) -> list[Mapping[str, Any]]:
         """Those that came while this was open."""
@@ -235,3 +204,46 @@ class CacheSource:
             return
         if symbol in self._alerts or len(self._alerts) < SYMBOLS:
             self._alerts.setdefault(symbol, deque(maxlen=ALERTS)).append(alert)
+
+
+def rules_of(about: Mapping[str, Any]) -> Rules | None:
+    """What ``AssetStateManager.describe`` was told; None where it cannot be used: anybody may have written it."""
+    try:
+        interval, reference, spec = str(about["interval"]), about["reference"], dict(about["spec"])
+        interval_ms(interval)
+        own = [part for part in ("triggers", "factors") if spec.pop(part, None)]
+        return Rules(
+            interval,
+            None if reference is None else parse_symbol(reference),
+            FeatureSpec(**spec),
+            Settings(**about["settings"]),
+            Costs(**about["costs"]),
+            f"{REPLAYED}, without own {' and '.join(own)}" if own else REPLAYED,
+        )
+    except (InputError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _replayed(lake: Lake, symbol: str, asset: Mapping[str, Any], rules: Rules) -> Bars:
+    """The end of the lake's candles of a symbol, and what ``rules`` and the set in force make of them."""
+    step, reference, given = interval_ms(rules.interval), rules.reference, asset.get("in_force")
+    span = lake.span(symbol, rules.interval)
+    if span is None:
+        return Bars(NO_CANDLES, None, f"the lake has no {rules.interval} candles of it")
+    start = span[1] + step - LAKE_DAYS * DAY_MS
+    candles = lake.candles(symbol, rules.interval, start=start)
+    there = reference is not None and lake.span(reference, rules.interval) is not None
+    found = replay(
+        candles,
+        Thresholds.from_json(given) if isinstance(given, Mapping) else thresholds_for(symbol),
+        symbol=symbol,
+        interval=rules.interval,
+        reference=lake.candles(cast("str", reference), rules.interval, start=start) if there else None,
+        funding=lake.funding(symbol, start),
+        spec=rules.spec,
+        settings=rules.settings,
+        costs=rules.costs,
+    )
+    rows = found.signals[["signal", "trigger_reasons", "confidence", "recommendation"]]
+    lacking = f", without {reference}" if reference is not None and not there else ""
+    return Bars(candles.tail(BARS), rows.assign(rsi=found.features["rsi"]).tail(BARS), note=f"{rules.note}{lacking}")

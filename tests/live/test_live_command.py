@@ -313,7 +313,7 @@ def test_it_tells_what_it_rests_on(tmp_path: Path) -> None:
 
     def told(names: tuple[str, ...], bars: int, journal: str = "journal") -> list[str]:
         feed = ReplayFeed(SimulatedExchange(seed=3), names, start=START + DAY_MS, end=START + DAY_MS + bars * MINUTE_MS)
-        meta = {"study": "spring", "start": "2024-03-01T00:00:00Z", "end": "2024-06-01T00:00:00Z"}
+        meta = {"study": "spring", "start": "2024-03-01T00:00:00Z", "end": "2024-06-01T00:00:00Z", "expires_at": 5}
         sets = {"LINKUSDT": thresholds_for("LINKUSDT", Thresholds(min_confidence=0.6, meta=meta))}
         session = Session(feed, journal=tmp_path / journal, thresholds=sets)
         asyncio.run(session.run())

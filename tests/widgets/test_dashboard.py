@@ -17,15 +17,17 @@ import pytest
 from played import PlayedSession
 
 from aione_lab import Dashboard, Lake, SimpleCacheHandler
+from aione_lab.engine.spec import FeatureSpec
 from aione_lab.errors import AioneError, InputError
 from aione_lab.lake.simulated import SimulatedExchange
-from aione_lab.live import ReplayFeed, Session
-from aione_lab.live.asset_follower import ENDED, NOBODY, AssetUpdate
+from aione_lab.live import AssetStateManager, ReplayFeed, Session
+from aione_lab.live.asset_follower import ENDED, NOBODY, AssetUpdate, _parsed
 from aione_lab.settings import Costs, Settings
+from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import DAY_MS, interval_ms, to_ms
 from aione_lab.widgets import dashboard as module
 from aione_lab.widgets.detail import content_of
-from aione_lab.widgets.sources import CacheSource
+from aione_lab.widgets.sources import CacheSource, Rules, rules_of
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 
@@ -242,7 +244,8 @@ def test_another_process_sees_what_the_session_decided(interval: str, tmp_path: 
         feed = ReplayFeed(exchange, names, interval, start=first, end=first + 400 * interval_ms(interval))
         async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
             rules = Settings(min_volume_usd=0.0, exclude_hours=(3, 4), cooldown_period=900)
-            session = Session(feed, lake, settings=rules, costs=Costs(fee=0.001), cache=cache)
+            sets = {"SOLUSDT": Thresholds(min_reasons_for_alert=1, vol_z_threshold=1.5)}  # by hand, not calibrated
+            session = Session(feed, lake, thresholds=sets, settings=rules, costs=Costs(fee=0.001), cache=cache)
             await session.run()
             board = Dashboard(redis=cache, lake=lake)
             await until(lambda: board._table.symbols)
@@ -258,24 +261,37 @@ def test_another_process_sees_what_the_session_decided(interval: str, tmp_path: 
     asyncio.run(run())
 
 
-def test_what_a_session_tells_of_itself_may_be_anything(tmp_path: Path) -> None:
+def test_what_a_session_tells_of_itself_may_be_anything() -> None:
+    good: dict[str, Any] = {"interval": "15m", "reference": None, "spec": {}, "settings": {}, "costs": {}}
+    bad = {"interval": "7m", "reference": HOSTILE, "spec": {HOSTILE: 1}, "settings": {"fee": HOSTILE}, "costs": 5}
+    assert rules_of(good) == Rules("15m", None, FeatureSpec(), Settings(), Costs(), "replayed from the lake")
+    for name, value in bad.items():
+        assert rules_of({**good, name: value}) is None
+        assert rules_of({key: it for key, it in good.items() if key != name}) is None
+
+
+@pytest.mark.parametrize("about", ["x", 5, [1], {"x": "y" * 30_000}, None], ids=["text", "number", "list", "huge", "none"])
+def test_states_can_be_read_whatever_stands_beside_them(about: Any) -> None:
+    head = {"session": "s", "seq": 1, "period_s": 5, "alive": True}
+    state = _parsed({**head, "assets": {"BTCUSDT": {}}, "about": about})
+    assert state is not None and state.about == {} and list(state.assets) == ["BTCUSDT"]
+
+
+def test_a_session_that_tells_nothing_does_not_inherit_what_another_one_told(tmp_path: Path) -> None:
     async def run() -> None:
         async with SimpleCacheHandler.embedded(tmp_path / "cache.sqlite") as cache:
             source = CacheSource(cache, None, "5m", own=False)
-            good = {"interval": "15m", "reference": None, "spec": {}, "settings": {}, "costs": {}}
-            bad = {
-                "interval": "7m",
-                "reference": HOSTILE,
-                "spec": {HOSTILE: 1},
-                "settings": {"capital": HOSTILE},
-                "costs": 5,
-            }
-            for name, value in bad.items():
-                for one in ({**good, name: value}, {key: it for key, it in good.items() if key != name}):
-                    source._learn(one)
-                    assert source.interval == "5m" and "default settings" in source._note
-            source._learn(good)
-            assert source.interval == "15m" and source._note == "replayed from the lake"
+            updates = source.follow()
+            told = {"interval": "15m", "reference": None, "spec": {}, "settings": {}, "costs": {}}
+            for about, interval in ((told, "15m"), ({"interval": [1]}, "5m"), (told, "15m"), (None, "5m")):
+                async with AssetStateManager(["BTCUSDT"], cache) as manager:
+                    if about is not None:
+                        manager.describe(about)
+                    async with asyncio.timeout(20):
+                        while not (update := await anext(updates)).whole or "BTCUSDT" not in update.assets:
+                            pass
+                assert source.interval == interval
+            await updates.aclose()
 
     asyncio.run(run())
 
@@ -292,6 +308,7 @@ def test_a_selected_symbol_that_is_not_followed_any_more(session: PlayedSession)
         assert board._table.selected == "SOLUSDT"
         board._take(AssetUpdate(True, {"BTCUSDT": session.assets.get("BTCUSDT")}))
         await until(lambda: not board._table.selected)
+        await asyncio.sleep(0.2)  # what was being drawn does not come after it
         assert board._detail.content == {"gone": "SOLUSDT is not followed any more."}
         assert board._place.children == (board._detail,)
         board._table.selected = "BTCUSDT"

@@ -146,7 +146,7 @@ def test_levels_of_a_state() -> None:
     }
     now = {"support": 1.0, "resistance": 3.0, "24 h high": 4.0}
     assert levels_of(asset) == {**now, "SL": 1.2, "TP1": 2.0, "TP2": 2.5}
-    assert levels_of({**asset, "stats": {}}) == {"support": 1.5, "SL": 1.2, "TP1": 2.0, "TP2": 2.5}
+    assert levels_of({**asset, "stats": {"support": None}}) == {"support": 1.5, "SL": 1.2, "TP1": 2.0, "TP2": 2.5}
     assert entry_of(asset) == (1.6, 1.8)
     assert levels_of({"stats": asset["stats"]}) == now
     assert levels_of({}) == {} and entry_of({}) is None
