@@ -34,22 +34,24 @@ def profile_chart(
     """Small multiples, an event a panel: mean return by minute with its band, and the lines that costs draw.
 
     ``profile`` needs ``kind, event, minute, n, mean_bps, low, high`` of one symbol (bps; NaN bands are not drawn),
-    ``table`` ``event, horizon, mean_bps, discovery``; discoveries are marked by stars. ``cost`` is a round trip in bps.
+    ``table`` ``kind, event, horizon, mean_bps, discovery``; discoveries are marked by stars. ``cost`` is a round trip
+    in bps. An event is its kind and its name: a reason, and the ALERTs that had this reason alone, are two.
     The panels of a row have one scale, so that they can be compared and a strong combination flattens no other row.
     """
     colours = palette(theme)
     need_columns(profile, ("kind", "event", "minute", "n", "mean_bps", "low", "high"), "profile")
-    need_columns(table, ("event", "horizon", "mean_bps", "discovery"), "table")
+    need_columns(table, ("kind", "event", "horizon", "mean_bps", "discovery"), "table")
     cost = one_number(cost, "cost")
     seen = profile.groupby(["kind", "event"], sort=False)["n"].max()
-    names = [event for kind, event in seen[seen > 0].index if kind == "reason"]
+    events = [key for key in seen[seen > 0].index if key[0] == "reason"]
     others = seen[seen > 0].drop("reason", level="kind", errors="ignore")
-    found = set(table.loc[table["discovery"].astype(bool), "event"])
-    ranked = sorted(others.index, key=lambda key: (key[1] not in found, -others[key]))
-    names += [event for _, event in ranked][: max(0, PANELS - len(names))]
-    if not names:
+    discoveries = table[table["discovery"].astype(bool)]
+    found = set(zip(discoveries["kind"], discoveries["event"], strict=True))
+    ranked = sorted(others.index, key=lambda key: (key not in found, -others[key]))
+    events += ranked[: max(0, PANELS - len(events))]
+    if not events:
         return nothing(theme, title, "no events")
-    rows = math.ceil(len(names) / COLUMNS)
+    rows = math.ceil(len(events) / COLUMNS)
     figure = make_subplots(
         rows=rows,
         cols=COLUMNS,
@@ -57,16 +59,16 @@ def profile_chart(
         shared_yaxes="rows",
         horizontal_spacing=0.02,
         vertical_spacing=0.3 / rows,
-        subplot_titles=[_wrapped(name) for name in names],
+        subplot_titles=[_wrapped(event_name(*key)) for key in events],
     )
     reach = np.full(rows, 1.5 * cost)
     star = {"symbol": "star", "size": 9, "color": colours.second, "line": {"width": 1, "color": colours.ink}}
     traces: list[go.Scatter] = []
     lines: list[dict[str, object]] = []  # put in at once: plotly checks all of a figure at each addition
-    for place, name in enumerate(names):
+    for place, (kind, name) in enumerate(events):
         cell = figure.get_subplot(place // COLUMNS + 1, place % COLUMNS + 1)
         x, y = (axis.plotly_name.replace("axis", "") for axis in cell)
-        part = profile[profile["event"] == name]
+        part = profile[(profile["kind"] == kind) & (profile["event"] == name)]
         minute, mean, low, high = (floats(part[column], column) for column in ("minute", "mean_bps", "low", "high"))
         minute, mean, low, high = (np.concatenate([[0.0], values]) for values in (minute, mean, low, high))
         known = np.isfinite(low)
@@ -97,7 +99,7 @@ def profile_chart(
                 yaxis=y,
             )
         )
-        marked = table[(table["event"] == name) & table["discovery"].astype(bool)]
+        marked = discoveries[(discoveries["kind"] == kind) & (discoveries["event"] == name)]
         traces.append(
             go.Scatter(
                 x=marked["horizon"],
@@ -151,7 +153,8 @@ def heatmap_chart(table: pd.DataFrame, *, title: str | None = None, theme: Theme
     """Excess return by event and horizon, a panel a symbol; tests that pass are starred, and bold where costs are met.
 
     ``table`` needs ``symbol, kind, event, horizon, excess_bps, net_low, tested, discovery, survives``. Reasons are
-    drawn, and those combinations that have a discovery. What is not tested is left blank.
+    drawn, and those combinations that have a discovery ("alone" is a combination of one reason). What is not tested
+    is left blank.
     """
     colours = palette(theme)
     need = ("symbol", "kind", "event", "horizon", "excess_bps", "net_low", "tested", "discovery", "survives")
@@ -160,6 +163,7 @@ def heatmap_chart(table: pd.DataFrame, *, title: str | None = None, theme: Theme
     shown = table[(table["kind"] == "reason") | table["event"].isin(found["event"].unique()[:COMBINATIONS])]
     if not len(shown):
         return nothing(theme, title, "no events")
+    shown = shown.assign(event=[event_name(*key) for key in zip(shown["kind"], shown["event"], strict=True)])
     symbols = list(shown["symbol"].unique())
     events = list(shown["event"].unique())
     horizons = sorted(shown["horizon"].unique())
@@ -219,6 +223,11 @@ def heatmap_chart(table: pd.DataFrame, *, title: str | None = None, theme: Theme
     line = 28 if any("<br>" in _wrapped(name, 3) for name in events) else 21
     height = 120 + rows * (60 + line * len(events))
     return finish(figure, theme, title, height).update_layout(margin={"t": 76})
+
+
+def event_name(kind: str, event: str) -> str:
+    """An event's name, told apart from its namesake: a combination of one reason is that reason alone."""
+    return f"{event} alone" if kind == "combination" and " + " not in event else event
 
 
 def _signed(value: float) -> str:

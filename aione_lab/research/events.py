@@ -48,14 +48,14 @@ class EventStudy:
     """What followed each kind of event, and which of it is more than chance.
 
     ``table`` has a row a symbol, event and horizon. ``kind`` is ``reason`` or ``combination`` (the exact reasons of
-    an ALERT, joined by " + "), ``horizon`` minutes from the open of the bar after the event. Returns are in bps of
-    that open, long side, before costs: ``n`` events with a complete horizon on ``days`` UTC days, ``per_day`` events
-    a warm day, ``mean_bps`` with its band, ``median_bps``, ``excess_bps`` over the mean of all warm bars with its
-    band, mean ``mfe_bps`` (≥ 0) and ``mae_bps`` (≤ 0). ``net_bps`` is what the better ``side`` keeps of |mean| after a
-    round trip of taker fees and slippage; the side is chosen by the same data, which flatters it. ``p_value`` tests
-    excess = 0 (NaN: ``tested`` is False, too few events or days), ``q_value`` is Benjamini and Hochberg's over all
-    tests of the table, ``discovery``: q ≤ ``fdr``; ``survives``: a discovery whose whole ``net`` band is above zero
-    on the side of its excess.
+    an ALERT, joined by " + "; sentences and figures call one of a single reason "alone"), ``horizon`` minutes from
+    the open of the bar after the event. Returns are in bps of that open, long side, before costs: ``n`` events with a
+    complete horizon on ``days`` UTC days, ``per_day`` events a warm day, ``mean_bps`` with its band, ``median_bps``,
+    ``excess_bps`` over the mean of all warm bars with its band, mean ``mfe_bps`` (≥ 0) and ``mae_bps`` (≤ 0).
+    ``net_bps`` is what the better ``side`` keeps of |mean| after a round trip of taker fees and slippage; the side is
+    chosen by the same data, which flatters it. ``p_value`` tests excess = 0 (NaN: ``tested`` is False, too few events
+    or days), ``q_value`` is Benjamini and Hochberg's over all tests of the table, ``discovery``: q ≤ ``fdr``;
+    ``survives``: a discovery whose whole ``net`` band is above zero on the side of its excess.
 
     ``profile`` has the mean forward return by ``minute`` with its band for every event of ``table``. ``days`` and
     ``costs`` (a round trip in bps) are by symbol.
@@ -347,5 +347,8 @@ def _checked_horizons(horizons: Any, steps: Mapping[str, int]) -> tuple[int, ...
 
 
 def _told(row: pd.Series) -> str:
+    from aione_lab.figures.events import event_name
+
+    name, side = event_name(row["kind"], row["event"]), row["side"].lower()
     band = "" if math.isnan(row["net_low"]) else f" ({row['net_low']:+.1f} to {row['net_high']:+.1f})"
-    return f"{row['event']} at {row['horizon']} minutes, {row['side'].lower()}, {row['net_bps']:+.1f} bps net{band}"
+    return f"{name} at {row['horizon']} minutes, {side}, {row['net_bps']:+.1f} bps net{band}"

@@ -20,6 +20,7 @@ from aione_lab.research.events import MIN_DAYS, MIN_EVENTS, EventStudy, event_st
 from aione_lab.research.forward import day_sums, excursions, forward_returns, onsets, run_ends
 from aione_lab.research.wild import flip_p_values, half_widths, signs
 from aione_lab.settings import Costs
+from aione_lab.thresholds.params import Thresholds
 from aione_lab.units import DAY_MS, MINUTE_MS
 
 FDR = 0.1
@@ -292,6 +293,34 @@ def test_figures_draw_what_the_tables_say(study: EventStudy, theme: str) -> None
         study.plot("NONE")
     with pytest.raises(InputError, match="theme="):
         study.plot(theme="blue")
+
+
+def test_a_reason_and_the_alerts_of_this_reason_alone_are_drawn_apart() -> None:
+    """Where one reason is enough for an ALERT, a combination may have the name of a reason."""
+    exchange = SimulatedExchange(5)
+    result = replay(exchange.candles("SOLUSDT", days=16), Thresholds(min_reasons_for_alert=1), symbol="SOLUSDT")
+    study = event_study(result, horizons=(5, 60), n_boot=999)
+    namesakes = study.table["event"] == "BREAKOUT_DOWN"
+    assert set(study.table.loc[namesakes, "kind"]) == {"reason", "combination"}
+    # Found on both, so that both are in the heatmap and have stars of their own.
+    study = replace(study, table=study.table.assign(discovery=namesakes))
+    figure = study.plot()
+    titles = [annotation.text for annotation in figure.layout.annotations]
+    assert len(titles) == len(set(titles))
+    lines = [trace for trace in figure.data if trace.mode == "lines" and trace.customdata is not None]
+    stars = [trace for trace in figure.data if trace.mode == "markers" and len(trace.x) and trace.x[0] is not None]
+    for kind, title in (("reason", "breakout down"), ("combination", "breakout down alone")):
+        wanted = study.profile[(study.profile["kind"] == kind) & (study.profile["event"] == "BREAKOUT_DOWN")]
+        assert list(lines[titles.index(title)].y[1:]) == list(wanted["mean_bps"])
+        marks = study.table[namesakes & (study.table["kind"] == kind)]
+        assert [list(marks["mean_bps"])] == [list(s.y) for s in stars if s.xaxis == lines[titles.index(title)].xaxis]
+    heat = study.heatmap().data[0]
+    for kind, title in (("reason", "breakout down"), ("combination", "breakout down alone")):
+        cell = study.table[namesakes & (study.table["kind"] == kind) & (study.table["horizon"] == 60)].iloc[0]
+        assert cell["tested"] and abs(cell["excess_bps"]) > 0.5
+        assert heat.text[heat.y.index(title)][1].startswith(f"{cell['excess_bps']:+.0f} ★")
+    best = study.table.assign(net_bps=np.where(namesakes & (study.table["kind"] == "combination"), 1e3, 0.0))
+    assert "BREAKOUT_DOWN alone at" in replace(study, table=best).sentence
 
 
 def test_figures_take_hostile_names_and_nothing_at_all(study: EventStudy) -> None:
