@@ -176,6 +176,39 @@ def test_price_chart_draws_every_candle_alert_trade_and_level() -> None:
     assert [axis.title.text for axis in figure.select_xaxes()][-1] == "Time (UTC)"
 
 
+def ladder_of(candles: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A trade closed in three parts and one closed at once, with the fills of both and of one still open."""
+    trades = trades_of(candles, [(10, 40), (60, 70)]).assign(exits=[3, 1])
+    rows = [(0, 10, "entry"), (0, 20, "target"), (0, 30, "target"), (0, 40, "stop"), (1, 60, "entry"), (1, 70, "stop")]
+    rows += [(2, 80, "entry"), (2, 85, "target")]
+    fills = pd.DataFrame(rows, columns=["trade", "time", "reason"])
+    fills["price"] = candles["close"].to_numpy()[fills["time"]]
+    fills["time"] = candles.index[fills["time"]]
+    trades.loc[0, "exit_price"] = fills["price"].iloc[1:4].mean()
+    return trades, fills
+
+
+def test_every_exit_of_a_trade_closed_in_parts_is_marked_where_it_was_filled() -> None:
+    candles = walk(100)
+    trades, fills = ladder_of(candles)
+    close = candles["close"].to_numpy()
+    for shown in (trades, trades.iloc[1:]):  # labels, not places, say which fills are whose
+        figure = price_chart(candles, trades=shown, fills=fills)
+        parts = traces(figure).get("partial exit", [])
+        assert [list(one.y) for one in parts] == ([list(close[[20, 30]])] if len(shown) == 2 else [])
+        exits = [trace for trace in figure.data if (trace.name or "").startswith("exit")]
+        marks = sorted((str(x)[11:16], y) for trace in exits for x, y in zip(trace.x, trace.y, strict=True))
+        assert marks == [("00:40", close[40]), ("01:10", close[70])][-len(shown) :]
+    without = price_chart(candles, trades=trades)
+    texts = [text for trace in without.data if (trace.name or "").startswith("exit") for text in trace.text]
+    told = f"<br>3 exits, {trades['exit_price'][0]:.8g} in the mean"
+    assert sorted(text.endswith(told) for text in texts) == [False, True]
+    with pytest.raises(InputError, match="fills=8: must be those of trades"):
+        price_chart(candles, trades=trades.iloc[::-1].reset_index(drop=True), fills=fills)
+    with pytest.raises(InputError, match="lacks the column 'price'"):
+        price_chart(candles, trades=trades, fills=fills.drop(columns="price"))
+
+
 def test_half_a_million_bars_become_some_thousand_points_with_every_extreme() -> None:
     candles = walk(500_000)
     candles.iloc[123_456, candles.columns.get_loc("high")] = 1e4

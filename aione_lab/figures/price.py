@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from aione_lab.errors import InputError
 from aione_lab.figures.decimate import bucket_size, decimate, pad
+from aione_lab.figures.price_trades import MARKS, draw_trades
 from aione_lab.figures.theme import (
     Palette,
     Theme,
@@ -31,12 +32,6 @@ CANDLESTICK_BARS = 3_000
 """Up to here every bar is a candlestick; beyond, a line of closes over the band between low and high."""
 
 LINE_POINTS = 4_000
-MARKS = 600
-"""More alerts or trades than this hide the price: they are then counted in the legend instead of drawn.
-
-Alerts that say BUY or SELL are always drawn.
-"""
-TRADES_WITH_LEVELS = 60
 
 
 def price_chart(
@@ -45,6 +40,7 @@ def price_chart(
     trades: pd.DataFrame | None = None,
     levels: Mapping[str, float] | None = None,
     *,
+    fills: pd.DataFrame | None = None,
     rsi: pd.Series | None = None,
     equity: pd.Series | None = None,
     title: str | None = None,
@@ -59,6 +55,9 @@ def price_chart(
         are ALERT are marked, a recommendation BUY or SELL more strongly. Rows outside the candles are not drawn.
     trades : columns ``entry_time exit_time side entry_price exit_price exit_reason pnl``; ``stop``, ``target`` and
         ``r_multiple`` are shown where present
+    fills : like ``Result.fills``, columns ``trade time price reason``, ``trade`` being a label of the index of
+        ``trades``: a trade that was closed in parts is then marked at each of them. Without them its exit is one mark
+        at ``exit_price``, which the hover calls the mean of its ``exits``.
     levels : name → price; names that start with ``stop`` or ``sl`` and with ``target`` or ``tp`` get their own colours.
         NaN levels are left out.
     rsi, equity : one value a candle, on its index; NaN while warming up
@@ -69,7 +68,7 @@ def price_chart(
     """
     colours = palette(theme)
     need_columns(candles, ("open", "high", "low", "close", "volume"), "candles")
-    for frame, argument in ((signals, "signals"), (trades, "trades")):
+    for frame, argument in ((signals, "signals"), (trades, "trades"), (fills, "fills")):
         if frame is not None:
             need_columns(frame, (), argument)
     for series, argument in ((rsi, "rsi"), (equity, "equity")):
@@ -96,7 +95,7 @@ def price_chart(
         _draw_line(figure, times, equity, "Equity", rows, colours.up)
     low, high = float(candles["low"].min()), float(candles["high"].max())
     if trades is not None and len(trades):
-        _draw_trades(figure, trades, colours)
+        draw_trades(figure, trades, fills, colours)
     if signals is not None and len(signals):
         _draw_signals(figure, candles, signals, (high - low) * 0.025, colours)
     if levels is not None:
@@ -281,73 +280,6 @@ def signal_text(row: Mapping[Any, Any]) -> str:
     if row.get("recommendation"):
         parts.append(safe(row["recommendation"]))
     return "<br>".join(parts)
-
-
-def _draw_trades(figure: go.Figure, trades: pd.DataFrame, colours: Palette) -> None:
-    need_columns(trades, ("entry_time", "exit_time", "entry_price", "exit_price", "exit_reason", "pnl"), "trades")
-    if len(trades) > MARKS:
-        name = f"trades ({len(trades):,}: too many to draw)"
-        figure.add_trace(go.Scatter(x=[None], y=[None], name=name, mode="markers", marker={"color": colours.ink}))
-        return
-    entry, leave = utc_times(trades["entry_time"], "trades"), utc_times(trades["exit_time"], "trades")
-    blank_time, blank = np.full(len(trades), np.datetime64("NaT", "ms")), np.full(len(trades), np.nan)
-    joined = {"mode": "lines", "hoverinfo": "skip", "connectgaps": False}
-
-    def strokes(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
-        """One broken line: a stroke a trade from (entry, first) to (exit, second)."""
-        return {
-            "x": np.column_stack([entry, leave, blank_time]).ravel(),
-            "y": np.column_stack([first, second, blank]).ravel(),
-        }
-
-    if len(trades) <= TRADES_WITH_LEVELS:
-        for column, colour in (("stop", colours.down), ("target", colours.third)):
-            if column in trades:
-                price = floats(trades[column], f"trades.{column}")
-                line = {"color": colour, "width": 1.5, "dash": "dash"}
-                figure.add_trace(go.Scatter(**strokes(price, price), **joined, name=column, line=line), row=1, col=1)
-    prices = [floats(trades[name], f"trades.{name}") for name in ("entry_price", "exit_price")]
-    line = {"color": colours.soft, "width": 1, "dash": "dot"}
-    figure.add_trace(go.Scatter(**strokes(*prices), **joined, name="trade", showlegend=False, line=line), row=1, col=1)
-    side = trades["side"].astype(str) if "side" in trades else pd.Series("long", index=trades.index)
-    pnl = floats(trades["pnl"], "trades.pnl")
-    results = floats(trades["r_multiple"], "trades.r_multiple") if "r_multiple" in trades else np.full(len(pnl), np.nan)
-    reasons = trades["exit_reason"].astype(str).to_numpy()
-    for name, chosen, symbol, colour in (
-        ("exit with a gain", pnl > 0, "circle", colours.up),
-        ("exit with a loss", ~(pnl > 0), "x", colours.down),
-    ):
-        if chosen.any():
-            figure.add_trace(
-                go.Scatter(
-                    x=leave[chosen],
-                    y=prices[1][chosen],
-                    name=name,
-                    mode="markers",
-                    marker={"symbol": symbol, "size": 8, "color": colour},
-                    text=[
-                        f"{safe(reason)}<br>P&amp;L {gain:+,.2f}" + (f"  ({r:+.2f} R)" if np.isfinite(r) else "")
-                        for reason, gain, r in zip(reasons[chosen], pnl[chosen], results[chosen], strict=True)
-                    ],
-                    hovertemplate="<b>exit</b> %{x|%Y-%m-%d %H:%M} at %{y}<br>%{text}<extra></extra>",
-                ),
-                row=1,
-                col=1,
-            )
-    # Last and open: many trades are left within minutes, and entry and exit are then at one place.
-    figure.add_trace(
-        go.Scatter(
-            x=entry,
-            y=prices[0],
-            name="entry",
-            mode="markers",
-            marker={"symbol": "triangle-right-open", "size": 11, "color": colours.ink, "line": {"width": 1.6}},
-            text=[safe(value) for value in side],
-            hovertemplate="<b>entry</b> %{x|%Y-%m-%d %H:%M}<br>%{text} at %{y}<extra></extra>",
-        ),
-        row=1,
-        col=1,
-    )
 
 
 def _draw_levels(figure: go.Figure, levels: Any, colours: Palette) -> None:

@@ -20,8 +20,8 @@ def result_chart(
     """Price with alerts and trades, volume, RSI and equity of ``result`` from ``start`` to ``end`` (exclusive).
 
     Both may be UTC milliseconds, an ISO text or a datetime with a zone; left out, the replay is shown whole.
-    Without ``equity`` that row is left out.
-    Trades that were open at any time of the span are drawn. InputError where the span holds no bar.
+    Without ``equity`` that row is left out. Trades that were open at any time of the span are drawn, each with all
+    of its exits. InputError where the span holds no bar.
     """
     check_kind("result", result, Result)
     bars = result.bars["timestamp"]
@@ -39,6 +39,7 @@ def result_chart(
         result.candles.iloc[rows],
         result.signals.iloc[rows],
         trades,
+        fills=result.fills,
         rsi=result.features["rsi"].iloc[rows],
         equity=result.equity.iloc[rows] if equity else None,
         title=f"{result.symbol or 'candles'} {result.interval}",

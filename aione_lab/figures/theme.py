@@ -199,6 +199,11 @@ def one_number(value: Any, argument: str) -> float:
     raise InputError.of(argument, value, "must be a number")
 
 
+def price_text(price: float) -> str:
+    """A price as a label or a hover writes it: eight digits tell two ticks of the dearest symbol apart."""
+    return f"{price:.8g}"
+
+
 def listed(value: Any) -> str:
     """Trigger reasons of one row as text: a tuple or list joined, anything else as it is."""
     return safe(", ".join(map(str, value)) if isinstance(value, tuple | list) else value)
