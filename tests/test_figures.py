@@ -209,6 +209,20 @@ def test_every_exit_of_a_trade_closed_in_parts_is_marked_where_it_was_filled() -
         price_chart(candles, trades=trades, fills=fills.drop(columns="price"))
 
 
+def test_the_line_of_a_stop_that_moved_says_that_it_is_the_first() -> None:
+    candles = walk(100)
+    trades, _ = ladder_of(candles)
+    moved = trades.assign(last_stop=[trades["stop"][0] + 0.125, trades["stop"][1]])
+    figure = price_chart(candles, trades=moved)
+    assert {"first stop", "first target"} <= traces(figure).keys() and "stop" not in traces(figure)
+    texts = [text for trace in figure.data if (trace.name or "").startswith("exit") for text in trace.text]
+    assert [text.split("<br>")[-1] for text in texts if "stop moved" in text] == [
+        f"stop moved to {moved['last_stop'][0]:.8g}"
+    ]
+    plain = price_chart(candles, trades=trades.assign(last_stop=trades["stop"], exits=1))
+    assert {"stop", "target"} <= traces(plain).keys()
+
+
 def test_half_a_million_bars_become_some_thousand_points_with_every_extreme() -> None:
     candles = walk(500_000)
     candles.iloc[123_456, candles.columns.get_loc("high")] = 1e4

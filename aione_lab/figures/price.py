@@ -54,7 +54,8 @@ def price_chart(
     signals : one row a bar, columns ``signal``, ``trigger_reasons``, ``confidence``, ``recommendation``; rows that
         are ALERT are marked, a recommendation BUY or SELL more strongly. Rows outside the candles are not drawn.
     trades : columns ``entry_time exit_time side entry_price exit_price exit_reason pnl``; ``stop``, ``target`` and
-        ``r_multiple`` are shown where present
+        ``r_multiple`` are shown where present; where ``last_stop`` is another, the line of the stop is named the first
+        one, and that of the target where there are several ``exits``
     fills : like ``Result.fills``, columns ``trade time price reason``, ``trade`` being a label of the index of
         ``trades``: a trade that was closed in parts is then marked at each of them. Without them its exit is one mark
         at ``exit_price``, which the hover calls the mean of its ``exits``.

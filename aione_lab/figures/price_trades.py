@@ -36,11 +36,17 @@ def draw_trades(figure: go.Figure, trades: pd.DataFrame, fills: pd.DataFrame | N
         }
 
     if len(trades) <= TRADES_WITH_LEVELS:
-        for column, colour in (("stop", colours.down), ("target", colours.third)):
+        # When a stop was moved is not known: the line says which of them it is, and the hover where it ended.
+        moved = _stop_moved(trades).any()
+        parts = "exits" in trades and (floats(trades["exits"], "trades.exits") > 1).any()
+        for column, name, colour in (
+            ("stop", "first stop" if moved else "stop", colours.down),
+            ("target", "first target" if parts else "target", colours.third),
+        ):
             if column in trades:
                 price = floats(trades[column], f"trades.{column}")
                 line = {"color": colour, "width": 1.5, "dash": "dash"}
-                figure.add_trace(go.Scatter(**strokes(price, price), **joined, name=column, line=line), row=1, col=1)
+                figure.add_trace(go.Scatter(**strokes(price, price), **joined, name=name, line=line), row=1, col=1)
     price_in, price_out = (floats(trades[name], f"trades.{name}") for name in ("entry_price", "exit_price"))
     notes = _exit_notes(trades, price_out)
     if fills is not None:
@@ -93,13 +99,23 @@ def draw_trades(figure: go.Figure, trades: pd.DataFrame, fills: pd.DataFrame | N
 
 
 def _exit_notes(trades: pd.DataFrame, mean: np.ndarray) -> np.ndarray:
-    """What the hover adds to an exit that was not one fill; ``mean``: the exit prices."""
-    exits = floats(trades["exits"], "trades.exits") if "exits" in trades else np.ones(len(trades))
-    notes = [
-        f"<br>{n:.0f} exits, {price_text(price)} in the mean" if n > 1 else ""
-        for n, price in zip(exits, mean, strict=True)
-    ]
-    return np.array(notes, dtype=object)
+    """What the hover adds to an exit that was not one fill, or whose stop was moved; ``mean``: the exit prices."""
+    notes = np.full(len(trades), "", dtype=object)
+    if "exits" in trades:
+        exits = floats(trades["exits"], "trades.exits")
+        for i in np.flatnonzero(exits > 1):
+            notes[i] += f"<br>{exits[i]:.0f} exits, {price_text(mean[i])} in the mean"
+    for i in np.flatnonzero(_stop_moved(trades)):
+        notes[i] += f"<br>stop moved to {price_text(trades['last_stop'].iloc[i])}"
+    return notes
+
+
+def _stop_moved(trades: pd.DataFrame) -> np.ndarray:
+    """Of which trades the last stop is another than the first; of none where either is not known."""
+    if "stop" not in trades or "last_stop" not in trades:
+        return np.zeros(len(trades), dtype=bool)
+    first, last = (floats(trades[name], f"trades.{name}") for name in ("stop", "last_stop"))
+    return np.isfinite(first) & np.isfinite(last) & (first != last)
 
 
 def _draw_parts(
