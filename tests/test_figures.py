@@ -330,6 +330,19 @@ def test_trades_chart_counts_every_trade_once_in_each_view() -> None:
     assert trades_chart(trades.iloc[:0]).layout.annotations[0].text == "no trades"
 
 
+def test_a_trade_with_no_gain_or_an_unknown_one_is_no_loss() -> None:
+    candles = walk(100)
+    trades = trades_of(candles, [(1, 5), (10, 15), (20, 25), (30, 35)]).assign(pnl=[1.0, -1.0, 0.0, np.nan])
+    exits = {name: found for name, found in traces(price_chart(candles, trades=trades)).items() if "exit" in name}
+    assert {name: len(one.x) for name, (one,) in exits.items()} == {
+        "exit with a gain": 1, "exit with a loss": 1, "exit with no gain or loss": 1, "exit, P&amp;L not known": 1,
+    }  # fmt: skip
+    (unknown,) = exits["exit, P&amp;L not known"]
+    assert "nan" not in unknown.text[0]
+    bars = [trace for trace in trades_chart(trades).data if isinstance(trace, go.Bar) and trace.orientation == "h"]
+    assert [(bar.name, sum(bar.x)) for bar in bars] == [("gain (1)", 1), ("loss (1)", 1), ("neither (2)", 2)]
+
+
 def test_contributions_add_up_to_the_score() -> None:
     factors = {
         "volume": {"strength": 0.9, "weight": 0.25, "contribution": 0.12},

@@ -86,7 +86,8 @@ def trades_chart(trades: pd.DataFrame, *, title: str | None = None, theme: Theme
     """Three views of closed trades: by exit reason, the spread of their results, and their excursions.
 
     ``trades`` needs ``exit_time`` (UTC), ``exit_reason``, ``pnl`` (account currency, after costs), ``r_multiple``,
-    ``mae`` (≤ 0) and ``mfe`` (≥ 0), both as shares of the entry price. Without trades the figure says so.
+    ``mae`` (≤ 0) and ``mfe`` (≥ 0), both as shares of the entry price. A ``pnl`` of 0 or NaN is drawn as neither gain
+    nor loss. Without trades the figure says so.
     """
     colours = palette(theme)
     need_columns(trades, ("exit_time", "exit_reason", "pnl", "r_multiple", "mae", "mfe"), "trades")
@@ -94,7 +95,8 @@ def trades_chart(trades: pd.DataFrame, *, title: str | None = None, theme: Theme
         return nothing(theme, title, "no trades")
     trades = trades.iloc[np.argsort(utc_times(trades["exit_time"], "trades.exit_time"), kind="stable")]
     pnl, results, mae, mfe = (floats(trades[name], f"trades.{name}") for name in ("pnl", "r_multiple", "mae", "mfe"))
-    won = pnl > 0
+    won, lost = pnl > 0, pnl < 0
+    neither = ~won & ~lost
     figure = make_subplots(
         rows=2,
         cols=2,
@@ -108,8 +110,11 @@ def trades_chart(trades: pd.DataFrame, *, title: str | None = None, theme: Theme
     edges = _result_edges(results)
     for name, chosen, colour, pattern, symbol in (
         ("gain", won, colours.up, "", "circle"),
-        ("loss", ~won, colours.down, "/", "x"),
+        ("loss", lost, colours.down, "/", "x"),
+        ("neither", neither, colours.soft, ".", "square-open"),
     ):
+        if name == "neither" and not neither.any():
+            continue
         hatch = {"shape": pattern, "fillmode": "overlay", "fgcolor": colours.paper, "fgopacity": 0.6, "size": 6}
         look = {"color": colour, "pattern": hatch}
         counts = reasons[chosen].value_counts().reindex(order, fill_value=0)

@@ -61,7 +61,9 @@ def draw_trades(figure: go.Figure, trades: pd.DataFrame, fills: pd.DataFrame | N
     reasons = trades["exit_reason"].astype(str).to_numpy()
     for name, chosen, symbol, colour in (
         ("exit with a gain", pnl > 0, "circle", colours.up),
-        ("exit with a loss", ~(pnl > 0), "x", colours.down),
+        ("exit with a loss", pnl < 0, "x", colours.down),
+        ("exit with no gain or loss", pnl == 0, "square", colours.soft),
+        ("exit, P&amp;L not known", np.isnan(pnl), "square-open", colours.soft),
     ):
         if chosen.any():
             figure.add_trace(
@@ -72,7 +74,10 @@ def draw_trades(figure: go.Figure, trades: pd.DataFrame, fills: pd.DataFrame | N
                     mode="markers",
                     marker={"symbol": symbol, "size": 8, "color": colour},
                     text=[
-                        f"{safe(reason)}<br>P&amp;L {gain:+,.2f}" + (f"  ({r:+.2f} R)" if np.isfinite(r) else "") + note
+                        safe(reason)
+                        + (f"<br>P&amp;L {gain:+,.2f}" if np.isfinite(gain) else "")
+                        + (f"  ({r:+.2f} R)" if np.isfinite(r) else "")
+                        + note
                         for reason, gain, r, note in zip(
                             reasons[chosen], pnl[chosen], results[chosen], notes[chosen], strict=True
                         )
