@@ -260,6 +260,17 @@ def test_signals_outside_the_candles_are_not_drawn() -> None:
     assert len(one(price_chart(candles.iloc[:100], signals), "BUY (1)").x) == 1
 
 
+def test_trades_outside_the_candles_do_not_stretch_the_axes() -> None:
+    candles = walk(600)
+    trades = trades_of(candles, [(5, 20), (90, 120), (190, 210), (300, 310)])
+    trades.loc[3, ["entry_price", "exit_price", "stop", "target"]] = 900.0
+    figure = price_chart(candles.iloc[100:200], trades=trades)
+    assert list(one(figure, "entry").y) == list(trades["entry_price"][1:3])
+    prices = [np.asarray(trace.y, dtype=float) for trace in figure.select_traces({"type": "scatter", "yaxis": "y"})]
+    assert max(map(np.nanmax, prices)) < 200
+    assert "entry" not in traces(price_chart(candles.iloc[400:], trades=trades))
+
+
 def test_price_chart_names_what_it_lacks() -> None:
     candles = walk(10)
     with pytest.raises(InputError, match="candles=.*lacks the column 'low'"):

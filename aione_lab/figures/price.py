@@ -53,9 +53,10 @@ def price_chart(
     candles : UTC DatetimeIndex, columns ``open high low close volume``
     signals : one row a bar, columns ``signal``, ``trigger_reasons``, ``confidence``, ``recommendation``; rows that
         are ALERT are marked, a recommendation BUY or SELL more strongly. Rows outside the candles are not drawn.
-    trades : columns ``entry_time exit_time side entry_price exit_price exit_reason pnl``; ``stop``, ``target`` and
-        ``r_multiple`` are shown where present; where ``last_stop`` is another, the line of the stop is named the first
-        one, and that of the target where there are several ``exits``
+    trades : columns ``entry_time exit_time side entry_price exit_price exit_reason pnl``; those that were open at any
+        time of the candles are drawn. ``stop``, ``target`` and ``r_multiple`` are shown where present; where
+        ``last_stop`` is another, the line of the stop is named the first one, and that of the target where there are
+        several ``exits``.
     fills : like ``Result.fills``, columns ``trade time price reason``, ``trade`` being a label of the index of
         ``trades``: a trade that was closed in parts is then marked at each of them. Without them its exit is one mark
         at ``exit_price``, which the hover calls the mean of its ``exits``.
@@ -96,7 +97,7 @@ def price_chart(
         _draw_line(figure, times, equity, "Equity", rows, colours.up)
     low, high = float(candles["low"].min()), float(candles["high"].max())
     if trades is not None and len(trades):
-        draw_trades(figure, trades, fills, colours)
+        draw_trades(figure, trades, fills, times, colours)
     if signals is not None and len(signals):
         _draw_signals(figure, candles, signals, (high - low) * 0.025, colours)
     if levels is not None:

@@ -17,14 +17,24 @@ Alerts that say BUY or SELL are always drawn.
 TRADES_WITH_LEVELS = 60
 
 
-def draw_trades(figure: go.Figure, trades: pd.DataFrame, fills: pd.DataFrame | None, colours: Palette) -> None:
-    """Put ``trades`` into the first row of ``figure``; what they and ``fills`` hold stands with ``price_chart``."""
+def draw_trades(
+    figure: go.Figure, trades: pd.DataFrame, fills: pd.DataFrame | None, times: np.ndarray, colours: Palette
+) -> None:
+    """Put the ``trades`` that were open at any of ``times``, those of the candles, into the first row of ``figure``.
+
+    What ``trades`` and ``fills`` hold stands with ``price_chart``.
+    """
     need_columns(trades, ("entry_time", "exit_time", "entry_price", "exit_price", "exit_reason", "pnl"), "trades")
+    entry, leave = (utc_times(trades[name], "trades") for name in ("entry_time", "exit_time"))
+    # Others would stretch the price axis to where no candle is. Without an exit time a trade is still open.
+    inside = ~(leave < times[0]) & ~(entry > times[-1])
+    trades, entry, leave = trades[inside], entry[inside], leave[inside]
+    if trades.empty:
+        return
     if len(trades) > MARKS:
         name = f"trades ({len(trades):,}: too many to draw)"
         figure.add_trace(go.Scatter(x=[None], y=[None], name=name, mode="markers", marker={"color": colours.ink}))
         return
-    entry, leave = utc_times(trades["entry_time"], "trades"), utc_times(trades["exit_time"], "trades")
     blank_time, blank = np.full(len(trades), np.datetime64("NaT", "ms")), np.full(len(trades), np.nan)
     joined = {"mode": "lines", "hoverinfo": "skip", "connectgaps": False}
 

@@ -33,12 +33,10 @@ def result_chart(
         raise InputError.of(
             "start, end", (start, end), f"must hold a bar; the replay is {result.index[0]} to {result.index[-1]}"
         )
-    trades = result.trades
-    trades = trades[(trades["exit_time"] >= index[0]) & (trades["entry_time"] <= index[-1])]
     return price_chart(
         result.candles.iloc[rows],
         result.signals.iloc[rows],
-        trades,
+        result.trades,
         fills=result.fills,
         rsi=result.features["rsi"].iloc[rows],
         equity=result.equity.iloc[rows] if equity else None,
