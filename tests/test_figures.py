@@ -279,6 +279,15 @@ def test_price_chart_names_what_it_lacks() -> None:
         price_chart(candles.tz_localize(None))
     with pytest.raises(InputError, match="rsi=9: must have one value a candle"):
         price_chart(candles, rsi=pd.Series(np.ones(9)))
+    later = candles["close"].tz_convert("Asia/Tokyo")  # the same times in another zone are the same
+    assert len(price_chart(candles, equity=later).data) == 3
+    for shifted in (later.shift(freq="1min"), later[::-1]):
+        with pytest.raises(
+            InputError, match="equity='2025-05-05T00:0.*must be on the index of the candles, here 2025-"
+        ):
+            price_chart(candles, equity=shifted)
+        with pytest.raises(InputError, match="rsi='2025-"):
+            price_chart(candles, rsi=shifted)
     with pytest.raises(InputError, match="theme='blue': must be 'light' or 'dark'"):
         price_chart(candles, theme="blue")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'exit_price'"):

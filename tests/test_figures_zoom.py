@@ -175,6 +175,7 @@ def test_a_chart_that_zooms_refuses_what_it_cannot_draw() -> None:
         (lambda: zoom_chart(candles.iloc[:0]), "candles=0"),
         (lambda: zoom_chart(candles.tz_localize(None)), "UTC"),
         (lambda: zoom_chart(candles, candles["close"].iloc[1:]), "equity=49"),
+        (lambda: zoom_chart(candles, candles["close"].shift(freq="1min")), "on the index of the candles"),
         (lambda: zoom_chart(candles, theme="blue"), "theme="),  # type: ignore[arg-type]
     ):
         with pytest.raises(InputError, match=said):

@@ -20,8 +20,8 @@ from aione_lab.figures.theme import (
     floats,
     listed,
     need_columns,
-    need_series,
     nothing,
+    on_candles,
     one_number,
     palette,
     safe,
@@ -65,17 +65,14 @@ def price_chart(
     rsi, equity : one value a candle, on its index; NaN while warming up
     title, theme : heading; ``light`` or ``dark``
 
-    Raises InputError where a column is missing or times are not UTC. Half a million bars make a figure of some
-    thousand points, on which every high and low of the whole is present.
+    Raises InputError where a column is missing, times are not UTC or a series is not on the candles' index. Half a
+    million bars make a figure of some thousand points, on which every high and low of the whole is present.
     """
     colours = palette(theme)
     need_columns(candles, ("open", "high", "low", "close", "volume"), "candles")
     for frame, argument in ((signals, "signals"), (trades, "trades"), (fills, "fills")):
         if frame is not None:
             need_columns(frame, (), argument)
-    for series, argument in ((rsi, "rsi"), (equity, "equity")):
-        if series is not None:
-            need_series(series, argument)
     if not len(candles):
         return nothing(theme, title, "no candles")
     times = utc_times(candles.index, "candles")
@@ -89,12 +86,12 @@ def price_chart(
     _draw_price(figure, candles, times, colours)
     _draw_volume(figure, candles, times, colours)
     if rsi is not None:
-        _draw_rsi(figure, times, rsi, list(below).index("RSI") + 2, colours)
+        _draw_rsi(figure, times, on_candles(rsi, times, "rsi"), list(below).index("RSI") + 2, colours)
         for level in (30, 70):
             figure.add_hline(y=level, line={"color": colours.neutral, "width": 1, "dash": "dot"}, row=3, col=1)
         figure.update_yaxes(range=[0, 100], tickvals=[0, 30, 50, 70, 100], row=3, col=1)
     if equity is not None:
-        _draw_line(figure, times, equity, "Equity", rows, colours.up)
+        _draw_line(figure, times, on_candles(equity, times, "equity"), "Equity", rows, colours.up)
     low, high = float(candles["low"].min()), float(candles["high"].max())
     if trades is not None and len(trades):
         draw_trades(figure, trades, fills, times, colours)
@@ -186,13 +183,13 @@ def _bars_a_bucket(bars: int) -> int:
     return 1 if bars <= CANDLESTICK_BARS else bucket_size(bars, LINE_POINTS // 4)
 
 
-def _draw_rsi(figure: go.Figure, times: np.ndarray, rsi: pd.Series, row: int, colours: Palette) -> None:
+def _draw_rsi(figure: go.Figure, times: np.ndarray, rsi: np.ndarray, row: int, colours: Palette) -> None:
     """A line, or where that would only be a black bar the band between its lowest and its highest."""
     size = _bars_a_bucket(len(times))
-    if size == 1 or len(rsi) != len(times):
+    if size == 1:
         _draw_line(figure, times, rsi, "RSI", row, colours.soft)
         return
-    parts = pad(floats(rsi, "rsi"), size, np.nan)
+    parts = pad(rsi, size, np.nan)
     low, high = np.fmin.reduce(parts, axis=1), np.fmax.reduce(parts, axis=1)
     edge = {"mode": "lines", "line": {"width": 1, "shape": "hv", "color": colours.soft}, "showlegend": False}
     shown = "<br>%{x|%Y-%m-%d %H:%M}: %{y:.1f}<extra></extra>"
@@ -213,10 +210,8 @@ def _draw_rsi(figure: go.Figure, times: np.ndarray, rsi: pd.Series, row: int, co
     figure.update_yaxes(title_text=f"RSI, range<br>of {size} bars", row=row, col=1)
 
 
-def _draw_line(figure: go.Figure, times: np.ndarray, series: pd.Series, name: str, row: int, colour: str) -> None:
-    if len(series) != len(times):
-        raise InputError.of(name.lower(), len(series), f"must have one value a candle ({len(times)})")
-    x, y = decimate(times, floats(series, name.lower()), LINE_POINTS // 2)
+def _draw_line(figure: go.Figure, times: np.ndarray, values: np.ndarray, name: str, row: int, colour: str) -> None:
+    x, y = decimate(times, values, LINE_POINTS // 2)
     figure.add_trace(
         go.Scatter(
             x=x,

@@ -178,6 +178,21 @@ def need_series(series: pd.Series, argument: str) -> None:
         raise InputError.of(argument, type(series).__name__, "must be a pandas Series")
 
 
+def on_candles(series: pd.Series, times: np.ndarray, argument: str) -> np.ndarray:
+    """Float64 values of ``series``; InputError unless its index is ``times``, those of the candles.
+
+    It is not laid on them: a series cut elsewhere, or of another interval, would give a picture that looks right.
+    """
+    need_series(series, argument)
+    if len(series) != len(times):
+        raise InputError.of(argument, len(series), f"must have one value a candle ({len(times)})")
+    index = utc_times(series.index, argument)
+    if (index != times).any():
+        at = int((index != times).argmax())
+        raise InputError.of(argument, str(index[at]), f"must be on the index of the candles, here {times[at]}")
+    return floats(series, argument)
+
+
 def floats(values: Any, argument: str) -> np.ndarray:
     """One-dimensional float64 array of ``values``; InputError where they are no numbers."""
     try:

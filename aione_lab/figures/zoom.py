@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from aione_lab.errors import InputError
 from aione_lab.figures.decimate import decimate_candles, decimate_rows
 from aione_lab.figures.newest import Newest
-from aione_lab.figures.theme import Theme, finish, floats, need_columns, need_series, palette, utc_times
+from aione_lab.figures.theme import Theme, finish, floats, need_columns, on_candles, palette, utc_times
 
 PRICES = ("open", "high", "low", "close")
 
@@ -128,13 +128,16 @@ def zoom_chart(
     million bars are sent as some hundred candlesticks, each of as many bars as needed, with their true highs and lows;
     zoomed in far enough every bar is one. Needs a running kernel: for a page use ``price_chart`` or ``equity_chart``.
 
-    Raises InputError where a column is missing, times are not UTC, or there is no candle.
+    Raises InputError where a column is missing, times are not UTC, ``equity`` is not on the candles' index, or there is
+    no candle.
     """
     colours = palette(theme)
     need_columns(candles, (*PRICES, "volume"), "candles")
     if not len(candles):
         raise InputError.of("candles", len(candles), "must have at least one candle")
-    times = utc_times(candles.index, "candles").astype(np.int64)
+    opens = utc_times(candles.index, "candles")
+    curve = None if equity is None else on_candles(equity, opens, "equity")
+    times = opens.astype(np.int64)
     columns = {name: floats(candles[name], f"candles.{name}") for name in (*PRICES, "volume")}
     prices = {name: columns[name] for name in PRICES}
     rows = 2 if equity is None else 3
@@ -144,10 +147,7 @@ def zoom_chart(
     up, down = ({"line": {"color": one, "width": 1}} for one in (colours.up, colours.down))
     figure.add_trace(go.Candlestick(name="price", increasing=up, decreasing=down), row=1, col=1)
     figure.add_trace(go.Bar(name="volume", marker={"color": colours.neutral, "line": {"width": 0}}), row=2, col=1)
-    if equity is not None:
-        need_series(equity, "equity")
-        if len(equity) != len(candles):
-            raise InputError.of("equity", len(equity), f"must have one value a candle ({len(candles)})")
+    if curve is not None:
         line = {"color": colours.up, "width": 1.2}
         figure.add_trace(go.Scatter(name="equity", mode="lines", line=line), row=3, col=1)
     for row, name in enumerate(("Price", "Volume", "Equity")[:rows], 1):
@@ -164,8 +164,8 @@ def zoom_chart(
     zoom = Zoom(widget)
     zoom.candles(0, times, prices)
     zoom.volume(1, times, columns)
-    if equity is not None:
-        zoom.line(2, times, floats(equity, "equity"))
+    if curve is not None:
+        zoom.line(2, times, curve)
     return widget
 
 
