@@ -258,6 +258,8 @@ def test_signals_outside_the_candles_are_not_drawn() -> None:
     candles = walk(600)
     signals = signals_of(candles, {10: "BUY", 500: "BUY"})
     assert len(one(price_chart(candles.iloc[:100], signals), "BUY (1)").x) == 1
+    elsewhere = one(price_chart(candles.iloc[:100], signals.tz_convert("Asia/Tokyo")), "BUY (1)")
+    assert [str(time)[11:16] for time in elsewhere.x] == ["00:10"]
 
 
 def test_trades_outside_the_candles_do_not_stretch_the_axes() -> None:
@@ -426,6 +428,8 @@ RATES = pd.DataFrame([[1.0]], ["BTCUSDT"], ["VOLUME_SPIKE"])
         (lambda: features_chart(CANDLES.reset_index(drop=True), ["close"]), "features="),
         (lambda: price_chart(CANDLES, signals=5), "signals="),
         (lambda: price_chart(CANDLES, SIGNALS.assign(confidence="x")), "signals.confidence="),
+        (lambda: price_chart(CANDLES, SIGNALS.tz_localize(None)), "signals="),
+        (lambda: price_chart(CANDLES, SIGNALS.reset_index(drop=True)), "signals="),
         (lambda: price_chart(CANDLES, trades=5), "trades="),
         (lambda: price_chart(CANDLES, trades=TRADES.assign(pnl="x")), "trades.pnl="),
         (lambda: price_chart(CANDLES, trades=TRADES.assign(stop="x")), "trades.stop="),

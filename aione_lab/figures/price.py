@@ -96,7 +96,7 @@ def price_chart(
     if trades is not None and len(trades):
         draw_trades(figure, trades, fills, times, colours)
     if signals is not None and len(signals):
-        _draw_signals(figure, candles, signals, (high - low) * 0.025, colours)
+        _draw_signals(figure, candles, times, signals, (high - low) * 0.025, colours)
     if levels is not None:
         _draw_levels(figure, levels, colours)
     figure.update_yaxes(title_text="Price", row=1, col=1)
@@ -229,37 +229,39 @@ def _draw_line(figure: go.Figure, times: np.ndarray, values: np.ndarray, name: s
 
 
 def _draw_signals(
-    figure: go.Figure, candles: pd.DataFrame, signals: pd.DataFrame, offset: float, colours: Palette
+    figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, signals: pd.DataFrame, offset: float, colours: Palette
 ) -> None:
     need_columns(signals, ("signal",), "signals")
     if "confidence" in signals:
         floats(signals["confidence"], "signals.confidence")
-    alerts = signals.loc[(signals["signal"].astype(str) == "ALERT").to_numpy()]
-    alerts = alerts.loc[alerts.index.isin(candles.index)]
+    given = utc_times(signals.index, "signals")
+    marked = (signals["signal"].astype(str) == "ALERT").to_numpy() & np.isin(given, times)
+    alerts, when = signals[marked], given[marked]
     if alerts.empty:
         return
+    bar = np.searchsorted(times, when)
+    low, high = (floats(candles[name], f"candles.{name}")[bar] for name in ("low", "high"))
     advice = alerts["recommendation"].astype(str) if "recommendation" in alerts else pd.Series("", index=alerts.index)
+    buy, sell = ((advice == name).to_numpy() for name in ("BUY", "SELL"))
     kinds = [
-        ("BUY", alerts[(advice == "BUY").to_numpy()], "triangle-up", colours.third, 11),
-        ("SELL", alerts[(advice == "SELL").to_numpy()], "triangle-down", colours.accent, 11),
-        ("ALERT", alerts[~advice.isin(["BUY", "SELL"]).to_numpy()], "diamond-open", colours.second, 8),
+        ("BUY", buy, low - offset, "triangle-up", colours.third, 11),
+        ("SELL", sell, high + offset, "triangle-down", colours.accent, 11),
+        ("ALERT", ~buy & ~sell, high + offset, "diamond-open", colours.second, 8),
     ]
     shrink = 1.0 if len(candles) <= CANDLESTICK_BARS else 0.7
-    for name, rows, symbol, colour, size in kinds:
-        if rows.empty:
+    for name, chosen, price, symbol, colour, size in kinds:
+        n = int(chosen.sum())
+        if not n:
             continue
-        crowded = name == "ALERT" and len(rows) > MARKS
-        shown = rows.iloc[:0] if crowded else rows
-        bars = candles.loc[shown.index]
-        below = name == "BUY"
+        crowded = name == "ALERT" and n > MARKS
         figure.add_trace(
             go.Scatter(
-                x=utc_times(shown.index, "signals") if len(shown) else [None],
-                y=(bars["low"] - offset if below else bars["high"] + offset) if len(shown) else [None],
-                name=f"{name} ({len(rows):,}: too many to draw)" if crowded else f"{name} ({len(rows):,})",
+                x=[None] if crowded else when[chosen],
+                y=[None] if crowded else price[chosen],
+                name=f"{name} ({n:,}: too many to draw)" if crowded else f"{name} ({n:,})",
                 mode="markers",
                 marker={"symbol": symbol, "size": size * shrink, "color": colour, "line": {"width": 1.5}},
-                text=[signal_text(row) for row in shown.to_dict("records")],
+                text=[] if crowded else [signal_text(row) for row in alerts[chosen].to_dict("records")],
                 hovertemplate=f"<b>{name}</b> %{{x|%Y-%m-%d %H:%M}}<br>%{{text}}<extra></extra>",
             ),
             row=1,
