@@ -423,6 +423,8 @@ RATES = pd.DataFrame([[1.0]], ["BTCUSDT"], ["VOLUME_SPIKE"])
         (lambda: price_chart(CANDLES.assign(high="x")), "candles.high="),
         (lambda: price_chart(CANDLES.assign(volume="x")), "candles.volume="),
         (lambda: price_chart(CANDLES.reset_index(drop=True)), "candles="),
+        (lambda: price_chart(CANDLES[::-1]), "candles='2025-05-05T00:58:00.000': must be in order"),
+        (lambda: price_chart(pd.concat([CANDLES, CANDLES.tail(1)])), "candles='2025-05-05T00:59:00.000': must be"),
         *((lambda bad=bad: features_chart(CANDLES, bad), "panels=") for bad in ("close", [], None, ["close"] * 13)),
         (lambda: features_chart(CANDLES, ["clsoe"]), "features="),
         (lambda: features_chart(CANDLES.reset_index(drop=True), ["close"]), "features="),

@@ -173,6 +173,8 @@ def test_a_chart_that_zooms_refuses_what_it_cannot_draw() -> None:
     for call, said in (
         (lambda: zoom_chart(candles.drop(columns="volume")), "volume"),
         (lambda: zoom_chart(candles.iloc[:0]), "candles=0"),
+        (lambda: zoom_chart(candles[::-1]), "candles=.*must be in order"),
+        (lambda: zoom_chart(candles.iloc[[0, 0, 1]]), "candles=.*must be in order"),
         (lambda: zoom_chart(candles.tz_localize(None)), "UTC"),
         (lambda: zoom_chart(candles, candles["close"].iloc[1:]), "equity=49"),
         (lambda: zoom_chart(candles, candles["close"].shift(freq="1min")), "on the index of the candles"),

@@ -16,6 +16,7 @@ from aione_lab.figures.price_trades import MARKS, draw_trades
 from aione_lab.figures.theme import (
     Palette,
     Theme,
+    candle_times,
     finish,
     floats,
     listed,
@@ -50,7 +51,7 @@ def price_chart(
 
     Parameters
     ----------
-    candles : UTC DatetimeIndex, columns ``open high low close volume``
+    candles : UTC DatetimeIndex, ascending, each time once; columns ``open high low close volume``
     signals : one row a bar, columns ``signal``, ``trigger_reasons``, ``confidence``, ``recommendation``; rows that
         are ALERT are marked, a recommendation BUY or SELL more strongly. Rows outside the candles are not drawn.
     trades : columns ``entry_time exit_time side entry_price exit_price exit_reason pnl``; those that were open at any
@@ -75,7 +76,7 @@ def price_chart(
             need_columns(frame, (), argument)
     if not len(candles):
         return nothing(theme, title, "no candles")
-    times = utc_times(candles.index, "candles")
+    times = candle_times(candles)
     below = (
         {"Volume": 0.22} | ({"RSI": 0.22} if rsi is not None else {}) | ({"Equity": 0.26} if equity is not None else {})
     )

@@ -163,6 +163,16 @@ def utc_times(index: pd.Index | pd.Series, argument: str) -> np.ndarray:
     return times.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[ms]")
 
 
+def candle_times(candles: pd.DataFrame) -> np.ndarray:
+    """:func:`utc_times` of the index of ``candles``; InputError unless each is later than the one before it."""
+    times = utc_times(candles.index, "candles")
+    back = ~(times[1:] > times[:-1])  # not a time (NaT) is later than none
+    if back.any():
+        at = int(back.argmax())
+        raise InputError.of("candles", str(times[at + 1]), f"must be in order, each time once; it follows {times[at]}")
+    return times
+
+
 def need_columns(frame: pd.DataFrame, columns: tuple[str, ...], argument: str) -> None:
     """InputError where ``frame`` is no DataFrame, or naming the first column that it lacks."""
     if not isinstance(frame, pd.DataFrame) or frame.columns.nlevels > 1:

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 from aione_lab.errors import InputError
 from aione_lab.figures.decimate import decimate_candles, decimate_rows
 from aione_lab.figures.newest import Newest
-from aione_lab.figures.theme import Theme, finish, floats, need_columns, on_candles, palette, utc_times
+from aione_lab.figures.theme import Theme, candle_times, finish, floats, need_columns, on_candles, palette
 
 PRICES = ("open", "high", "low", "close")
 
@@ -124,18 +124,19 @@ def zoom_chart(
 ) -> go.FigureWidget:
     """Candlesticks, volume and, where given, equity that are drawn anew, finer, wherever one zooms in.
 
-    ``candles``: UTC DatetimeIndex, ``open high low close volume``; ``equity``: one value a candle, on its index. Half a
-    million bars are sent as some hundred candlesticks, each of as many bars as needed, with their true highs and lows;
-    zoomed in far enough every bar is one. Needs a running kernel: for a page use ``price_chart`` or ``equity_chart``.
+    ``candles``: UTC DatetimeIndex, ascending, each time once, ``open high low close volume``; ``equity``: one value a
+    candle, on its index. Half a million bars are sent as some hundred candlesticks, each of as many bars as needed,
+    with their true highs and lows; zoomed in far enough every bar is one. Needs a running kernel: for a page use
+    ``price_chart`` or ``equity_chart``.
 
-    Raises InputError where a column is missing, times are not UTC, ``equity`` is not on the candles' index, or there is
-    no candle.
+    Raises InputError where a column is missing, times are not such, ``equity`` is not on the candles' index, or there
+    is no candle.
     """
     colours = palette(theme)
     need_columns(candles, (*PRICES, "volume"), "candles")
     if not len(candles):
         raise InputError.of("candles", len(candles), "must have at least one candle")
-    opens = utc_times(candles.index, "candles")
+    opens = candle_times(candles)
     curve = None if equity is None else on_candles(equity, opens, "equity")
     times = opens.astype(np.int64)
     columns = {name: floats(candles[name], f"candles.{name}") for name in (*PRICES, "volume")}
