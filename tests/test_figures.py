@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aione_lab.backtest import replay
 from aione_lab.errors import InputError
 from aione_lab.figures import (
     contributions_chart,
@@ -25,6 +26,7 @@ from aione_lab.figures import (
     trades_chart,
 )
 from aione_lab.figures.baseline import random_entries_chart
+from aione_lab.thresholds.params import Thresholds
 
 HOSTILE = "<img src=x onerror=alert(1)></script><script>alert(1)</script>"
 
@@ -221,6 +223,25 @@ def test_the_line_of_a_stop_that_moved_says_that_it_is_the_first() -> None:
     ]
     plain = price_chart(candles, trades=trades.assign(last_stop=trades["stop"], exits=1))
     assert {"stop", "target"} <= traces(plain).keys()
+
+
+def test_rsi_has_the_levels_of_the_thresholds() -> None:
+    candles = walk(400)
+    rsi = pd.Series(50.0, candles.index)
+    assert not price_chart(candles, rsi=rsi).layout.shapes
+    at = candles.index[200]
+    for thresholds, start, end, levels in (
+        (Thresholds(), None, None, [30, 70]),
+        (Thresholds(rsi_oversold=20, rsi_overbought=80), None, None, [20, 80]),
+        (Thresholds(dynamic_rsi_multiplier=1.5), None, None, []),
+        ({candles.index[0]: Thresholds(), at: Thresholds(rsi_oversold=20)}, None, None, []),
+        ({candles.index[0]: Thresholds(), at: Thresholds(rsi_oversold=20)}, None, at, [30, 70]),
+        ({candles.index[0]: Thresholds(), at: Thresholds(rsi_oversold=20)}, at, None, [20, 70]),
+        ({candles.index[0]: Thresholds(), at: Thresholds(rsi_oversold=20)}, at + pd.Timedelta("1h"), None, [20, 70]),
+    ):
+        figure = replay(candles, thresholds).plot(start, end)
+        assert [shape.y0 for shape in figure.layout.shapes] == levels
+        assert list(figure.layout.yaxis3.tickvals) == [0, 50, 100, *levels]
 
 
 def test_half_a_million_bars_become_some_thousand_points_with_every_extreme() -> None:
@@ -437,6 +458,7 @@ RATES = pd.DataFrame([[1.0]], ["BTCUSDT"], ["VOLUME_SPIKE"])
         (lambda: price_chart(CANDLES, trades=TRADES.assign(stop="x")), "trades.stop="),
         (lambda: price_chart(CANDLES, rsi=5), "rsi="),
         (lambda: price_chart(CANDLES, rsi=pd.Series("x", CANDLES.index)), "rsi="),
+        (lambda: price_chart(CANDLES, rsi=CANDLES["close"], rsi_levels=("x",)), "rsi_levels="),
         (lambda: price_chart(CANDLES, equity=[1.0]), "equity="),
         (lambda: price_chart(CANDLES, levels={"a": "x"}), "levels.a="),
         (lambda: price_chart(CANDLES, levels={"a": 10**400}), "levels.a="),

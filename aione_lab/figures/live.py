@@ -88,7 +88,7 @@ def live_chart(
         "xaxis": {"anchor": "y4", "rangeslider": {"visible": False}, "tickfont": {"size": 10}, "range": _span(times)},
         "yaxis": {"range": prices},
         "yaxis2": {"nticks": 3, "rangemode": "tozero"},
-        "yaxis3": {"range": [0, 100], "tickvals": [30, 70]},
+        "yaxis3": {"range": [0, 100], "tickvals": [0, 50, 100]},
         "yaxis4": {"range": [0, 1.05], "tickvals": [0, 0.5, 1]},
         "shapes": shapes,
         "annotations": labels,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ def price_chart(
     *,
     fills: pd.DataFrame | None = None,
     rsi: pd.Series | None = None,
+    rsi_levels: Sequence[float] = (),
     equity: pd.Series | None = None,
     title: str | None = None,
     theme: Theme = "light",
@@ -64,6 +65,7 @@ def price_chart(
     levels : name → price; names that start with ``stop`` or ``sl`` and with ``target`` or ``tp`` get their own colours.
         NaN levels are left out.
     rsi, equity : one value a candle, on its index; NaN while warming up
+    rsi_levels : where RSI counts as oversold and as overbought; nothing is drawn where that is not said
     title, theme : heading; ``light`` or ``dark``
 
     Raises InputError where a column is missing, times are not UTC or a series is not on the candles' index. Half a
@@ -88,9 +90,10 @@ def price_chart(
     _draw_volume(figure, candles, times, colours)
     if rsi is not None:
         _draw_rsi(figure, times, on_candles(rsi, times, "rsi"), list(below).index("RSI") + 2, colours)
-        for level in (30, 70):
+        limits = floats(rsi_levels, "rsi_levels")
+        for level in limits:
             figure.add_hline(y=level, line={"color": colours.neutral, "width": 1, "dash": "dot"}, row=3, col=1)
-        figure.update_yaxes(range=[0, 100], tickvals=[0, 30, 50, 70, 100], row=3, col=1)
+        figure.update_yaxes(range=[0, 100], tickvals=[0, 50, 100, *limits], row=3, col=1)
     if equity is not None:
         _draw_line(figure, times, on_candles(equity, times, "equity"), "Equity", rows, colours.up)
     low, high = float(candles["low"].min()), float(candles["high"].max())

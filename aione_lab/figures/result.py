@@ -20,8 +20,9 @@ def result_chart(
     """Price with alerts and trades, volume, RSI and equity of ``result`` from ``start`` to ``end`` (exclusive).
 
     Both may be UTC milliseconds, an ISO text or a datetime with a zone; left out, the replay is shown whole.
-    Without ``equity`` that row is left out. Trades that were open at any time of the span are drawn, each with all
-    of its exits. InputError where the span holds no bar.
+    Without ``equity`` that row is left out. RSI has the levels of the thresholds, unless these are dynamic or change in
+    the span. Trades that were open at any time of the span are drawn, each with all of its exits. InputError where the
+    span holds no bar.
     """
     check_kind("result", result, Result)
     bars = result.bars["timestamp"]
@@ -39,7 +40,21 @@ def result_chart(
         result.trades,
         fills=result.fills,
         rsi=result.features["rsi"].iloc[rows],
+        rsi_levels=_rsi_levels(result, first, stop),
         equity=result.equity.iloc[rows] if equity else None,
         title=f"{result.symbol or 'candles'} {result.interval}",
         theme=theme,
     )
+
+
+def _rsi_levels(result: Result, first: int, stop: int) -> tuple[float, ...]:
+    """Oversold and overbought RSI where they are the same on every bar from ``first`` to ``stop`` (UTC ms), or none."""
+    begins = [start for start, _ in result.schedule]
+    in_force = [
+        limits
+        for (start, limits), end in zip(result.schedule, [*begins[1:], stop], strict=True)
+        if start < stop and end > first
+    ]
+    levels = {(limits.rsi_oversold, limits.rsi_overbought, limits.dynamic_rsi_multiplier) for limits in in_force}
+    low, high, dynamic = levels.pop()
+    return () if levels or dynamic is not None else (low, high)
