@@ -53,7 +53,7 @@ def live_chart(
 
     Parameters
     ----------
-    candles : UTC DatetimeIndex, columns ``open high low close volume``; may be empty
+    candles : UTC DatetimeIndex, columns ``open high low close volume``; may be empty, NaN: not known
     rows : on the candles' times, each column optional: ``rsi``, ``confidence``, ``signal`` (ALERT rows are marked),
         ``recommendation`` (BUY and SELL more strongly), ``trigger_reasons``; NaN: not known
     levels : name → price (None or NaN: not known); names that start with ``SL`` or ``stop`` and with ``TP`` or
@@ -203,7 +203,8 @@ def _marks(candles: pd.DataFrame, rows: pd.DataFrame, times: np.ndarray, colours
     advice = rows["recommendation"].to_numpy()
     strong = (advice == "BUY") | (advice == "SELL")
     high, low = (candles[name].to_numpy() for name in ("high", "low"))
-    offset = 0.03 * float(high.max() - low.min()) if len(high) else 0.0
+    # A bar that is not known has no mark, and takes none from the others.
+    offset = 0.03 * float(candles["high"].max() - candles["low"].min())
     made = []
     for name, chosen, symbol, colour, size in (
         ("ALERT", alert & ~strong, "diamond-open", colours.second, 8),
@@ -226,7 +227,7 @@ def _marks(candles: pd.DataFrame, rows: pd.DataFrame, times: np.ndarray, colours
 
 def _scale(candles: pd.DataFrame, levels: list[float]) -> list[float] | None:
     """A range of prices that holds the candles and every level near them."""
-    if not len(candles):
+    if not candles[["low", "high"]].notna().any(axis=None):
         return None
     low, high = float(candles["low"].min()), float(candles["high"].max())
     reach = (high - low) or abs(high) * 0.01

@@ -52,6 +52,14 @@ def test_an_alert_is_marked_by_what_it_says(recommendation: str, place: int) -> 
     assert "0.80" in text and "&lt;img" in text and figure.data[3].y[7] == 0.8
 
 
+def test_a_candle_that_is_not_known_takes_no_mark_from_the_others() -> None:
+    candles = CANDLES.copy()
+    candles.iloc[20] = np.nan
+    (y,) = live_chart(candles, marked(7, "WAIT_FOR_CONFIRMATION")).data[4].y
+    assert y > candles["high"].iloc[7]
+    assert live_chart(CANDLES * np.nan, levels={"SL": 99.0}).layout.yaxis.range is None
+
+
 def test_rows_are_laid_on_the_times_of_the_candles() -> None:
     figure = live_chart(CANDLES.iloc[10:], ROWS.assign(rsi=np.arange(50.0)).iloc[:20])
     assert figure.data[2].y[:10].tolist() == list(range(10, 20)) and np.isnan(figure.data[2].y[10:]).all()
@@ -61,7 +69,7 @@ def test_levels_that_are_near_are_shown_and_their_names_do_not_cover_each_other(
     levels = {"SL": 99.0, "support": 99.01, "TP1": 101.0, "far": 150.0, "unknown": None, "nan": float("nan")}
     figure = live_chart(CANDLES, None, levels, (99.5, 100.0))
     labels = [label for label in figure.layout.annotations if label.yref == "y"]
-    assert sorted(label.text.split()[0] for label in labels) == ["SL", "TP1", "support"]
+    assert sorted(label.text for label in labels) == ["SL 99", "TP1 101", "support 99.01"]
     low, high = figure.layout.yaxis.range
     assert low < 99.0 and 101.3 < high < 110
     scale = HEIGHT * 0.4 / (high - low)  # fewer pixels than there are
