@@ -19,6 +19,7 @@ from aione_lab.figures import (
     decimate,
     equity_chart,
     features_chart,
+    live_chart,
     price_chart,
     rates_chart,
     result_chart,
@@ -242,6 +243,13 @@ def test_rsi_has_the_levels_of_the_thresholds() -> None:
         figure = replay(candles, thresholds).plot(start, end)
         assert [shape.y0 for shape in figure.layout.shapes] == levels
         assert list(figure.layout.yaxis3.tickvals) == [0, 50, 100, *levels]
+
+
+def test_levels_a_tick_apart_are_not_one() -> None:
+    candles = walk(10) * 1051.6
+    for figure in (price_chart, live_chart):
+        notes = figure(candles, levels={"SL": 105161.27, "TP1": 105161.31}).layout.annotations
+        assert {"SL 105161.27", "TP1 105161.31"} <= {note.text for note in notes}
 
 
 def test_half_a_million_bars_become_some_thousand_points_with_every_extreme() -> None:

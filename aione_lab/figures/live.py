@@ -20,6 +20,7 @@ from aione_lab.figures.theme import (
     need_columns,
     one_number,
     palette,
+    price_text,
     safe,
     utc_times,
 )
@@ -278,7 +279,8 @@ def _levels(
         shapes += [{**part, "type": "line", "y0": price, "y1": price, "line": line} for part in parts]
         at = price * pixels
         last = max(at, last + LABEL)
-        named = _label(1, price, f"{safe(name)} {price:.7g}{time}", colour if dash == "dash" else colours.soft)
+        label = f"{safe(name)} {price_text(price)}{time}"
+        named = _label(1, price, label, colour if dash == "dash" else colours.soft)
         labels.append({**named, "xref": "paper", "yref": "y", "xshift": 3, "yshift": last - at})
     return shapes, labels
 

@@ -25,6 +25,7 @@ from aione_lab.figures.theme import (
     on_candles,
     one_number,
     palette,
+    price_text,
     safe,
     utc_times,
 )
@@ -304,7 +305,7 @@ def _draw_levels(figure: go.Figure, levels: Any, colours: Palette) -> None:
         figure.add_hline(
             y=price,
             line={"color": colour, "width": 1.2, "dash": dash},
-            annotation={"text": f"{safe(name)} {price:g}", "font": {"size": 11, "color": text}},
+            annotation={"text": f"{safe(name)} {price_text(price)}", "font": {"size": 11, "color": text}},
             annotation_position="top right",
             row=1,
             col=1,
