@@ -141,6 +141,51 @@ def test_decimate_keeps_a_spike_of_one_bar_and_a_gap() -> None:
     assert ((kept_x >= 200_500) & (kept_x < 209_500)).any()
 
 
+def gaps_of(x: np.ndarray, y: np.ndarray) -> list[tuple[str, str]]:
+    """Last time before and first time after every NaN."""
+    at = np.flatnonzero(np.isnan(np.asarray(y, dtype=float)))
+    return [(str(x[i - 1])[5:16], str(x[i + 1])[5:16]) for i in at]
+
+
+@pytest.mark.parametrize("rows", [200, 2_500, 20_000])
+def test_lines_have_a_gap_where_bars_are_missing(rows: int) -> None:
+    whole = walk(rows)
+    first, last = rows // 3, rows // 2
+    candles = whole.drop(whole.index[first:last])
+    close = candles["close"]
+    before, after = (str(whole.index[at])[5:16].replace(" ", "T") for at in (first - 1, last))
+    price = price_chart(candles, rsi=close, equity=close)
+    drawn = [*price.data, *equity_chart(close).data, *features_chart(candles, ["close"]).data]
+    scatters = [trace for trace in drawn if isinstance(trace, go.Scatter)]
+    bands, lines = ([trace for trace in scatters if (trace.line.width == 0) == band] for band in (True, False))
+    assert (len(bands), len(lines)) == ((4, 7) if rows == 20_000 else (0, 5))
+    for line in lines:
+        gaps = gaps_of(line.x, line.y)
+        if "RSI" in line.name and rows == 20_000:  # the lines of the range: by the bucket
+            assert len(gaps) == 2 and gaps[1][1] == after
+        else:
+            assert gaps == [(before, after)]
+    for low, high in zip(bands[::2], bands[1::2], strict=True):
+        assert not np.isnan(low.y).any()
+        at = [str(x)[5:16] for x in low.x].index(str(whole.index[first])[5:16].replace(" ", "T"))
+        assert str(low.x[at + 1])[5:16] == after  # the two lines are one at both edges of the hole
+        assert list(low.y[at : at + 2]) == list(high.y[at : at + 2]) == [low.y[at]] * 2
+    volume = one(price, "volume")
+    assert sum(volume.y) == pytest.approx(candles["volume"].sum())
+
+
+def test_lines_are_whole_where_no_bar_can_be_called_missing() -> None:
+    index = walk(4_000).index
+    values = pd.Series(np.arange(1.0, 4_001.0), index)
+    at_trades = values.iloc[np.random.default_rng(0).choice(4_000, 300, replace=False)].sort_index()
+    scattered = values.drop(index[range(10, 4_000, 50)])  # seen by 4,000 points, too narrow for 700
+    for series, gaps in ((values, 0), (at_trades, 0), (scattered, 80)):
+        line = equity_chart(series).data[0]
+        assert np.isnan(np.asarray(line.y)).sum() == gaps
+    fine = features_chart(scattered.to_frame("x"), ["x"]).data[0]
+    assert len(fine.x) <= 700 and not np.isnan(fine.y).any()
+
+
 @pytest.mark.parametrize(("x", "y", "n"), [([1, 2], [1.0], 10), ([[1]], [[1.0]], 10), ([1, 2], [1.0, 2.0], 3)])
 def test_decimate_refuses_what_it_cannot_draw(x: list, y: list, n: int) -> None:
     with pytest.raises(InputError):

@@ -52,6 +52,63 @@ def decimate_rows(y: Array, n: int) -> npt.NDArray[np.int64]:
     return np.unique(np.concatenate([[0], low, high, [len(y) - 1]]))
 
 
+def line_in_time(times: Array, values: Array, n: int) -> tuple[Array, Array]:
+    """:func:`decimate` of a line over ``times``, broken by a NaN wherever bars are missing (:func:`holes`).
+
+    A hole narrower than a bucket cannot be seen and breaks nothing. Each side of a hole keeps its first and last point;
+    these may be a few more than ``n``.
+    """
+    size = 1 if len(values) <= n else bucket_size(len(values) - 2, (n - 2) // 2)
+    after = holes(times, size)
+    if not len(after):
+        return decimate(times, values, n)
+    step = np.diff(times).min()
+    xs, ys = [], []
+    for part in np.split(np.arange(len(values)), after + 1):
+        rows = part[decimate_rows(values[part], max(4, n * len(part) // len(values)))]
+        xs += [times[rows], times[rows[-1:]] + step]
+        ys += [values[rows], np.array([np.nan])]
+    return np.concatenate(xs[:-1]), np.concatenate(ys[:-1])
+
+
+def band_in_time(times: Array, low: Array, high: Array, size: int) -> tuple[Array, Array, Array, Array]:
+    """Time, lowest ``low`` and highest ``high`` of every bucket of ``size`` rows, and which points are edges of a hole.
+
+    For two lines with a fill between, which goes wrong at a NaN: at the edges of a hole (:func:`holes`) they meet, so
+    that nothing is filled in between.
+    """
+    starts = bucket_starts(times, size)
+    x, lowest, highest = times[starts], np.fmin.reduceat(low, starts), np.fmax.reduceat(high, starts)
+    after = holes(times, size)
+    place = np.searchsorted(starts, after + 1)
+    left = times[after] + (np.diff(times).min() if len(after) else 0)
+    meet = np.repeat((lowest[place - 1] + highest[place - 1]) / 2, 2)
+    place = np.repeat(place, 2)
+    return (
+        np.insert(x, place, np.column_stack([left, times[after + 1]]).ravel()),
+        np.insert(lowest, place, meet),
+        np.insert(highest, place, meet),
+        np.insert(np.zeros(len(x), dtype=bool), place, True),
+    )
+
+
+def bucket_starts(times: Array, size: int) -> npt.NDArray[np.int64]:
+    """Rows at which buckets of at most ``size`` rows begin; none reaches over a hole."""
+    pieces = np.split(np.arange(len(times)), holes(times, size) + 1)
+    return np.concatenate([piece[::size] for piece in pieces])
+
+
+def holes(times: Array, size: int = 1) -> npt.NDArray[np.int64]:
+    """Rows of the ascending ``times`` after which at least ``size`` bars are missing.
+
+    Most steps between bars are of one length. Where they are not, as between trades, nothing can be called missing.
+    """
+    steps = np.diff(times).astype(np.int64)
+    if not len(steps) or steps.min() != np.median(steps):
+        return np.empty(0, dtype=np.int64)
+    return np.flatnonzero(steps > steps.min() * size)
+
+
 def decimate_candles(
     times: npt.ArrayLike, prices: Mapping[str, npt.ArrayLike], n: int
 ) -> tuple[Array, dict[str, Array]]:

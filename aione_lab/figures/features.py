@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from aione_lab.errors import InputError
-from aione_lab.figures.decimate import decimate
+from aione_lab.figures.decimate import line_in_time
 from aione_lab.figures.theme import Theme, finish, floats, need_columns, nothing, palette, safe, utc_times
 
 POINTS = 700
@@ -26,8 +26,8 @@ def features_chart(
     """Lines of some columns of ``features``, from top to bottom, on one time axis.
 
     ``features`` is on a UTC DatetimeIndex, like ``Result.features``; ``panels`` names what each panel draws: a column,
-    or several that share a scale. Not known (NaN) is a gap in the line. Raises InputError for a column that is not
-    there, no or more than 12 panels, and times that are not UTC.
+    or several that share a scale. Not known (NaN), or a missing bar, is a gap in the line. Raises InputError for a
+    column that is not there, no or more than 12 panels, and times that are not UTC.
     """
     colours = palette(theme)
     if isinstance(panels, str) or not isinstance(panels, Sequence) or not 1 <= len(panels) <= MOST_PANELS:
@@ -41,7 +41,7 @@ def features_chart(
     figure = make_subplots(rows=len(groups), cols=1, shared_xaxes=True, vertical_spacing=0.12 / len(groups))
     for row, group in enumerate(groups, start=1):
         for place, name in enumerate(group):
-            x, y = decimate(times, floats(features[name], f"features.{name}"), POINTS)
+            x, y = line_in_time(times, floats(features[name], f"features.{name}"), POINTS)
             figure.add_trace(
                 go.Scatter(
                     x=x,

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from aione_lab.errors import InputError
-from aione_lab.figures.decimate import decimate
+from aione_lab.figures.decimate import line_in_time
 from aione_lab.figures.theme import Theme, finish, floats, need_columns, need_series, nothing, palette, safe, utc_times
 
 POINTS = 4_000
@@ -25,6 +25,7 @@ def equity_chart(
 
     ``equity`` and ``benchmark`` are account values (positive, any currency) on a UTC DatetimeIndex; their names
     label the lines. The drawdown is equity ÷ highest equity so far − 1, of every point, also those not drawn.
+    Where bars are missing the lines have a gap.
     """
     colours = palette(theme)
     curves: list[tuple[pd.Series, str, str, str, str | None]] = [
@@ -45,7 +46,7 @@ def equity_chart(
         name = safe(series.name) if series.name is not None else default
         fall = values / np.fmax.accumulate(values) - 1
         worst = float(np.nanmin(fall)) if np.isfinite(fall).any() else float("nan")
-        x, y = decimate(times, values, POINTS)
+        x, y = line_in_time(times, values, POINTS)
         line = {"color": colour, "width": 1.6, "dash": dash}
         figure.add_trace(
             go.Scatter(
@@ -59,7 +60,7 @@ def equity_chart(
             row=1,
             col=1,
         )
-        x, y = decimate(times, fall, POINTS)
+        x, y = line_in_time(times, fall, POINTS)
         figure.add_trace(
             go.Scatter(
                 x=x,

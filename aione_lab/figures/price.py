@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from aione_lab.errors import InputError
-from aione_lab.figures.decimate import bucket_size, decimate, pad
+from aione_lab.figures.decimate import band_in_time, bucket_size, bucket_starts, line_in_time
 from aione_lab.figures.price_trades import MARKS, draw_trades
 from aione_lab.figures.theme import (
     Palette,
@@ -70,7 +70,8 @@ def price_chart(
     title, theme : heading; ``light`` or ``dark``
 
     Raises InputError where a column is missing, times are not UTC or a series is not on the candles' index. Half a
-    million bars make a figure of some thousand points, on which every high and low of the whole is present.
+    million bars make a figure of some thousand points, on which every high and low of the whole is present. Missing
+    bars are gaps in the lines.
     """
     colours = palette(theme)
     need_columns(candles, ("open", "high", "low", "close", "volume"), "candles")
@@ -130,19 +131,9 @@ def _draw_price(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, col
         )
         return
     size = _bars_a_bucket(len(candles))
-    starts = times[::size]
-    low = np.nanmin(pad(columns["low"], size, np.nan), axis=1)
-    high = np.nanmax(pad(columns["high"], size, np.nan), axis=1)
-    edge = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "legendgroup": "band"}
-    figure.add_trace(go.Scatter(x=starts, y=low, showlegend=False, name="low", **edge), row=1, col=1)
-    figure.add_trace(
-        go.Scatter(
-            x=starts, y=high, name=f"low to high of {size} bars each", fill="tonexty", fillcolor=colours.band, **edge
-        ),
-        row=1,
-        col=1,
-    )
-    x, y = decimate(times, columns["close"], LINE_POINTS)
+    starts, low, high, _ = band_in_time(times, columns["low"], columns["high"], size)
+    _fill_between(figure, starts, low, high, 1, colours, f"low to high of {size} bars each")
+    x, y = line_in_time(times, columns["close"], LINE_POINTS)
     figure.add_trace(
         go.Scatter(
             x=x,
@@ -157,12 +148,23 @@ def _draw_price(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, col
     )
 
 
+def _fill_between(
+    figure: go.Figure, x: np.ndarray, low: np.ndarray, high: np.ndarray, row: int, colours: Palette, name: str | None
+) -> None:
+    """A band without edges; without a name it has no entry in the legend."""
+    edge = {"mode": "lines", "line": {"width": 0, "shape": "hv"}, "hoverinfo": "skip", "legendgroup": "band"}
+    fill = {"fill": "tonexty", "fillcolor": colours.band, "showlegend": name is not None}
+    figure.add_trace(go.Scatter(x=x, y=low, name=name and "low", showlegend=False, **edge), row=row, col=1)
+    figure.add_trace(go.Scatter(x=x, y=high, name=name, **fill, **edge), row=row, col=1)
+
+
 def _draw_volume(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, colours: Palette) -> None:
     volume = floats(candles["volume"], "candles.volume")
     rising = candles["close"].to_numpy(dtype=np.float64) >= candles["open"].to_numpy(dtype=np.float64)
     size = _bars_a_bucket(len(candles))
+    starts = bucket_starts(times, size)
     if size > 1:
-        volume = np.nansum(pad(volume, size, 0.0), axis=1)
+        volume = np.add.reduceat(np.nan_to_num(volume), starts)
         colour: str | np.ndarray = colours.neutral
         axis = f"Volume<br>of {size} bars"
     else:
@@ -170,7 +172,7 @@ def _draw_volume(figure: go.Figure, candles: pd.DataFrame, times: np.ndarray, co
         axis = "Volume"
     figure.add_trace(
         go.Bar(
-            x=times[::size],
+            x=times[starts],
             y=volume,
             name="volume",
             marker={"color": colour, "line": {"width": 0}, "opacity": 0.75},
@@ -194,18 +196,16 @@ def _draw_rsi(figure: go.Figure, times: np.ndarray, rsi: np.ndarray, row: int, c
     if size == 1:
         _draw_line(figure, times, rsi, "RSI", row, colours.soft)
         return
-    parts = pad(rsi, size, np.nan)
-    low, high = np.fmin.reduce(parts, axis=1), np.fmax.reduce(parts, axis=1)
+    starts, low, high, hole = band_in_time(times, rsi, rsi, size)
+    _fill_between(figure, starts, low, high, row, colours, None)
     edge = {"mode": "lines", "line": {"width": 1, "shape": "hv", "color": colours.soft}, "showlegend": False}
     shown = "<br>%{x|%Y-%m-%d %H:%M}: %{y:.1f}<extra></extra>"
-    for name, values, fill in (("lowest", low, None), ("highest", high, "tonexty")):
+    for name, values in (("lowest", low), ("highest", high)):
         figure.add_trace(
             go.Scatter(
-                x=times[::size],
-                y=values,
+                x=starts,
+                y=np.where(hole, np.nan, values),
                 name=f"RSI {name}",
-                fill=fill,
-                fillcolor=colours.band,
                 hovertemplate=f"{name} RSI of {size} bars{shown}",
                 **edge,
             ),
@@ -216,7 +216,7 @@ def _draw_rsi(figure: go.Figure, times: np.ndarray, rsi: np.ndarray, row: int, c
 
 
 def _draw_line(figure: go.Figure, times: np.ndarray, values: np.ndarray, name: str, row: int, colour: str) -> None:
-    x, y = decimate(times, values, LINE_POINTS // 2)
+    x, y = line_in_time(times, values, LINE_POINTS // 2)
     figure.add_trace(
         go.Scatter(
             x=x,

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from aione_lab.errors import InputError
-from aione_lab.figures.decimate import decimate_candles, decimate_rows
+from aione_lab.figures.decimate import decimate_candles, line_in_time
 from aione_lab.figures.newest import Newest
 from aione_lab.figures.theme import Theme, candle_times, finish, floats, need_columns, on_candles, palette
 
@@ -32,8 +32,8 @@ class _Line:
     points: int
 
     def shown(self, first: int, last: int) -> dict[str, np.ndarray]:
-        rows = first + decimate_rows(self.values[first:last], self.points)
-        return {"x": stamps(self.times[rows]), "y": self.values[rows]}
+        x, y = line_in_time(self.times[first:last], self.values[first:last], self.points)
+        return {"x": stamps(x), "y": y}
 
 
 @dataclass(frozen=True)
