@@ -83,16 +83,18 @@ def test_half_a_million_bars_grow_finer_with_the_zoom() -> None:
     assert max(bars.high) == 900.0 and min(bars.low) == 3.0 and min(line.y) == 5.0
     assert sum(volume.y) == pytest.approx(candles["volume"].sum())
     assert len(chart.to_json()) < 200_000
+    assert chart.layout.yaxis2.title.text == "Volume<br>of 1,667 bars" and bars.name == "price of 1,667 bars"
     part = candles.iloc[250_000:250_200]
     chart.layout.xaxis.range = [str(part.index[0])[:19], str(part.index[-1])[:19]]
     inside = (pd.to_datetime(bars.x) >= part.index[0].tz_localize(None)) & (
         pd.to_datetime(bars.x) <= part.index[-1].tz_localize(None)
     )
     np.testing.assert_array_equal(np.asarray(bars.close)[inside], part["close"])  # every bar is one
+    assert (chart.layout.yaxis2.title.text, bars.name, volume.name) == ("Volume", "price", "volume")
     assert len(bars.x) <= len(part) + 2 and min(bars.low) == 3.0
     np.testing.assert_array_equal(np.asarray(line.y)[1:-1], equity.iloc[250_000:250_200])
     chart.layout.xaxis.autorange = True
-    assert max(bars.high) == 900.0 and len(bars.x) <= BARS
+    assert max(bars.high) == 900.0 and len(bars.x) <= BARS and volume.name == "volume of 1,667 bars"
 
 
 def test_a_line_keeps_the_extremes_of_what_is_visible() -> None:

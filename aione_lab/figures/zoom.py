@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from aione_lab.errors import InputError
-from aione_lab.figures.decimate import decimate_candles, line_in_time
+from aione_lab.figures.decimate import bucket_size, decimate_candles, line_in_time
 from aione_lab.figures.newest import Newest
 from aione_lab.figures.theme import Theme, candle_times, finish, floats, need_columns, on_candles, palette
 
@@ -31,7 +31,7 @@ class _Line:
     values: np.ndarray
     points: int
 
-    def shown(self, first: int, last: int) -> dict[str, np.ndarray]:
+    def shown(self, first: int, last: int) -> dict[str, Any]:
         x, y = line_in_time(self.times[first:last], self.values[first:last], self.points)
         return {"x": stamps(x), "y": y}
 
@@ -41,17 +41,17 @@ class _Candles:
     times: np.ndarray
     prices: Mapping[str, np.ndarray]
 
-    def shown(self, first: int, last: int) -> dict[str, np.ndarray]:
+    def shown(self, first: int, last: int) -> dict[str, Any]:
         cut = {name: values[first:last] for name, values in self.prices.items()}
         times, drawn = decimate_candles(self.times[first:last], cut, BARS)
-        return {"x": stamps(times), **drawn}
+        return {"x": stamps(times), **drawn, "name": of_bars("price", first, last)}
 
 
 @dataclass(frozen=True)
 class _Volume(_Candles):
-    def shown(self, first: int, last: int) -> dict[str, np.ndarray]:
+    def shown(self, first: int, last: int) -> dict[str, Any]:
         drawn = super().shown(first, last)
-        return {"x": drawn["x"], "y": drawn["volume"]}
+        return {"x": drawn["x"], "y": drawn["volume"], "name": of_bars("volume", first, last)}
 
 
 class Zoom:
@@ -112,7 +112,11 @@ class Zoom:
     def _draw(self, trace: int, visible: tuple[float, float] | None = None) -> None:
         source = self._sources[trace]
         low, high = self.visible() if visible is None else visible
-        self.figure.data[trace].update(source.shown(*visible_rows(source.times, low, high)))
+        first, last = visible_rows(source.times, low, high)
+        self.figure.data[trace].update(source.shown(first, last))
+        if isinstance(source, _Volume):  # its numbers are sums, of fewer bars the closer one looks
+            axis = self.figure.data[trace].yaxis.replace("y", "yaxis")
+            self.figure.layout[axis].title.text = of_bars("Volume", first, last).replace(" ", "<br>", 1)
 
 
 def zoom_chart(
@@ -126,8 +130,8 @@ def zoom_chart(
 
     ``candles``: UTC DatetimeIndex, ascending, each time once, ``open high low close volume``; ``equity``: one value a
     candle, on its index. Half a million bars are sent as some hundred candlesticks, each of as many bars as needed,
-    with their true highs and lows; zoomed in far enough every bar is one. Needs a running kernel: for a page use
-    ``price_chart`` or ``equity_chart``.
+    with their true highs and lows and the sum of their volume; hover and volume axis say of how many. Zoomed in far
+    enough every bar is one. Needs a running kernel: for a page use ``price_chart`` or ``equity_chart``.
 
     Raises InputError where a column is missing, times are not such, ``equity`` is not on the candles' index, or there
     is no candle.
@@ -168,6 +172,12 @@ def zoom_chart(
     if curve is not None:
         zoom.line(2, times, curve)
     return widget
+
+
+def of_bars(name: str, first: int, last: int) -> str:
+    """``name`` with the number of bars that one candlestick is, of the rows ``first`` to ``last`` (exclusive)."""
+    bars = bucket_size(last - first, BARS)
+    return name if bars == 1 else f"{name} of {bars:,} bars"
 
 
 def stamps(times: np.ndarray) -> np.ndarray:
