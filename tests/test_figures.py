@@ -170,6 +170,8 @@ def test_lines_have_a_gap_where_bars_are_missing(rows: int) -> None:
         at = [str(x)[5:16] for x in low.x].index(str(whole.index[first])[5:16].replace(" ", "T"))
         assert str(low.x[at + 1])[5:16] == after  # the two lines are one at both edges of the hole
         assert list(low.y[at : at + 2]) == list(high.y[at : at + 2]) == [low.y[at]] * 2
+    assert all(line.fill is None for line in lines)
+    assert equity_chart(whole["close"]).data[1].fill == "tozeroy"
     volume = one(price, "volume")
     assert sum(volume.y) == pytest.approx(candles["volume"].sum())
 

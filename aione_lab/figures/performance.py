@@ -68,7 +68,8 @@ def equity_chart(
                 name=f"{name}: drawdown",
                 mode="lines",
                 line={**line, "width": 1.2},
-                fill="tozeroy" if argument == "equity" else None,
+                # Plotly fills through a gap, as if the drawdown in it were known: then no fill at all.
+                fill="tozeroy" if argument == "equity" and not np.isnan(y).any() else None,
                 fillcolor=colours.band,
                 showlegend=False,
                 hovertemplate=f"{name} %{{y:.2%}}<extra></extra>",
