@@ -270,7 +270,9 @@ def test_what_a_session_tells_of_itself_may_be_anything() -> None:
         assert rules_of({key: it for key, it in good.items() if key != name}) is None
 
 
-@pytest.mark.parametrize("about", ["x", 5, [1], {"x": "y" * 30_000}, None], ids=["text", "number", "list", "huge", "none"])
+@pytest.mark.parametrize(
+    "about", ["x", 5, [1], {"x": "y" * 30_000}, None], ids=["text", "number", "list", "huge", "no"]
+)
 def test_states_can_be_read_whatever_stands_beside_them(about: Any) -> None:
     head = {"session": "s", "seq": 1, "period_s": 5, "alive": True}
     state = _parsed({**head, "assets": {"BTCUSDT": {}}, "about": about})
