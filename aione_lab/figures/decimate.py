@@ -104,7 +104,7 @@ def holes(times: Array, size: int = 1) -> npt.NDArray[np.int64]:
     Most steps between bars are of one length. Where they are not, as between trades, nothing can be called missing.
     """
     steps = np.diff(times).astype(np.int64)
-    if not len(steps) or steps.min() != np.median(steps):
+    if not len(steps) or steps.min() == steps.max() or steps.min() != np.median(steps):
         return np.empty(0, dtype=np.int64)
     return np.flatnonzero(steps > steps.min() * size)
 

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from aione_lab.calibration.views import spans_of
 from aione_lab.engine.records import EXITS, FILLS_COUNT
-from aione_lab.figures.decimate import decimate_rows
+from aione_lab.figures.decimate import line_in_time
 from aione_lab.figures.newest import Newest
 from aione_lab.figures.zoom import end_ms, visible_rows
 from aione_lab.units import iso, to_ms
@@ -35,7 +35,7 @@ class SceneChart:
     """A figure whose traces are filled again at every move; ``widget`` is what is shown."""
 
     def __init__(self, scene: Scene, height: int, library: Plotly) -> None:
-        self._times, self._holes = scene.times, scene.holes
+        self._times = scene.times
         self._lines: dict[int, np.ndarray] = {PRICE: scene.close}
         self._visible = (float(self._times[0]), float(self._times[-1]) + scene.step_ms)
         self._drawn: dict[int, dict[str, np.ndarray]] = {}
@@ -119,18 +119,9 @@ class SceneChart:
 
         Where candles are missing for longer than a point is wide, the line has a gap.
         """
-        low, high = self._visible
-        first, last = visible_rows(self._times, low, high)
-        values = self._lines[trace]
-        rows = first + decimate_rows(values[first:last], POINTS)
-        holes = self._holes[(self._holes > first) & (self._holes < last)]
-        holes = holes[self._times[holes] - self._times[holes - 1] > (high - low) / POINTS]
-        rows = np.unique(np.concatenate([rows, holes - 1, holes]))
-        gaps = np.searchsorted(rows, holes)
-        return {
-            "x": np.insert(self._times[rows], gaps, self._times[holes - 1]),
-            "y": np.insert(values[rows], gaps, np.nan),
-        }
+        first, last = visible_rows(self._times, *self._visible)
+        x, y = line_in_time(self._times[first:last], self._lines[trace][first:last], POINTS)
+        return {"x": x, "y": y}
 
 
 def _paths(trades: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -254,7 +245,7 @@ def span_text(scene: Scene) -> str:
     """What is seen and what is not, in words."""
     made, times = scene.experiment, scene.times
     seen = f"{scene.symbol} {made.interval}, {iso(int(times[0]))[:10]} to {iso(int(times[-1]))[:10]}"
-    if n := len(scene.holes):
+    if n := int((np.diff(times) > scene.step_ms).sum()):
         missing = int(times[-1] - times[0]) // scene.step_ms + 1 - len(times)
         seen += f", {missing:,d} bars missing in {n:,d} {'place' if n == 1 else 'places'}"
     start, end = to_ms(made.hidden_from, "hidden_from"), to_ms(made.end, "end")

@@ -89,11 +89,6 @@ class Scene:
         """From one bar to the next."""
         return INTERVALS[self.experiment.interval]
 
-    @cached_property
-    def holes(self) -> np.ndarray:
-        """Rows of the bars before which candles are missing."""
-        return np.flatnonzero(np.diff(self.times) > self.step_ms) + 1
-
     def view(self, thresholds: Thresholds) -> View:
         """Replay one set: the trades and metrics that ``replay`` gives."""
         (found,) = self.prepared.evaluate([thresholds], equity=True)
